@@ -1,0 +1,46 @@
+# make demo | test | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint install lock clean
+
+demo: install
+	$(BIN)/ultraif run jobs/recipes/demo.yaml
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+# The pinned CPU set. torch comes by itself: pip as configured may have the CPU build at hand; if not, uv knows
+# where PyTorch publishes it. PyPI's torch would be a CUDA build of several gigabytes.
+$(STAMP): requirements/cpu.lock requirements/torch-cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.11 install" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/cpu.lock
+	$(PIP) install --quiet --no-deps -r requirements/torch-cpu.txt || \
+	  $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu --no-deps -r requirements/torch-cpu.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Names, versions and hashes for every platform; no addresses.
+lock: install
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --extra cpu --extra train --extra packaged --extra cloud --extra dev \
+	  requirements/cpu.in --override requirements/overrides.txt --output-file requirements/cpu.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --extra gpu --extra train --extra packaged --extra cloud \
+	  --override requirements/overrides-gpu.txt --output-file requirements/gpu.lock
+
+clean:
+	rm -rf $(VENV) runs
