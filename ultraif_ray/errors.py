@@ -1,0 +1,58 @@
+"""What can go wrong, in one tree.
+
+    UltraIFError              a message for the user: what was wrong, the value seen, what to change
+    ├── RecipeError           the recipe or an override is not valid, or does not fit this cluster
+    ├── InputError            a prompts file is missing or is nothing that ingest can read
+    ├── RunError              a run folder cannot be used or its ledger does not sum
+    └── EngineError           a model could not answer
+        ├── RequestRefused    this request can never work (too long, refused by the server): the row fails
+        ├── EngineUnavailable no answer after every retry: the row fails, a later run may do better
+        └── EngineDead        the engine is gone for good: the worker must be replaced
+    UnusableReply             a reply arrived, but the step cannot use it (never leaves `method`)
+"""
+
+
+class UltraIFError(Exception):
+    """Base of every error that is meant for the user's eyes; the CLI prints its text and exits with 2."""
+
+
+class RecipeError(UltraIFError):
+    """The recipe or an override is not valid, or asks for what this cluster does not have."""
+
+
+class InputError(UltraIFError):
+    """A prompts file is missing, empty, or nothing that ingest can read."""
+
+
+class RunError(UltraIFError):
+    """A run folder cannot be used (made by another recipe, unfinished) or its ledger does not sum."""
+
+
+class EngineError(UltraIFError):
+    """A model could not answer."""
+
+
+class RequestRefused(EngineError):
+    """This very request can never work, for instance since it is longer than the model's context."""
+
+
+class EngineUnavailable(EngineError):
+    """No usable answer from the engine after every retry."""
+
+
+class EngineDead(EngineError):
+    """The engine's process is gone; only a new worker can go on."""
+
+
+class UnusableReply(Exception):
+    """A model's reply that its step cannot use.
+
+    Args:
+        stage: the role that replied.
+        reason: a short fixed phrase, so that reasons can be counted.
+        raw: the reply as it came.
+    """
+
+    def __init__(self, stage: str, reason: str, raw: str):
+        super().__init__(f"{stage}: {reason}")
+        self.stage, self.reason, self.raw = stage, reason, raw

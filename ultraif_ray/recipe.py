@@ -1,0 +1,426 @@
+"""The recipe: one YAML file that says everything a run does.
+
+Sections are named as the steps are (`ingest`, `decompose`, `synthesize`, `export`), beside `pools` (engines and where
+they run) and `roles` (which pool serves which role, and how it samples). Unknown keys are refused, with the nearest
+right one. This module imports neither Ray nor vLLM nor torch: a recipe is checked before anything is started.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.records import ROLES
+
+
+class Section(BaseModel):
+    """Base of every part of the recipe: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# ---- pools: engines, and where they run --------------------------------------------------------------------------
+
+
+class Replicas(Section):
+    """How many copies of a pool run: Ray Data adds copies up to `max` while rows wait, and drops idle ones."""
+
+    min: PositiveInt = 1
+    max: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Replicas":
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        return self
+
+
+class Placement(Section):
+    """What one replica asks of the cluster."""
+
+    replicas: Replicas = Replicas()
+    """Copies of this pool."""
+    cpus: float = Field(1.0, ge=0)
+    """Logical CPUs of one replica."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs of one replica; a fraction shares a GPU between replicas."""
+    accelerator_type: str | None = None
+    """Ray's name of a GPU model, such as `A100` or `L4`."""
+    resources: dict[str, float] = {}
+    """Custom Ray resources of one replica."""
+    rows_in_flight: PositiveInt = 128
+    """Journeys that run at once in one replica. They fill the engine's batch, so keep it above `max_num_seqs`."""
+
+
+class VllmPool(Placement):
+    """vLLM inside the Ray worker: continuous batching over all rows in flight, prefix cache on."""
+
+    engine: Literal["vllm"]
+    model: str
+    """A local folder, a hub id, or `packaged` for the small model that the `packaged` extra installs."""
+    max_model_len: PositiveInt | None = None
+    """Context length in tokens; the model's own when not given."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+    args: dict[str, Any] = {}
+    """Further vLLM engine arguments by vLLM's own names (`AsyncEngineArgs`), such as `tensor_parallel_size`."""
+
+
+class OpenAIPool(Placement):
+    """Any OpenAI-compatible server, such as `vllm serve`, reached over HTTP."""
+
+    engine: Literal["openai"]
+    model: str
+    """The model's name on that server."""
+    base_url: str
+    """For instance `http://127.0.0.1:8000/v1`."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key. The key itself never stands in a recipe."""
+    max_concurrency: PositiveInt = 64
+    """Requests open at once from one replica."""
+    max_retries: int = Field(6, ge=0)
+    """Tries after the first, with exponential backoff, on 408, 409, 429, 5xx, timeouts and lost connections."""
+    timeout_s: PositiveFloat = 300.0
+    """Seconds before a request counts as timed out."""
+    cpus: float = Field(0.1, ge=0)
+
+
+class SimulatedPool(Placement):
+    """No model: replies of the right shape at a given speed, with seeded failures. For scale tests only."""
+
+    engine: Literal["simulated"]
+    model: str = "simulated"
+    tokens_per_s: PositiveFloat = 1e9
+    """Generation speed of one request."""
+    latency_s: float = Field(0.0, ge=0)
+    """Time to the first token."""
+    broken_share: float = Field(0.0, ge=0, le=1)
+    """Share of JSON replies that are cut in half."""
+    refused_share: float = Field(0.0, ge=0, le=1)
+    """Share of requests that are refused."""
+    seed: int = 0
+    cpus: float = Field(0.1, ge=0)
+
+
+Pool = Annotated[VllmPool | OpenAIPool | SimulatedPool, Field(discriminator="engine")]
+
+
+class RoleSettings(Section):
+    """Who plays a role, and how it samples."""
+
+    pool: str
+    """The name of a pool."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: PositiveInt = 1024
+    """Most tokens of one reply."""
+
+
+class Roles(Section):
+    """The four roles. Defaults are the paper's: composer T=0.7; responder T=1.0, top-p 0.95; the others T=0."""
+
+    decomposer: RoleSettings
+    composer: RoleSettings
+    responder: RoleSettings
+    judge: RoleSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_defaults(cls, data: Any) -> Any:
+        defaults = {
+            "decomposer": {"max_tokens": 2048},
+            "composer": {"temperature": 0.7, "max_tokens": 1024},
+            "responder": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 2048},
+            "judge": {"max_tokens": 1024},
+        }
+        if not isinstance(data, dict):
+            return data
+        return {k: {**defaults.get(k, {}), **v} if isinstance(v, dict) else v for k, v in data.items()}
+
+
+# ---- steps ---------------------------------------------------------------------------------------------------------
+
+
+class Ingest(Section):
+    """Which prompts enter, and which are turned away (each rejection is counted, with its reason)."""
+
+    max_chars: PositiveInt = 12_000
+    """Longest conversation, query and history together, in characters."""
+    multi_turn_only: bool = False
+    """Take only prompts that have a history."""
+    limit: PositiveInt | None = None
+    """Stop after so many accepted prompts."""
+
+
+class Decompose(Section):
+    """Find the constraints of each prompt (paper, section 3.1)."""
+
+    separate: bool = False
+    """Write `decompose/` as a step of its own before synthesis. Otherwise a row is decomposed and composed in one
+    go, by the same workers, and `synthesize/` holds both."""
+    attempts: PositiveInt = 3
+    """Samples of the decomposer before a row fails. Those after the first are drawn warmer."""
+    max_constraints: PositiveInt = 6
+    """Most constraints taken from one prompt."""
+    min_overlap: float = Field(0.6, ge=0, le=1)
+    """Least share of a simplified query's words that stand in the prompt: it is the prompt with something taken away."""
+
+
+class Synthesize(Section):
+    """Compose harder instructions, answer them, judge the answers (paper, sections 3.2 and 3.3)."""
+
+    rounds: dict[int, PositiveFloat] = {1: 1.0, 2: 1.0, 3: 1.0}
+    """How many constraints are added, as `rounds: weight`; each row draws its own number. The paper adds up to 3."""
+    intermediate: bool = False
+    """Answer and judge the instruction of every round, not only the last."""
+    attempts: PositiveInt = 3
+    """Samples of the composer, or of the judge's reasoning, before a row fails (composer) or a verdict is missing."""
+    min_overlap: float = Field(0.6, ge=0, le=1)
+    """Least share of the words of a query that its composed form must hold: the subject stays."""
+    k: PositiveInt = 5
+    """Most responses to one instruction (the paper: 5)."""
+    wave: PositiveInt = 1
+    """Responses sampled at once. More is quicker for the last rows of a run, and spends tokens that 1 would save."""
+    goal: Literal["sft", "dpo"] = "dpo"
+    """`sft` stops at the first response that passes, `dpo` when the row holds one that passes and one that fails."""
+    pairs: Literal["judged", "contrast"] = "judged"
+    """`contrast` asks no judge: chosen answers the composed query, rejected the query of the round before it."""
+    questions: Literal["composed", "all"] = "composed"
+    """What a response must meet: the composer's questions (as in the paper), or those the decomposer found in the
+    prompt as well."""
+    judge: Literal["rationale", "logprob"] = "rationale"
+    """`rationale`: one reasoned JSON answer to all questions, as in the paper. `logprob`: one token per question."""
+    threshold: float = Field(0.5, gt=0, lt=1)
+    """Logprob judging: the probability of yes from which a question counts as met."""
+    labels: tuple[str, str] = ("Yes", "No")
+    """Logprob judging: the two answers. Each must be a single token of the judge's model."""
+    ask_all: bool = False
+    """Logprob judging: go on asking after the first no."""
+
+    @model_validator(mode="after")
+    def _rounds_positive(self) -> "Synthesize":
+        if not self.rounds or min(self.rounds) < 1:
+            raise ValueError(f"rounds wants whole numbers from 1 with a weight each, such as {{1: 0.5, 2: 0.5}}; got {self.rounds}")
+        return self
+
+
+class Export(Section):
+    """Write the training sets."""
+
+    layout: Literal["trl", "reference"] = "trl"
+    """`trl`: TRL's conversational formats. `reference`: the field names of the authors' released files."""
+    files: tuple[Literal["parquet", "jsonl"], ...] = ("parquet", "jsonl")
+    held_out: float = Field(0.05, ge=0, lt=1)
+    """Share of prompts, chosen by id, that goes to the held-out split of every set."""
+    keep_unsatisfied: bool = False
+    """Put the last failing response into the SFT set where none passed, as the reference does."""
+    system_prompt: str | None = None
+    """A system message to put before every example. The paper trains on the bare query."""
+
+
+class Flow(Section):
+    """How rows move through Ray Data."""
+
+    rows_per_block: PositiveInt = 16
+    """Rows of one batch, one task and one output block: the unit of lost work when a worker dies."""
+    blocks_between: PositiveInt = 16
+    """Most blocks that wait between two chained operators."""
+    progress_s: PositiveFloat = 30.0
+    """Seconds between two progress lines where there is no terminal."""
+
+
+class Recipe(Section):
+    """Everything a run does."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Also the run's folder, `runs/NAME`, unless `run` says otherwise."""
+    prompts: tuple[str, ...] = ()
+    """Files, globs, folders, `s3://` or `gs://` URIs, or hub ids of prompts."""
+    run: str | None = None
+    """Folder of the run."""
+    seed: int = 0
+    """Draws the number of rounds per row and seeds the engines."""
+    pools: dict[str, Pool]
+    roles: Roles
+    ingest: Ingest = Ingest()
+    decompose: Decompose = Decompose()
+    synthesize: Synthesize = Synthesize()
+    export: Export = Export()
+    flow: Flow = Flow()
+
+    @property
+    def run_folder(self) -> str:
+        """Where the run is kept."""
+        return self.run or f"runs/{self.name}"
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> "Recipe":
+        used = set()
+        for role in ROLES:
+            pool = getattr(self.roles, role).pool
+            if pool not in self.pools:
+                raise ValueError(f"roles.{role}.pool is '{pool}', which is no pool; there is {_names(self.pools)}")
+            used.add(pool)
+        if unused := set(self.pools) - used:
+            raise ValueError(f"no role uses the pool {_names(unused)}: it would hold an engine for nothing. Remove it")
+        responder, judge = self.roles.responder.pool, self.roles.judge.pool
+        if responder != judge and not ({self.pools[responder].engine, self.pools[judge].engine} & {"openai"}):
+            raise ValueError(
+                f"responder (pool '{responder}') and judge (pool '{judge}') talk in turns and live in one worker: "
+                "put both on one pool, or reach one of them through an `openai` pool"
+            )
+        return self
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and lay `section.key=value` overrides over it; values are parsed as YAML.
+
+    Raises:
+        RecipeError: naming the key, the value seen and what would be right.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections; this is {_describe(data)}")
+    for override in overrides:
+        _apply(data, override)
+    return parse_recipe(data, str(path))
+
+
+def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Validate a recipe that is already a dict.
+
+    Raises:
+        RecipeError: one line per fault.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"'{override}' is no override: write section.key=value, such as synthesize.k=3")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise RecipeError(f"{key}: the value {text!r} is not valid YAML; put quotes around it") from None
+    *parents, last = key.split(".")
+    for name in parents:
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            raise RecipeError(f"{override}: '{name}' holds {_describe(data)}, not a section")
+    data[last] = value
+
+
+def _explain(fault: Any) -> str:
+    loc = [str(part) for part in fault["loc"] if part not in ("vllm", "openai", "simulated") or len(fault["loc"]) == 1]
+    where = ".".join(loc) or "the whole"
+    if fault["type"] == "extra_forbidden":
+        known = _keys_near(loc[:-1], fault)
+        close = difflib.get_close_matches(loc[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
+        return f"{where} is not a key; {hint}"
+    if fault["type"] == "missing":
+        return f"{where} is missing"
+    seen = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r:.80})"
+    return f"{where}: {fault['msg'].removeprefix('Value error, ')}{seen}"
+
+
+def _keys_near(parents: list[str], fault: Any) -> list[str]:
+    """The keys of the section at `parents`, found by walking the models."""
+    models: list[type[BaseModel]] = [Recipe]
+    for name in parents:
+        following: list[type[BaseModel]] = []
+        for model in models:
+            field = model.model_fields.get(name)
+            if field is None:  # a key of a dict, such as a pool's name: stay
+                following.append(model)
+                continue
+            following.extend(_models_in(field.annotation))
+        models = following
+    engine = next((part for part in fault["loc"] if part in ("vllm", "openai", "simulated")), None)
+    if engine and parents[:1] == ["pools"]:
+        models = [m for m in models if get_args(m.model_fields["engine"].annotation) == (engine,)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for arg in get_args(annotation):
+        yield from _models_in(arg)
+
+
+def _names(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))
+
+
+def _describe(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__} ({value!r:.60})"
+
+
+# ---- fingerprints --------------------------------------------------------------------------------------------------
+
+_NOT_CONTENT = ("replicas", "cpus", "gpus", "accelerator_type", "resources", "rows_in_flight", "max_concurrency",
+                "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s")  # fmt: skip
+
+
+def content_settings(recipe: Recipe, step: str) -> dict[str, Any]:
+    """The settings that decide what a step writes, as opposed to where and how fast: what its fingerprint covers."""
+    if step == "ingest":
+        return {"ingest": recipe.ingest.model_dump(mode="json")}
+    if step == "export":
+        return {"export": recipe.export.model_dump(mode="json")}
+    roles = {"decompose": ["decomposer"], "synthesize": list(ROLES)}[step]
+    settings = {role: getattr(recipe.roles, role) for role in roles}
+    pools = {role.pool: recipe.pools[role.pool] for role in settings.values()}
+    return {
+        "seed": recipe.seed,
+        "roles": {name: role.model_dump(mode="json") for name, role in settings.items()},
+        "pools": {n: p.model_dump(mode="json", exclude=set(_NOT_CONTENT)) for n, p in pools.items()},
+        "decompose": recipe.decompose.model_dump(mode="json"),
+        **({"synthesize": recipe.synthesize.model_dump(mode="json")} if step == "synthesize" else {}),
+    }
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """A short hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old → new` for every setting in which two nested dicts differ."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a!r} → {b!r}")
+    return lines

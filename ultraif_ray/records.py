@@ -1,0 +1,181 @@
+"""The rows: what flows from a wild prompt to a training example.
+
+One prompt is one row from ingest to export. A step fills in more of the row and never splits it; one prompt becomes
+several training examples only in export. Everything here is plain data that Arrow can hold: `arrow_schema` gives the
+Parquet schema of each record, so that a file's columns never depend on which rows happened to be in it.
+"""
+
+import hashlib
+import json
+import types
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+ROLES = ("decomposer", "composer", "responder", "judge")
+Role = Literal["decomposer", "composer", "responder", "judge"]
+
+CATEGORIES = ("content", "numerical", "stylistic", "format", "linguistic")
+"""The kinds of constraint the paper names (section 3.1)."""
+
+
+class Record(BaseModel):
+    """Base of all rows: no unknown fields, cheap to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Turn(Record):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prompt(Record):
+    """A wild prompt: the last thing a human asked, and what was said before.
+
+    `id` is a hash of `query` and `history` (see `prompt_id`), so the same conversation has the same id in every run;
+    `source` says where it was found (`file:line`) and is not part of the id.
+    """
+
+    id: int
+    query: str
+    history: list[Turn] = []
+    source: str = ""
+
+
+def prompt_id(query: str, history: list[Turn]) -> int:
+    """Hash a conversation to a 63-bit integer: never negative in Arrow's int64, and small in Ray's checkpoint filter."""
+    content = json.dumps([query, [[turn.role, turn.content] for turn in history]], ensure_ascii=False)
+    digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class Constraint(Record):
+    """One demand found in a prompt: the demand, the prompt without it, and how to check that an answer meets it."""
+
+    category: Literal["content", "numerical", "stylistic", "format", "linguistic"]
+    text: str
+    simplified_query: str
+    question: str
+
+
+class Verdict(Record):
+    """The judge's answer to one question about one response.
+
+    `answer` is `missing` when the judge gave none that counts (which fails the response), `not asked` when an earlier
+    answer had already settled it. `p_yes` is the probability of yes, in [0, 1], where the judge was asked for one.
+    """
+
+    question: str
+    answer: Literal["yes", "no", "missing", "not asked"]
+    p_yes: float | None = None
+    explanation: str = ""
+
+
+class Response(Record):
+    """One sampled answer to an instruction. `finish` is `length` when it was cut off; a cut answer never passes."""
+
+    text: str
+    finish: Literal["stop", "length"] = "stop"
+    verdicts: list[Verdict] = []
+    passed: bool = False
+
+
+class Instruction(Record):
+    """A composed prompt: `level` constraints were added to `initial_query`, each with its question.
+
+    `simpler_query` is the query one constraint earlier.
+    """
+
+    level: int
+    initial_query: str
+    simpler_query: str = ""
+    query: str
+    questions: list[str]
+    history: list[Turn] = []
+    responses: list[Response] = []
+
+    @property
+    def chosen(self) -> Response | None:
+        """The first response, in sampling order, that passed every question."""
+        return next((r for r in self.responses if r.passed), None)
+
+    @property
+    def rejected(self) -> Response | None:
+        """The first response, in sampling order, that is complete and failed a question."""
+        return next((r for r in self.responses if not r.passed and r.finish == "stop" and r.text), None)
+
+
+class Usage(Record):
+    """Tokens one role used for one row. `cached` is the part of `prompt` found in the engine's prefix cache."""
+
+    role: Role
+    requests: int = 0
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+
+
+DECOMPOSE_OUTCOMES = ("decomposed", "simple", "failed")
+SYNTHESIZE_OUTCOMES = ("paired", "satisfied", "unsatisfied", "failed")
+
+
+class Row(Prompt):
+    """A prompt on its journey, with all that the steps made of it.
+
+    `decomposed` and `outcome` are the end states of the two steps (empty while a step has not run):
+    decompose ends as `decomposed`, `simple` (no constraint to take away) or `failed`; synthesize as `paired` (holds a
+    passing and a failing response), `satisfied` (a passing one), `unsatisfied` (none passed) or `failed`.
+    A failed row says where (`stage`), why (`reason`) and keeps the reply it failed on (`raw`).
+    """
+
+    constraints: list[Constraint] = []
+    instructions: list[Instruction] = []
+    decomposed: Literal["", "decomposed", "simple", "failed"] = ""
+    outcome: Literal["", "paired", "satisfied", "unsatisfied", "failed"] = ""
+    stage: str = ""
+    reason: str = ""
+    raw: str = ""
+    usage: list[Usage] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether a step gave this row up."""
+        return "failed" in (self.decomposed, self.outcome)
+
+    def fail(self, stage: str, reason: str, raw: str = "") -> Self:
+        """End the row as failed, in the step whose stage this is."""
+        if stage == "decomposer":
+            self.decomposed = "failed"
+        self.outcome = "failed"
+        self.stage, self.reason, self.raw = stage, reason, raw
+        return self
+
+
+def arrow_schema(record: type[BaseModel]) -> pa.Schema:
+    """The Arrow schema of a record: one column per field, nested records as structs, lists as lists."""
+    return pa.schema([pa.field(name, _arrow_type(field.annotation)) for name, field in record.model_fields.items()])
+
+
+def to_table(rows: list[Row]) -> pa.Table:
+    """Rows as one Arrow table with the full `Row` schema, even where every list is empty."""
+    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(Row))
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    scalars = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+    if annotation in scalars:
+        return scalars[annotation]
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return pa.string()
+    if origin is list:
+        return pa.list_(_arrow_type(args[0]))
+    if origin in (Union, types.UnionType):
+        return _arrow_type(next(a for a in args if a is not type(None)))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct([(n, _arrow_type(f.annotation)) for n, f in annotation.model_fields.items()])
+    raise TypeError(f"no Arrow type for {annotation!r}")
