@@ -176,8 +176,10 @@ class Decompose(Section):
     """Samples of the decomposer before a row fails. Those after the first are drawn warmer."""
     max_constraints: PositiveInt = 6
     """Most constraints taken from one prompt."""
-    min_overlap: float = Field(0.6, ge=0, le=1)
+    min_overlap: float = Field(0.8, ge=0, le=1)
     """Least share of a simplified query's words that stand in the prompt: it is the prompt with something taken away."""
+    min_kept: float = Field(0.4, ge=0, le=1)
+    """Least share of the prompt's words that a simplified query keeps: the task itself stays."""
 
 
 class Synthesize(Section):

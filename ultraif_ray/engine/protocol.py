@@ -1,0 +1,123 @@
+"""What a role asks of an engine, and what comes back.
+
+This is the model boundary: `method` speaks only this, so a test can put a scripted engine in a real one's place.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ultraif_ray.records import Role, Usage
+from ultraif_ray.recipe import Roles
+
+Message = dict[str, str]
+"""A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One generation: a conversation to continue, `n` times."""
+
+    messages: list[Message]
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    n: int = 1
+    schema: dict[str, Any] | None = None
+    """A JSON Schema that the text must follow, held by constrained decoding."""
+    labels: tuple[str, ...] = ()
+    """Single-token strings whose probability as the very next token is wanted; then nothing else is generated."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One text. `finish` is `length` when `max_tokens` or the context cut it off.
+
+    `label_logprobs` holds the natural-log probability of each label as the first token; one that the engine did not
+    report is absent.
+    """
+
+    text: str
+    finish: Literal["stop", "length"] = "stop"
+    label_logprobs: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: `n` completions and what they cost in tokens."""
+
+    completions: list[Completion]
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+class Engine(Protocol):
+    """A model that can be asked. Many requests are open at once on one event loop."""
+
+    async def generate(self, request: Request) -> Reply:
+        """Continue the conversation.
+
+        Raises:
+            RequestRefused: this request can never work.
+            EngineUnavailable: no answer after the engine's own retries.
+            EngineDead: the engine is gone for good.
+        """
+        ...
+
+    async def check(self, labels: tuple[str, ...]) -> None:
+        """Fail now, with a clear message, if the engine cannot be reached or a label is not one token."""
+        ...
+
+    async def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+class Cast:
+    """The four roles as one row meets them: which engine plays each, how it samples, and what the row has spent."""
+
+    def __init__(self, roles: Roles, engines: dict[str, Engine]):
+        self._roles, self._engines = roles, engines
+        self._usage: dict[Role, Usage] = {}
+
+    async def ask(
+        self,
+        role: Role,
+        messages: list[Message],
+        *,
+        n: int = 1,
+        schema: dict[str, Any] | None = None,
+        labels: tuple[str, ...] = (),
+        temperature: float | None = None,
+    ) -> list[Completion]:
+        """Ask a role; `temperature` overrides the recipe's, for a second try at a reply that was no use."""
+        settings = getattr(self._roles, role)
+        request = Request(
+            messages=messages,
+            temperature=settings.temperature if temperature is None else temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            n=n,
+            schema=schema,
+            labels=labels,
+        )
+        reply = await self._engines[settings.pool].generate(request)
+        spent = self._usage.setdefault(role, Usage(role=role))
+        spent.requests += 1
+        spent.prompt += reply.prompt_tokens
+        spent.cached += reply.cached_tokens
+        spent.generated += reply.generated_tokens
+        return reply.completions
+
+    def add_usage(self, before: list[Usage]) -> list[Usage]:
+        """The usage a row came with plus what it spent here, one entry per role."""
+        total = {usage.role: usage.model_copy() for usage in before}
+        for role, spent in self._usage.items():
+            kept = total.setdefault(role, Usage(role=role))
+            for name in ("requests", "prompt", "cached", "generated"):
+                setattr(kept, name, getattr(kept, name) + getattr(spent, name))
+        return list(total.values())
+
+    def temperature(self, role: Role) -> float:
+        """The recipe's temperature for a role."""
+        return float(getattr(self._roles, role).temperature)

@@ -1,0 +1,144 @@
+"""vLLM in this process, on GPU or CPU: continuous batching over every row in flight, prefix cache on.
+
+This is the only file that imports vllm.
+"""
+
+import itertools
+import os
+from typing import Any
+
+from ultraif_ray.engine.packaged import PACKAGED, resolve_model
+from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
+from ultraif_ray.recipe import VllmPool
+
+LEAST_ROOM = 16
+"""A prompt that leaves fewer tokens than this of the context for the answer is refused."""
+
+
+class VllmEngine:
+    """One AsyncLLM. Make it inside a running event loop, and use it on that loop alone."""
+
+    def __init__(self, pool: VllmPool, seed: int):
+        _prepare_environment(pool)
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed)))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"vLLM refuses the pool's settings: {error}") from error
+        self._tokenizer = self._llm.get_tokenizer()
+        self._context: int = self._llm.model_config.max_model_len
+        self._numbers = itertools.count()
+        if self._tokenizer.chat_template is None:
+            raise RecipeError(f"{pool.model} has no chat template, so it can play no role; use a chat model")
+
+    async def generate(self, request: Request) -> Reply:
+        """See `Engine.generate`."""
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt = self._tokenizer.apply_chat_template(
+            request.messages, add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        room = self._context - len(prompt)
+        if room < LEAST_ROOM:
+            raise RequestRefused(
+                f"the prompt is {len(prompt)} tokens long and the model's context {self._context}: "
+                "shorten it or raise max_model_len"
+            )
+        params = SamplingParams(
+            n=request.n,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=1 if request.labels else min(request.max_tokens, room),
+            structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
+            logprob_token_ids=[self._label_token(label) for label in request.labels] or None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output: Any = None
+        try:
+            stream = self._llm.generate(
+                {"prompt_token_ids": prompt}, params, request_id=str(next(self._numbers))
+            )
+            async for output in stream:
+                pass
+        except EngineDeadError as error:
+            raise EngineDead("the vLLM engine process died; its log says why") from error
+        except (VLLMClientError, ValueError) as error:
+            raise RequestRefused(str(error)) from error
+        if output is None:
+            raise EngineUnavailable("vLLM ended a request without an output")
+        return Reply(
+            completions=[self._completion(one, request.labels) for one in output.outputs],
+            prompt_tokens=len(prompt),
+            cached_tokens=output.num_cached_tokens or 0,
+            generated_tokens=sum(len(one.token_ids) for one in output.outputs),
+        )
+
+    async def check(self, labels: tuple[str, ...]) -> None:
+        """See `Engine.check`."""
+        for label in labels:
+            self._label_token(label)
+
+    async def close(self) -> None:
+        """Stop the engine process."""
+        self._llm.shutdown()
+
+    def _completion(self, output: Any, labels: tuple[str, ...]) -> Completion:
+        first = output.logprobs[0] if labels else {}
+        tokens = {label: self._label_token(label) for label in labels}
+        return Completion(
+            text=output.text,
+            finish="length" if output.finish_reason == "length" else "stop",
+            label_logprobs={label: first[t].logprob for label, t in tokens.items() if t in first},
+        )
+
+    def _label_token(self, label: str) -> int:
+        tokens = self._tokenizer.encode(label, add_special_tokens=False)
+        if len(tokens) != 1:
+            raise RecipeError(
+                f"synthesize.labels: {label!r} is {len(tokens)} tokens of this model, not one; choose labels that are "
+                "single tokens (for many models `Yes` and `No`), or set synthesize.judge=rationale"
+            )
+        return int(tokens[0])
+
+
+def engine_arguments(pool: VllmPool, seed: int) -> dict[str, Any]:
+    """What vLLM's `AsyncEngineArgs` are made from: ours, then the CPU's needs, then the recipe's own `args`."""
+    ours: dict[str, Any] = {
+        "model": resolve_model(pool.model),
+        "max_model_len": pool.max_model_len,
+        "trust_remote_code": pool.trust_remote_code,
+        "enable_prefix_caching": True,
+        # On CPU a seed in a request kills the engine, so the engine itself is seeded.
+        "seed": seed,
+        # Free white space between JSON tokens is paid for by the token.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "disable_log_stats": True,
+    }
+    if pool.gpus == 0:
+        # bfloat16 without native support is some ten times slower, and compilation takes minutes.
+        ours |= {"dtype": "float32", "enforce_eager": True}
+    if pool.model == PACKAGED:
+        ours["served_model_name"] = PACKAGED
+    return ours | pool.args
+
+
+def _prepare_environment(pool: VllmPool) -> None:
+    """Settings that vLLM reads from the environment before it is imported; what the user has set stays."""
+    defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CONFIGURE_LOGGING": "1"}
+    if pool.gpus == 0:
+        cores = sorted(os.sched_getaffinity(0))
+        # By default vLLM leaves a core idle for its front end.
+        defaults |= {
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
+            "VLLM_CPU_KVCACHE_SPACE": "2",
+        }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+

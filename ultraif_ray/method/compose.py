@@ -1,0 +1,67 @@
+"""Step 2: add one constraint to a prompt, with the question that checks it (UltraComposer; paper, section 3.2)."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.errors import UnusableReply
+from ultraif_ray.method import prompts
+from ultraif_ray.method.replies import MAX_QUESTION, QUESTION_PATTERN, ask_for_json, overlap, string_limit
+from ultraif_ray.recipe import Synthesize
+from ultraif_ray.records import Instruction
+
+LEAKS = ("augmented query", "initial query", "simplified query", "[history]", "earlier conversation:")
+"""Words of the composer's own instructions; a composed query that holds one has leaked them."""
+
+
+class Composed(BaseModel):
+    """The composer's reply, in the released checkpoint's own keys."""
+
+    model_config = ConfigDict(extra="forbid")
+    query: str = Field(alias="augmented query")
+    question: list[str]
+
+
+async def compose(previous: Instruction, category: str, cast: Cast, settings: Synthesize) -> Instruction:
+    """One round: `previous` with one more constraint, of `category`, and one more question.
+
+    Raises:
+        UnusableReply: no sample changed the query, kept its subject and brought a new question.
+    """
+
+    def use(reply: Composed, raw: str) -> Instruction:
+        query = reply.query.strip()
+        fresh = [q.strip() for q in reply.question if 0 < len(q.strip()) <= MAX_QUESTION]
+        fresh = [q for q in fresh if q not in previous.questions]
+        if overlap(query, previous.query) == 1.0:  # no word is new
+            raise UnusableReply("composer", "query left as it was", raw)
+        if any(leak in query.casefold() and leak not in previous.query.casefold() for leak in LEAKS):
+            raise UnusableReply("composer", "leaks its own instructions", raw)
+        if overlap(previous.query, query) < settings.min_overlap:
+            raise UnusableReply("composer", "loses the subject of the query", raw)
+        if not fresh:
+            raise UnusableReply("composer", "no new question", raw)
+        return Instruction(
+            level=previous.level + 1,
+            initial_query=previous.initial_query,
+            simpler_query=previous.query,
+            query=query,
+            questions=previous.questions + fresh,
+            history=previous.history,
+        )
+
+    return await ask_for_json(
+        cast, "composer", prompts.compose(previous, category), _schema(previous), Composed, use, settings.attempts
+    )
+
+
+def _schema(previous: Instruction) -> dict[str, object]:
+    properties = {
+        "augmented query": {"type": "string", "minLength": 1, "maxLength": string_limit(len(previous.query) + 256)},
+        "question": {
+            "type": "array",
+            "items": {"type": "string", "pattern": f"^{QUESTION_PATTERN}$"},
+            "minItems": 1,
+            "maxItems": 1,
+        },
+    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

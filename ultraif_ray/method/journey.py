@@ -1,0 +1,98 @@
+"""A row's journey, top to bottom: straight-line code that thousands of rows run at once on one event loop."""
+
+import asyncio
+import random
+
+from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.errors import EngineDead, EngineError, UnusableReply
+from ultraif_ray.method.compose import compose
+from ultraif_ray.method.decompose import decompose
+from ultraif_ray.method.judge import judge
+from ultraif_ray.method.respond import respond
+from ultraif_ray.recipe import Recipe, Synthesize
+from ultraif_ray.records import CATEGORIES, Instruction, Role, Row
+
+STAGES = ("decompose", "compose", "respond")
+"""The parts of a journey, in order. Each can run in a worker of its own; `respond` includes the judge."""
+
+
+async def travel(row: Row, stages: tuple[str, ...], cast: Cast, recipe: Recipe) -> Row:
+    """Take `row` through `stages`. A row that failed passes through untouched; one that fails here says why.
+
+    Raises:
+        EngineDead: the worker must be replaced; the row is not spent.
+    """
+    if row.failed:
+        return row
+    role: Role = "decomposer"
+    try:
+        if "decompose" in stages and not row.decomposed:
+            row.constraints = await decompose(row, cast, recipe.decompose)
+            row.decomposed = "decomposed" if row.constraints else "simple"
+        if "compose" in stages:
+            role = "composer"
+            await add_constraints(row, cast, recipe)
+        if "respond" in stages:
+            role = "responder"
+            for instruction in row.instructions:
+                await answer(instruction, row, cast, recipe.synthesize)
+            row.outcome = _outcome(row.instructions[-1])
+    except UnusableReply as unusable:
+        row.fail(unusable.stage, unusable.reason, unusable.raw)
+    except EngineDead:
+        raise
+    except EngineError as error:
+        row.fail(role, f"{type(error).__name__}: {error}")
+    row.usage = cast.add_usage(row.usage)
+    return row
+
+
+async def add_constraints(row: Row, cast: Cast, recipe: Recipe) -> None:
+    """Compose as many rounds as this row drew, and keep the instructions that are to be answered."""
+    settings = recipe.synthesize
+    draw = random.Random(f"{recipe.seed}:{row.id}")  # by id, so that a rerun and a resume draw the same
+    rounds = draw.choices(list(settings.rounds), weights=list(settings.rounds.values()))[0]
+    categories = draw.sample(CATEGORIES, k=len(CATEGORIES))
+    instruction = Instruction(level=0, initial_query=row.query, query=row.query, questions=[], history=row.history)
+    for turn in range(rounds):
+        instruction = await compose(instruction, categories[turn % len(categories)], cast, settings)
+        if settings.intermediate or turn == rounds - 1:
+            row.instructions.append(instruction)
+
+
+async def answer(instruction: Instruction, row: Row, cast: Cast, settings: Synthesize) -> None:
+    """Sample and judge in waves until the instruction has what the goal needs, at most `k` responses.
+
+    Within a wave all are judged and the lowest sampling index wins, never the first to finish, which would favour
+    short answers: what is kept has the distribution of the first pass of k samples that were all judged.
+    """
+    if settings.pairs == "contrast":
+        await contrast(instruction, cast)
+        return
+    questions = instruction.questions + (
+        [c.question for c in row.constraints] if settings.questions == "all" else []
+    )
+    while len(instruction.responses) < settings.k and not _satisfied(instruction, settings):
+        n = min(settings.wave, settings.k - len(instruction.responses))
+        wave = await respond(instruction.query, instruction.history, n, cast)
+        await asyncio.gather(*(judge(instruction, response, questions, cast, settings) for response in wave))
+        instruction.responses += wave
+
+
+async def contrast(instruction: Instruction, cast: Cast) -> None:
+    """A pair without a judge: one answer to the whole query, one to the query with the last constraint taken away."""
+    whole = (await respond(instruction.query, instruction.history, 1, cast))[0]
+    whole.passed = whole.finish == "stop" and bool(whole.text)
+    without = (await respond(instruction.simpler_query, instruction.history, 1, cast))[0]
+    instruction.responses = [whole, without]
+
+
+def _satisfied(instruction: Instruction, settings: Synthesize) -> bool:
+    passed = instruction.chosen is not None
+    return passed if settings.goal == "sft" else passed and instruction.rejected is not None
+
+
+def _outcome(instruction: Instruction) -> str:
+    if instruction.chosen is None:
+        return "unsatisfied"
+    return "paired" if instruction.rejected is not None else "satisfied"

@@ -1,0 +1,119 @@
+"""Step 3b: does a response meet every question? (paper, section 3.3)
+
+Both ways fail closed: a question without a verdict that counts is `missing`, and the response does not pass.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.errors import UnusableReply
+from ultraif_ray.method import prompts
+from ultraif_ray.method.replies import ask_for_json
+from ultraif_ray.recipe import Synthesize
+from ultraif_ray.records import Instruction, Response, Verdict
+
+
+async def judge(instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize) -> None:
+    """Fill in the verdicts of `response`, in the order of `questions`, and whether it passed.
+
+    A response that was cut off or is empty fails without a question asked.
+    """
+    if response.finish == "length" or not response.text:
+        response.verdicts = [Verdict(question=q, answer="not asked") for q in questions]
+    elif settings.judge == "rationale":
+        response.verdicts = await _by_rationale(instruction, response, questions, cast, settings)
+    else:
+        response.verdicts = await _by_logprob(instruction, response, questions, cast, settings)
+    response.passed = bool(response.verdicts) and all(v.answer == "yes" for v in response.verdicts)
+
+
+# ---- one reasoned answer to all questions, as in the paper -------------------------------------------------------------
+
+
+class Reasoned(BaseModel):
+    """The judge's answer to one question, after a sentence of reasoning."""
+
+    model_config = ConfigDict(extra="forbid")
+    explanation: str
+    answer: Literal["YES", "NO"]
+
+
+class Reasoning(RootModel[dict[str, Reasoned]]):
+    """One entry per question, under its number."""
+
+
+async def _by_rationale(
+    instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize
+) -> list[Verdict]:
+    numbers = [str(i + 1) for i in range(len(questions))]
+
+    def use(reply: Reasoning, raw: str) -> list[Verdict]:
+        if set(reply.root) != set(numbers):
+            raise UnusableReply("judge", "not exactly the questions asked", raw)
+        return [
+            Verdict(
+                question=question,
+                answer="yes" if reply.root[number].answer == "YES" else "no",
+                explanation=reply.root[number].explanation.strip(),
+            )
+            for number, question in zip(numbers, questions, strict=True)
+        ]
+
+    messages = prompts.judge_with_reasons(instruction, response.text, questions)
+    try:
+        return await ask_for_json(
+            cast, "judge", messages, _reasoning_schema(numbers), Reasoning, use, settings.attempts
+        )
+    except UnusableReply as unusable:
+        return [
+            Verdict(question=q, answer="missing", explanation=f"{unusable.reason}: {unusable.raw}"[:500])
+            for q in questions
+        ]
+
+
+def _reasoning_schema(numbers: list[str]) -> dict[str, object]:
+    properties = {
+        "explanation": {"type": "string", "maxLength": 256},
+        "answer": {"type": "string", "enum": ["YES", "NO"]},
+    }
+    verdict = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(numbers, verdict),
+        "required": numbers,
+        "additionalProperties": False,
+    }
+
+
+# ---- one token per question ------------------------------------------------------------------------------------------
+
+
+async def _by_logprob(
+    instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize
+) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for question in questions:
+        if not settings.ask_all and any(v.answer != "yes" for v in verdicts):
+            verdicts.append(Verdict(question=question, answer="not asked"))  # the response has failed already
+            continue
+        messages = prompts.judge_in_a_word(instruction, response.text, question, settings.labels)
+        completion = (await cast.ask("judge", messages, labels=settings.labels))[0]
+        p_yes = _p_yes(completion.label_logprobs, settings.labels)
+        if p_yes is None:
+            verdicts.append(Verdict(question=question, answer="missing"))
+        else:
+            answer: Literal["yes", "no"] = "yes" if p_yes >= settings.threshold else "no"
+            verdicts.append(Verdict(question=question, answer=answer, p_yes=p_yes))
+    return verdicts
+
+
+def _p_yes(logprobs: dict[str, float], labels: tuple[str, str]) -> float | None:
+    """The probability of yes among the two labels; None when the engine reported neither.
+
+    A label missing from a server's top list is less likely than every one in it, so it counts as impossible.
+    """
+    yes, no = (math.exp(logprobs[label]) if label in logprobs else 0.0 for label in labels)
+    return yes / (yes + no) if yes + no > 0 else None
