@@ -53,6 +53,21 @@ def prompt_id(query: str, history: list[Turn]) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def as_pairs(history: list[Turn]) -> list[list[str]]:
+    """History as the reference's files have it: [question, answer] pairs. A system message joins the first question."""
+    pairs: list[list[str]] = []
+    before = ""
+    for turn in history:
+        if turn.role == "system":
+            before = f"{turn.content}\n\n"
+        elif turn.role == "user":
+            pairs.append([before + turn.content, ""])
+            before = ""
+        elif pairs:
+            pairs[-1][1] = turn.content
+    return pairs
+
+
 class Constraint(Record):
     """One demand found in a prompt: the demand, the prompt without it, and how to check that an answer meets it."""
 

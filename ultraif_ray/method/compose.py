@@ -9,8 +9,17 @@ from ultraif_ray.method.replies import MAX_QUESTION, QUESTION_PATTERN, ask_for_j
 from ultraif_ray.recipe import Synthesize
 from ultraif_ray.records import Instruction
 
-LEAKS = ("augmented query", "initial query", "simplified query", "[history]", "earlier conversation:")
-"""Words of the composer's own instructions; a composed query that holds one has leaked them."""
+LEAKS = (
+    "augmented query",
+    "initial query",
+    "[history]",
+    "earlier conversation:",
+    "kind of constraint",
+    "human evaluator",
+    "response in json format",
+)
+"""Words of the composer's own instructions; a composed query that holds one has leaked them. The last two are the
+released checkpoint's: the authors' code drops its answers that hold them."""
 
 
 class Composed(BaseModel):

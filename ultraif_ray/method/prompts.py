@@ -7,7 +7,7 @@ the last turn is the same for every row, so the engine's prefix cache holds it o
 import json
 
 from ultraif_ray.engine.protocol import Message
-from ultraif_ray.records import Instruction, Prompt, Turn
+from ultraif_ray.records import Instruction, Prompt, Turn, as_pairs
 
 
 def _chat(system: str, examples: list[tuple[str, str]], last: str) -> list[Message]:
@@ -221,3 +221,16 @@ def judge_in_a_word(
     """Ask one question, to be answered with one of two labels."""
     form = f"Reply with {labels[0]} or {labels[1]} alone."
     return _chat(_JUDGE, [], f"{_case(instruction, response)}\n\n[Question]\n{question}\n{form}")
+
+
+# ---- composer, trained -----------------------------------------------------------------------------------------------
+
+
+def composer_request(history: list[Turn], query: str) -> str:
+    """What a trained composer is asked, in the released checkpoint's own form (history as printed, also when empty)."""
+    return f"[history]: {as_pairs(history)} \n [initial query]: {query}"
+
+
+def composer_answer(query: str, question: str) -> str:
+    """What a trained composer answers."""
+    return _composed(query, question)

@@ -1,0 +1,119 @@
+"""The command line: `ultraif run RECIPE`, and each step by itself.
+
+Heavy imports (Ray, vLLM, datasets) wait inside the commands, so that `ultraif --help` answers at once.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ultraif_ray.errors import UltraIFError
+
+app = typer.Typer(
+    help="UltraIF on Ray: wild prompts in, judged instruction-following data out (arXiv 2502.04153).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as synthesize.k=3.")
+]
+Prompts = Annotated[
+    list[str] | None, typer.Option("--prompts", metavar="FILE", help="Prompts, in place of the recipe's; repeatable.")
+]
+Run = Annotated[str | None, typer.Option("--run", metavar="FOLDER", help="The run's folder [runs/NAME].")]
+Logs = Annotated[bool, typer.Option("--worker-logs", help="Show what the workers and their engines log.")]
+
+
+def _recipe(path: str, prompts: list[str] | None, run: str | None, overrides: list[str] | None) -> Any:
+    from ultraif_ray.recipe import load_recipe
+
+    recipe = load_recipe(path, overrides or ())
+    changed: dict[str, Any] = {}
+    if prompts:
+        changed["prompts"] = tuple(prompts)
+    if run:
+        changed["run"] = run
+    return recipe.model_copy(update=changed)
+
+
+def _step(until: str) -> Any:
+    def command(
+        recipe: RecipeFile,
+        overrides: Overrides = None,
+        prompts: Prompts = None,
+        run: Run = None,
+        worker_logs: Logs = False,
+    ) -> None:
+        from ultraif_ray.flow import steps
+        from ultraif_ray.flow.show import print_end
+
+        loaded = _recipe(recipe, prompts, run, overrides)
+        folder = steps.run(loaded, until=until, worker_logs=worker_logs)
+        print_end(folder, loaded, until)
+
+    return command
+
+
+app.command("run", help="Run every step: ingest, decompose, synthesize, export. Goes on where an earlier run stopped.")(
+    _step("export")
+)
+
+
+@app.command()
+def plan(recipe: RecipeFile, overrides: Overrides = None, prompts: Prompts = None, run: Run = None) -> None:
+    """Check everything without loading a model: pools, resources against the cluster's, rows, tokens."""
+    from ultraif_ray.flow.plan import print_plan
+
+    print_plan(_recipe(recipe, prompts, run, overrides))
+
+
+@app.command()
+def preview(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    prompts: Prompts = None,
+    rows: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
+) -> None:
+    """Take a few rows through the whole journey in this process, write nothing, and show every step."""
+    from ultraif_ray.flow.show import preview_rows
+
+    preview_rows(_recipe(recipe, prompts, None, overrides), rows)
+
+
+app.command("ingest", help="Read the prompts, and nothing more.")(_step("ingest"))
+app.command("decompose", help="Up to decomposition, as a step of its own.")(_step("decompose"))
+app.command("synthesize", help="Up to judged responses.")(_step("synthesize"))
+app.command("export", help="Up to the training sets: the same as run.")(_step("export"))
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder.")],
+    outcome: Annotated[str | None, typer.Option("--outcome", help="Only rows that ended so, such as failed.")] = None,
+    rows: Annotated[int, typer.Option("-n", min=1, help="How many rows at most.")] = 20,
+    skip: Annotated[int, typer.Option("--skip", min=0, help="Rows to pass over first.")] = 0,
+) -> None:
+    """Page through the rows of a run, each shown whole."""
+    from ultraif_ray.flow.show import print_rows
+
+    print_rows(run, outcome, rows, skip)
+
+
+def main() -> None:
+    """Run the command line; an error meant for the user is printed as a message, not a traceback."""
+    try:
+        app()
+    except UltraIFError as error:
+        typer.echo(f"ultraif: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("ultraif: interrupted; what is written is kept. Run the same command again to go on.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

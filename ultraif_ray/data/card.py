@@ -1,0 +1,80 @@
+"""The dataset card: a README with the YAML header that `datasets` and the Hub read."""
+
+import json
+from typing import Any
+
+import yaml
+
+from ultraif_ray import __version__
+from ultraif_ray.recipe import Recipe, content_settings, fingerprint
+
+_ABOUT = {
+    "sft": "Composed instructions, each with the first sampled response that met every question.",
+    "dpo": "Composed instructions, each with the first response that met every question and the first complete one "
+    "that did not.",
+    "composer": "For training an UltraComposer: a request without one of its constraints, and the request with it, "
+    "beside the question that checks it.",
+}
+
+
+def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, int], example: Any) -> str:
+    """The card of one set.
+
+    Args:
+        name: `sft`, `dpo` or `composer`.
+        recipe: the run's recipe.
+        ledger: the run's ledger, for the funnel and the tokens.
+        counts: examples per split.
+        example: one example, or None where the set is empty.
+    """
+    suffix = "parquet" if "parquet" in recipe.export.files else "jsonl"
+    # A split without examples is left out: loaders refuse an empty file.
+    splits = [{"split": split, "path": f"{split}.{suffix}"} for split, n in counts.items() if n]
+    header = {
+        "pretty_name": f"{recipe.name} ({name})",
+        "task_categories": ["text-generation"],
+        "tags": ["instruction-following", "ultraif", "synthetic"],
+        **({"configs": [{"config_name": "default", "data_files": splits}]} if splits else {}),
+    }
+    models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
+    settings = content_settings(recipe, "synthesize") | content_settings(recipe, "export")
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
+        f"# {recipe.name}: {name}",
+        f"{_ABOUT[name]} Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
+        "| split | examples |\n| --- | --- |\n" + "\n".join(f"| {split} | {n} |" for split, n in counts.items()),
+        "## Sources\n\n" + "\n".join(f"- `{prompt}`" for prompt in recipe.prompts),
+        "The prompts keep the licence of their source.",
+        "## Models\n\n" + "\n".join(f"- {role}: `{model}`" for role, model in models.items()),
+        f"Recipe fingerprint: `{fingerprint(settings)}`",
+        "## Funnel\n\n" + _funnel(ledger),
+        "## Tokens\n\n" + _tokens(ledger),
+    ]
+    if example is not None:
+        parts.append(f"## An example\n\n{_fenced(json.dumps(example, indent=2, ensure_ascii=False))}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _funnel(ledger: dict[str, Any]) -> str:
+    lines = ["| step | rows in | outcomes |", "| --- | --- | --- |"]
+    for step in ("ingest", "decompose", "synthesize"):
+        if entry := ledger.get(step):
+            outcomes = ", ".join(f"{n} {outcome}" for outcome, n in entry["outcomes"].items())
+            lines.append(f"| {step} | {entry['input']} | {outcomes} |")
+    return "\n".join(lines)
+
+
+def _tokens(ledger: dict[str, Any]) -> str:
+    lines = ["| role | requests | prompt | of these cached | generated |", "| --- | --- | --- | --- | --- |"]
+    for step in ("decompose", "synthesize"):
+        for role, t in ledger.get(step, {}).get("tokens", {}).items():
+            lines.append(f"| {role} | {t['requests']} | {t['prompt']} | {t['cached']} | {t['generated']} |")
+    return "\n".join(lines)
+
+
+def _fenced(text: str) -> str:
+    """A code block whose fence is longer than any run of backticks inside."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}json\n{text}\n{fence}"

@@ -1,0 +1,204 @@
+"""Judged rows → training sets. Here, and only here, one prompt becomes several examples.
+
+Three sets, each with a train and a held-out split by prompt id, so that no prompt stands on both sides:
+
+    sft        the composed instruction and the first response that passed
+    dpo        the composed instruction, the first that passed and the first complete one that failed
+    composer   each decomposed constraint, turned round: simplified query → original query and question
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ultraif_ray.data.card import card
+from ultraif_ray.method.prompts import composer_answer, composer_request
+from ultraif_ray.recipe import Export, Recipe
+from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, as_pairs
+
+SETS = ("sft", "dpo", "composer")
+SPLITS = ("train", "held_out")
+
+Message = dict[str, str]
+Example = dict[str, Any]
+
+
+class Folder(Protocol):
+    """What export needs of a run's folder."""
+
+    fs: Any
+
+    def at(self, *parts: str) -> str:
+        """A path inside."""
+        ...
+
+    def read_tables(self, step: str) -> Iterator[pa.RecordBatch]:
+        """A step's rows."""
+        ...
+
+    def read_json(self, *parts: str) -> dict[str, Any]:
+        """A JSON file inside."""
+        ...
+
+
+def export(recipe: Recipe, folder: Folder) -> dict[str, Any]:
+    """Write the sets of a run in one pass over its rows, in flat memory.
+
+    Returns:
+        `outcomes`: rows by the sets they went to; `examples`: examples per set and split.
+    """
+    outcomes: Counter[str] = Counter()
+    shown: dict[str, Example] = {}
+    with ExitStack() as stack:
+        files = {
+            (name, split): stack.enter_context(_SetFile(folder, recipe.export, name, split))
+            for name in SETS
+            for split in SPLITS
+        }
+        for batch in folder.read_tables("synthesize"):
+            for record in batch.to_pylist():
+                row = Row.model_validate(record)
+                made = {name: list(examples(row, name, recipe.export)) for name in SETS}
+                split = "held_out" if held_out(row.id, recipe.export.held_out) else "train"
+                for name, found in made.items():
+                    files[name, split].add(found)
+                    if found:
+                        shown.setdefault(name, found[0])
+                outcomes["+".join(name for name in SETS if made[name]) or "nothing to export"] += 1
+        counts = {name: {split: files[name, split].count for split in SPLITS} for name in SETS}
+    for name in SETS:
+        text = card(name, recipe, folder.read_json("ledger.json"), counts[name], shown.get(name))
+        with folder.fs.open(folder.at("export", name, "README.md"), "w", encoding="utf-8") as file:
+            file.write(text)
+    return {"outcomes": dict(outcomes), "examples": counts, "tokens": {}}
+
+
+def held_out(prompt_id: int, share: float) -> bool:
+    """Whether a prompt is held out: by its id alone, so the same in every run and every set."""
+    return (prompt_id % 10_000) < share * 10_000
+
+
+def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
+    """The examples of one set that a row gives; none from a row that failed in synthesis."""
+    if name == "composer":
+        for constraint in row.constraints:
+            yield _composer_example(row, constraint, settings)
+        return
+    if row.failed:
+        return
+    for instruction in row.instructions:
+        chosen, rejected = instruction.chosen, instruction.rejected
+        if name == "sft":
+            target = chosen or (instruction.responses[-1] if settings.keep_unsatisfied else None)
+            if target is not None:
+                yield _sft_example(row, instruction, target, settings)
+        elif chosen is not None and rejected is not None:
+            yield _dpo_example(row, instruction, chosen, rejected, settings)
+
+
+# ---- layouts ---------------------------------------------------------------------------------------------------------
+
+
+def _sft_example(row: Row, instruction: Instruction, target: Response, settings: Export) -> Example:
+    if settings.layout == "reference":
+        return {"instruction": instruction.query, "output": target.text, "history": as_pairs(instruction.history)}
+    return {
+        "prompt": _messages(instruction.history, instruction.query, settings),
+        "completion": _answer(target.text),
+        "id": row.id,
+    }
+
+
+def _dpo_example(
+    row: Row, instruction: Instruction, chosen: Response, rejected: Response, settings: Export
+) -> Example:
+    if settings.layout == "reference":
+        return {
+            "prompt": instruction.query,
+            "chosen": chosen.text,
+            "rejected": rejected.text,
+            "history": as_pairs(instruction.history),
+        }
+    return {
+        "prompt": _messages(instruction.history, instruction.query, settings),
+        "chosen": _answer(chosen.text),
+        "rejected": _answer(rejected.text),
+        "id": row.id,
+    }
+
+
+def _composer_example(row: Row, constraint: Constraint, settings: Export) -> Example:
+    request = composer_request(row.history, constraint.simplified_query)
+    answer = composer_answer(row.query, constraint.question)
+    if settings.layout == "reference":
+        return {"instruction": request, "output": answer, "history": []}
+    # The released composer is asked without a system prompt, whatever the other sets have.
+    return {"prompt": [{"role": "user", "content": request}], "completion": _answer(answer), "id": row.id}
+
+
+def _messages(history: list[Turn], query: str, settings: Export) -> list[Message]:
+    turns = [{"role": turn.role, "content": turn.content} for turn in history]
+    if settings.system_prompt and not (turns and turns[0]["role"] == "system"):
+        turns.insert(0, {"role": "system", "content": settings.system_prompt})
+    return [*turns, {"role": "user", "content": query}]
+
+
+def _answer(text: str) -> list[Message]:
+    return [{"role": "assistant", "content": text}]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+_CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_HISTORY = pa.list_(pa.list_(pa.string()))
+_COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
+    ("sft", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64()},
+    ("dpo", "trl"): {"prompt": _CHAT, "chosen": _CHAT, "rejected": _CHAT, "id": pa.int64()},
+    ("composer", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64()},
+    ("sft", "reference"): {"instruction": pa.string(), "output": pa.string(), "history": _HISTORY},
+    ("dpo", "reference"): {
+        "prompt": pa.string(),
+        "chosen": pa.string(),
+        "rejected": pa.string(),
+        "history": _HISTORY,
+    },
+    ("composer", "reference"): {"instruction": pa.string(), "output": pa.string(), "history": _HISTORY},
+}
+
+
+class _SetFile:
+    """One split of one set, in every format the recipe asks for."""
+
+    def __init__(self, folder: Folder, settings: Export, name: str, split: str):
+        self._schema = pa.schema(_COLUMNS[name, settings.layout])
+        self._folder, self._place = folder, folder.at("export", name)
+        self._split, self._formats = split, settings.files
+        self.count = 0
+
+    def __enter__(self) -> "_SetFile":
+        self._open = ExitStack()
+        self._jsonl: IO[str] | None = None
+        self._parquet: Any = None
+        self._folder.fs.makedirs(self._place, exist_ok=True)
+        stem = f"{self._place}/{self._split}"
+        if "jsonl" in self._formats:
+            self._jsonl = self._open.enter_context(self._folder.fs.open(f"{stem}.jsonl", "w", encoding="utf-8"))
+        if "parquet" in self._formats:
+            raw = self._open.enter_context(self._folder.fs.open(f"{stem}.parquet", "wb"))
+            self._parquet = self._open.enter_context(pq.ParquetWriter(raw, self._schema))
+        return self
+
+    def add(self, found: list[Example]) -> None:
+        self.count += len(found)
+        if self._jsonl:
+            self._jsonl.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in found)
+        if self._parquet and found:
+            self._parquet.write_table(pa.Table.from_pylist(found, schema=self._schema))
+
+    def __exit__(self, *exc: Any) -> None:
+        self._open.__exit__(*exc)

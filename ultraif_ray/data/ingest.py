@@ -1,0 +1,182 @@
+"""From a record of any accepted shape to a Prompt, or to a rejection that is counted.
+
+The rule for turns, one for all sources: empty turns are dropped; turns before the first human one are dropped, except
+a system message; neighbours by the same speaker are joined with a blank line; the last human turn is the query,
+everything before it the history, and what follows it (the old answer) is dropped.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ultraif_ray.data.readers import ACCEPTED, Fault, Record, Source, first_records, read_records
+from ultraif_ray.errors import InputError
+from ultraif_ray.recipe import Ingest
+from ultraif_ray.records import Prompt, Turn, prompt_id
+
+_SPEAKERS = {
+    "human": "user", "user": "user", "prompter": "user",
+    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
+    "bing": "assistant", "bard": "assistant",
+    "system": "system",
+}  # fmt: skip
+_CHAT_FIELDS = ("conversations", "messages", "conversation", "turns")
+_PLAIN_FIELDS = ("prompt", "instruction", "query", "question")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A record that gives no prompt: where it stood, why (a fixed phrase), and how it began."""
+
+    source: str
+    reason: str
+    seen: str
+
+
+def read_prompts(sources: Iterable[Source], settings: Ingest) -> Iterator[Prompt | Rejection]:
+    """Every record of every source as a Prompt or a Rejection, exact duplicates not yet removed.
+
+    Raises:
+        InputError: a source cannot be opened, or its first record has no shape that is accepted.
+    """
+    for source in sources:
+        check_shape(source)
+        for number, record in read_records(source):
+            yield to_prompt(record, f"{source.path}:{number}", settings)
+
+
+def check_shape(source: Source) -> None:
+    """Look at the first record of a source, so that a file that is no such thing is refused in one line.
+
+    Raises:
+        InputError: naming the file, the line, what was seen and what is accepted.
+    """
+    records = first_records(source, 1)
+    if not records:
+        raise InputError(f"{source.path}: holds no record. Accepted: {ACCEPTED}")
+    number, record = records[0]
+    if isinstance(record, Fault):
+        raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80]}. Accepted: {ACCEPTED}")
+    try:
+        _turns(record)
+    except _NoShape as error:
+        raise InputError(f"{source.path}:{number}: {error}. Accepted: {ACCEPTED}") from None
+    except _BadTurns:
+        pass  # the right shape; this record alone will be rejected and counted
+
+
+def to_prompt(record: Record, where: str, settings: Ingest) -> Prompt | Rejection:
+    """One record as a Prompt, by the rule for turns, or why not."""
+    if isinstance(record, Fault):
+        return Rejection(where, record.reason, record.seen[:200])
+    try:
+        turns = _ordered(_turns(record))
+    except (_NoShape, _BadTurns) as error:
+        return Rejection(where, str(error).split(":")[0], _shorten(record))
+    while turns and turns[-1].role != "user":
+        turns.pop()
+    if not turns:
+        return Rejection(where, "no human turn", _shorten(record))
+    history, query = turns[:-1], turns[-1].content
+    if settings.multi_turn_only and not any(turn.role == "user" for turn in history):
+        return Rejection(where, "single turn", query[:200])
+    if sum(len(turn.content) for turn in turns) > settings.max_chars:
+        return Rejection(where, "too long", query[:200])
+    return Prompt(id=prompt_id(query, history), query=query, history=history, source=where)
+
+
+def funnel(items: Iterable[Prompt | Rejection], settings: Ingest) -> Iterator[tuple[Prompt | Rejection, Counter[str]]]:
+    """Drop exact duplicates (the first stays) and stop at the limit, with the counts so far beside each item."""
+    seen: set[int] = set()
+    counts: Counter[str] = Counter()
+    for item in items:
+        if isinstance(item, Prompt):
+            if item.id in seen:
+                item = Rejection(item.source, "duplicate", item.query[:200])
+            else:
+                seen.add(item.id)
+        counts["accepted" if isinstance(item, Prompt) else item.reason] += 1
+        yield item, counts
+        if settings.limit and counts["accepted"] >= settings.limit:
+            return
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+class _NoShape(Exception):
+    """The record has none of the accepted shapes."""
+
+
+class _BadTurns(Exception):
+    """The record has an accepted shape, but its turns cannot be used."""
+
+
+def _turns(record: Record) -> list[Turn]:
+    if isinstance(record, str):
+        return [Turn(role="user", content=record)]
+    if not isinstance(record, dict):
+        raise _NoShape(f"not a record: {type(record).__name__}")
+    for field in _CHAT_FIELDS:
+        if isinstance(record.get(field), list):
+            return _system(record) + [_turn(message) for message in record[field]]
+    for field in _PLAIN_FIELDS:
+        value = record.get(field)
+        if isinstance(value, list):  # TRL's conversational prompt
+            return [_turn(message) for message in value]
+        if isinstance(value, str):
+            extra = record.get("input") if field == "instruction" else None
+            text = f"{value}\n\n{extra}" if isinstance(extra, str) and extra.strip() else value
+            return _system(record) + [Turn(role="user", content=text)]
+    raise _NoShape(f"no field of prompts: has {', '.join(sorted(map(str, record))[:12]) or 'nothing'}")
+
+
+def _system(record: dict[str, Any]) -> list[Turn]:
+    text = record.get("system_prompt") or record.get("system")
+    return [Turn(role="system", content=text)] if isinstance(text, str) and text.strip() else []
+
+
+def _turn(message: Any) -> Turn:
+    if not isinstance(message, dict):
+        raise _BadTurns("broken turn: not an object")
+    speaker = message.get("from", message.get("role", "user" if "content" in message else None))
+    text = message.get("value", message.get("content"))
+    if not isinstance(speaker, str) or not (text is None or isinstance(text, str)):
+        raise _BadTurns("broken turn: no speaker or no text")
+    role = _SPEAKERS.get(speaker.casefold())
+    if role is None:
+        raise _BadTurns(f"unknown speaker: {speaker[:40]}")
+    return Turn(role=role, content=text or "")
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 and Parquet can hold: no control characters, no half surrogates, no space around it."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n")).encode("utf-8", "replace").decode().strip()
+
+
+def _ordered(turns: list[Turn]) -> list[Turn]:
+    ordered: list[Turn] = []
+    for turn in turns:
+        text = _clean(turn.content)
+        if not text:
+            continue
+        if turn.role == "system" and ordered:
+            continue  # only an opening system message speaks to the whole conversation
+        if turn.role == "assistant" and not any(t.role == "user" for t in ordered):
+            continue
+        if ordered and ordered[-1].role == turn.role:
+            ordered[-1] = Turn(role=turn.role, content=f"{ordered[-1].content}\n\n{text}")
+        else:
+            ordered.append(Turn(role=turn.role, content=text))
+    if not any(t.role == "user" for t in ordered) and any(t.role == "user" for t in turns):
+        raise _BadTurns("empty")
+    return ordered
+
+
+def _shorten(record: Any) -> str:
+    return str(record)[:200].encode("utf-8", "replace").decode()

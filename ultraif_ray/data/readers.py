@@ -1,0 +1,240 @@
+"""Read any accepted file of prompts, one record at a time, in flat memory.
+
+A record comes out as a dict (or a string, for text files) with the line or item number it had. What cannot be read in
+an otherwise good file comes out as a Fault, to be counted; a file that is nothing we know is an InputError.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import ijson
+
+from ultraif_ray.errors import InputError
+
+ACCEPTED = (
+    ".jsonl/.json (ShareGPT `conversations`, OpenAI `messages`, WildChat `conversation`, or plain `prompt`, "
+    "`instruction`+`input`, `query`), .parquet and .csv/.tsv with such columns, .txt (one prompt a line), "
+    "a Hugging Face dataset (folder or hub id)"
+)
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read. `kind` is a file suffix, `saved` (a dataset saved to disk) or `hub`."""
+
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A piece of a file that is no record."""
+
+    reason: str
+    seen: str
+
+
+Record = dict[str, Any] | str | Fault
+
+
+def find_sources(prompts: tuple[str, ...] | list[str]) -> list[Source]:
+    """Resolve files, globs, folders, URIs and hub ids to what is to be read, in a stable order.
+
+    Raises:
+        InputError: nothing there, or of a kind that is not accepted.
+    """
+    if not prompts:
+        raise InputError("no prompts: give --prompts FILE, or `prompts:` in the recipe")
+    return [source for spec in prompts for source in _resolve(spec)]
+
+
+def _resolve(spec: str) -> list[Source]:
+    try:
+        fs, path = fsspec.core.url_to_fs(spec)
+        if any(c in path for c in "*?["):
+            found = sorted(fs.glob(path))
+        elif fs.isdir(path):
+            if fs.exists(f"{path}/dataset_info.json") or fs.exists(f"{path}/state.json"):
+                return [Source(spec, "saved")]
+            found = sorted(file for file in fs.find(path) if _kind(file))
+        else:
+            found = [path] if fs.exists(path) else []
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{spec}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{spec}: cannot be listed: {error}") from None
+    if not found and _HUB_ID.match(spec) and not Path(spec).parent.is_dir():
+        return [Source(spec, "hub")]
+    if not found:
+        raise InputError(f"{spec}: no such file, and no folder or glob that holds one. Accepted: {ACCEPTED}")
+    for file in found:
+        if not _kind(file):
+            raise InputError(f"{file}: cannot tell what this is from its name. Accepted: {ACCEPTED}")
+    return [Source(fs.unstrip_protocol(f) if "://" in spec else f, _kind(f)) for f in found]
+
+
+def _kind(path: str) -> str:
+    name = path.lower()
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+
+
+def read_records(source: Source) -> Iterator[tuple[int, Record]]:
+    """The records of one source with their numbers, from 1.
+
+    Raises:
+        InputError: the file cannot be opened, or is not of the kind its name says.
+    """
+    reader = {
+        ".parquet": _read_parquet,
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".txt": _read_text,
+        "saved": _read_dataset,
+        "hub": _read_dataset,
+    }.get(source.kind, _read_json)
+    try:
+        yield from reader(source)
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise InputError(f"{source.path}: cannot be read: {error}") from None
+
+
+def _open(source: Source) -> Any:
+    return fsspec.open(source.path, "rb", compression="infer").open()
+
+
+def _read_json(source: Source) -> Iterator[tuple[int, Record]]:
+    with _open(source) as file:
+        first = file.read(1)
+        while first.isspace() or first == b"\xef" or first == b"\xbb" or first == b"\xbf":  # white space, byte-order mark
+            first = file.read(1)
+        if first == b"[":
+            file.seek(0)
+            yield from _read_json_array(file, source)
+        else:
+            file.seek(0)
+            yield from _read_json_lines(file, source)
+
+
+def _read_json_array(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
+    number = 0
+    try:
+        if file.read(3) != b"\xef\xbb\xbf":
+            file.seek(0)
+        for number, item in enumerate(ijson.items(file, "item", use_float=True), start=1):  # noqa: B007
+            yield number, item
+    except ijson.IncompleteJSONError:
+        yield number + 1, Fault("cut off", f"the file ends inside record {number + 1}; the {number} before it are whole")
+    except ijson.JSONError as error:
+        if number == 0:
+            raise InputError(f"{source.path}: not valid JSON: {error}. Accepted: {ACCEPTED}") from None
+        yield number + 1, Fault("broken JSON", f"nothing after record {number} can be read: {error}")
+
+
+def _read_json_lines(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
+    for number, line in enumerate(file, start=1):
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace").strip()
+        if not text:
+            continue
+        try:
+            yield number, json.loads(text)
+        except (ValueError, RecursionError):
+            if number == 1:
+                if whole := _single_object(file, source):
+                    yield 1, whole
+                    return
+                raise InputError(f"{source.path}: line 1: not JSON: {text[:60]!r}. Accepted: {ACCEPTED}") from None
+            yield number, Fault("broken JSON", text[:200])
+
+
+def _single_object(file: Any, source: Source) -> dict[str, Any] | None:
+    """A file that holds one pretty-printed object."""
+    file.seek(0)
+    try:
+        whole = json.loads(file.read(1 << 20))
+    except (ValueError, RecursionError):
+        return None
+    return whole if isinstance(whole, dict) else None
+
+
+def _read_text(source: Source) -> Iterator[tuple[int, Record]]:
+    with _open(source) as file:
+        for number, line in enumerate(file, start=1):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace").strip()
+            if text:
+                yield number, text
+
+
+def _read_csv(source: Source) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(1 << 24)
+    delimiter = "\t" if source.kind == ".tsv" else ","
+    with fsspec.open(source.path, "rt", compression="infer", encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield reader.line_num, Fault("broken CSV", str(error))
+                continue
+            yield reader.line_num, {key: value for key, value in row.items() if key and value}
+
+
+def _read_parquet(source: Source) -> Iterator[tuple[int, Record]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with fsspec.open(source.path, "rb") as file:
+        try:
+            batches = pq.ParquetFile(file).iter_batches(batch_size=1024)
+            number = 0
+            for batch in batches:
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except pa.ArrowException as error:
+            raise InputError(f"{source.path}: not a Parquet file: {error}") from None
+
+
+def _read_dataset(source: Source) -> Iterator[tuple[int, Record]]:
+    import datasets
+
+    try:
+        if source.kind == "saved":
+            loaded: Any = datasets.load_from_disk(source.path)
+        else:
+            loaded = datasets.load_dataset(source.path, streaming=True)
+    except Exception as error:  # noqa: BLE001 - the hub client raises a dozen kinds, all meaning: not to be had
+        raise InputError(
+            f"{source.path}: no local file has this name, and as a Hugging Face dataset it cannot be loaded: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    splits = [loaded] if hasattr(loaded, "features") else [loaded["train"] if "train" in loaded else next(iter(loaded.values()))]
+    for split in splits:
+        yield from enumerate(split, start=1)
+
+
+def version(source: Source) -> str:
+    """What tells one state of a source from another: size and time of change, or the store's own tag."""
+    if source.kind in ("hub", "saved"):
+        return source.kind
+    fs, path = fsspec.core.url_to_fs(source.path)
+    info = fs.info(path)
+    return f"{info.get('size')}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"
+
+
+def first_records(source: Source, count: int) -> list[tuple[int, Record]]:
+    """The first few records of a source."""
+    return list(islice(read_records(source), count))

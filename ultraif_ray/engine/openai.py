@@ -1,0 +1,111 @@
+"""Any OpenAI-compatible server: vLLM's, SGLang's, a gateway, a vendor's.
+
+Retries with exponential backoff (429, 408, 409, 5xx, timeouts, lost connections) are the openai client's own.
+"""
+
+import asyncio
+import os
+
+import openai
+from openai.types.chat import ChatCompletion
+
+from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
+from ultraif_ray.recipe import OpenAIPool
+
+TOP_LOGPROBS = 20
+"""The most that OpenAI's and vLLM's servers give; a label outside them counts as impossible."""
+
+
+class OpenAIEngine:
+    """One client with a bound on open requests."""
+
+    def __init__(self, pool: OpenAIPool):
+        self._pool = pool
+        self._client = openai.AsyncOpenAI(
+            base_url=pool.base_url,
+            # A server of one's own wants no key, but the client wants something.
+            api_key=os.environ.get(pool.api_key_env) or "none",
+            max_retries=pool.max_retries,
+            timeout=pool.timeout_s,
+        )
+        self._slots = asyncio.Semaphore(pool.max_concurrency)
+
+    async def generate(self, request: Request) -> Reply:
+        """See `Engine.generate`."""
+        try:
+            async with self._slots:
+                answer = await self._ask(request)
+        except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
+            raise RequestRefused(f"{self._pool.base_url} refused: {error.message[:300]}") from error
+        except openai.OpenAIError as error:
+            tries = self._pool.max_retries + 1
+            raise EngineUnavailable(
+                f"{self._pool.base_url}: no answer in {tries} tries: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
+        except ValueError as error:  # a body that is no JSON
+            raise EngineUnavailable(f"{self._pool.base_url}: an answer that is no JSON: {str(error)[:200]}") from error
+        return self._reply(answer, request)
+
+    async def check(self, labels: tuple[str, ...]) -> None:
+        """The server answers and knows the model. Whether a label is one token shows only in use: see `_reply`."""
+        try:
+            models = [model.id async for model in self._client.models.list()]
+        except openai.AuthenticationError:
+            raise RecipeError(
+                f"{self._pool.base_url} wants a key: put it into the environment variable {self._pool.api_key_env}"
+            ) from None
+        except (openai.NotFoundError, openai.PermissionDeniedError):
+            return  # a gateway that does not list its models
+        except (openai.OpenAIError, ValueError) as error:
+            raise RecipeError(f"{self._pool.base_url} does not answer: {type(error).__name__}: {error}") from None
+        if models and self._pool.model not in models:
+            raise RecipeError(
+                f"{self._pool.base_url} does not serve '{self._pool.model}'; it serves {', '.join(models[:10])}"
+            )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _ask(self, request: Request) -> ChatCompletion:
+        form = openai.omit
+        if request.schema:
+            form = {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
+            }
+        return await self._client.chat.completions.create(
+            model=self._pool.model,
+            messages=request.messages,  # type: ignore[arg-type]  # plain dicts of role and content
+            n=request.n,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=1 if request.labels else request.max_tokens,
+            response_format=form,  # type: ignore[arg-type]
+            logprobs=True if request.labels else openai.omit,
+            top_logprobs=TOP_LOGPROBS if request.labels else openai.omit,
+        )
+
+    def _reply(self, answer: ChatCompletion, request: Request) -> Reply:
+        if not getattr(answer, "choices", None):
+            raise EngineUnavailable(f"{self._pool.base_url}: an answer without choices: {str(answer)[:200]}")
+        completions = []
+        for choice in sorted(answer.choices, key=lambda choice: choice.index):
+            first = choice.logprobs.content[0] if choice.logprobs and choice.logprobs.content else None
+            top = {entry.token: entry.logprob for entry in first.top_logprobs} if first else {}
+            completions.append(
+                Completion(
+                    text=choice.message.content or "",
+                    finish="length" if choice.finish_reason == "length" else "stop",
+                    label_logprobs={label: top[label] for label in request.labels if label in top},
+                )
+            )
+        usage = answer.usage
+        details = usage.prompt_tokens_details if usage else None
+        return Reply(
+            completions,
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            cached_tokens=(details.cached_tokens or 0) if details else 0,
+            generated_tokens=usage.completion_tokens if usage else 0,
+        )

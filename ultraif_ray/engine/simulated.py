@@ -1,0 +1,87 @@
+"""An engine without a model, for scale and fault tests: replies of the right shape at a given speed.
+
+What it says depends only on the request and the pool's seed, so a run can be repeated exactly.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+import random
+from typing import Any
+
+from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.errors import RequestRefused
+from ultraif_ray.recipe import SimulatedPool
+
+_CHARS_PER_TOKEN = 4
+
+
+class SimulatedEngine:
+    """See the module."""
+
+    def __init__(self, pool: SimulatedPool):
+        self._pool = pool
+
+    async def generate(self, request: Request) -> Reply:
+        """See `Engine.generate`."""
+        draw = random.Random(self._hash(request))
+        if draw.random() < self._pool.refused_share:
+            raise RequestRefused("refused by the simulation")
+        completions = [self._complete(request, draw) for _ in range(request.n)]
+        generated = [max(1, len(one.text) // _CHARS_PER_TOKEN) for one in completions]
+        if delay := self._pool.latency_s + max(generated) / self._pool.tokens_per_s:
+            await asyncio.sleep(delay if delay > 1e-4 else 0)
+        prompt = sum(len(message["content"]) for message in request.messages) // _CHARS_PER_TOKEN
+        return Reply(completions, prompt_tokens=prompt, cached_tokens=0, generated_tokens=sum(generated))
+
+    async def check(self, labels: tuple[str, ...]) -> None:
+        """Nothing to check."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    def _hash(self, request: Request) -> bytes:
+        content = json.dumps([self._pool.seed, request.messages, request.temperature, request.labels])
+        return hashlib.blake2b(content.encode(), digest_size=16).digest()
+
+    def _complete(self, request: Request, draw: random.Random) -> Completion:
+        if request.labels:
+            p = draw.random()
+            probabilities = [p] + [(1 - p) / max(1, len(request.labels) - 1)] * (len(request.labels) - 1)
+            logprobs = {la: math.log(max(q, 1e-9)) for la, q in zip(request.labels, probabilities, strict=True)}
+            return Completion(request.labels[0], label_logprobs=logprobs)
+        last = request.messages[-1]["content"].split("Request:\n")[-1]
+        if request.schema is None:
+            return Completion(f"{_sentence(draw, 40)} About: {last[:80]}")
+        text = json.dumps(_fill(request.schema, "", last, draw), ensure_ascii=False)
+        if draw.random() < self._pool.broken_share:
+            return Completion(text[: len(text) // 2], finish="length")
+        return Completion(text)
+
+
+def _fill(schema: dict[str, Any], name: str, query: str, draw: random.Random) -> Any:
+    """A value that follows a JSON Schema of the kinds that the method uses, and keeps to the query where it must."""
+    if "enum" in schema:
+        return draw.choice(schema["enum"])
+    if schema["type"] == "object":
+        return {key: _fill(sub, key, query, draw) for key, sub in schema["properties"].items()}
+    if schema["type"] == "array":
+        count = draw.randint(schema.get("minItems", 0), min(2, schema.get("maxItems", 2)))
+        return [_fill(schema["items"], name, query, draw) for _ in range(count)]
+    last_word = query.split()[-1] if query.split() else "it"
+    texts = {
+        "constraint": last_word,
+        "simplified_query": " ".join(query.split()[:-1]) or query,
+        "augmented query": f"{query} {_sentence(draw, 6)}",
+    }
+    if "pattern" in schema:
+        return f"Does the answer hold {_sentence(draw, 4)}?"
+    return texts.get(name, _sentence(draw, 10))[: schema.get("maxLength", 1 << 20)]
+
+
+_WORDS = "amber birch cedar dune ember fern grove heath iris juniper kelp lichen maple nettle oak pine".split()
+
+
+def _sentence(draw: random.Random, count: int) -> str:
+    return " ".join(draw.choice(_WORDS) for _ in range(count))

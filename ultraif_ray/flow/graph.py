@@ -1,0 +1,210 @@
+"""The Ray Data pipeline: `read_parquet → map_batches(worker) → write_parquet`, one operator per pool, checkpointed."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions
+from ray.data._internal.execution import backpressure_policy
+from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
+from ray.data.checkpoint import CheckpointConfig
+
+from ultraif_ray import errors
+from ultraif_ray.errors import RecipeError, RunError, UltraIFError
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.progress import Display
+from ultraif_ray.flow.worker import Worker
+from ultraif_ray.recipe import OpenAIPool, Placement, Recipe
+from ultraif_ray.records import Role
+
+ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
+    "decompose": ("decomposer",),
+    "compose": ("composer",),
+    "respond": ("responder", "judge"),
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A part of the journey that runs in one pool of Ray actors.
+
+    `pools` are those whose engines the actor opens; `host` names the one that decides where it runs.
+    """
+
+    stages: tuple[str, ...]
+    pools: tuple[str, ...]
+    host: str
+
+
+def cut(recipe: Recipe, stages: tuple[str, ...]) -> list[Operator]:
+    """Cut a journey into operators at the borders of the pools that live in a worker.
+
+    Neighbouring stages whose engines live in the same pool stay together, so that in self-alignment the whole journey
+    is one operator. A server reached over HTTP lives in no worker and causes no cut.
+    """
+    operators: list[Operator] = []
+    for stage in stages:
+        pools = tuple(dict.fromkeys(getattr(recipe.roles, role).pool for role in ROLES_OF_STAGE[stage]))
+        hosts = [p for p in pools if not isinstance(recipe.pools[p], OpenAIPool)]
+        host = hosts[0] if hosts else pools[0]
+        if operators:
+            last = operators[-1]
+            last_lives = not isinstance(recipe.pools[last.host], OpenAIPool)
+            if host == last.host or not hosts or not last_lives:
+                merged = tuple(dict.fromkeys(last.pools + pools))
+                operators[-1] = Operator(last.stages + (stage,), merged, host if hosts else last.host)
+                continue
+        operators.append(Operator((stage,), pools, host))
+    return operators
+
+
+# ---- the cluster -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def cluster(worker_logs: bool = False) -> Iterator[None]:
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine, and leave it again."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
+    already = ray.is_initialized()
+    if not already:
+        local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, configure_logging=True, **local)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, float]) -> None:
+    """Refuse a run that the cluster could never schedule.
+
+    Raises:
+        RecipeError: naming the resource, what is asked and what there is.
+    """
+    wanted: dict[str, float] = {"CPU": 1.0}  # for reading and writing beside the workers
+    for operator in cut(recipe, stages):
+        pool = recipe.pools[operator.host]
+        for name, amount in resources(pool).items():
+            wanted[name] = wanted.get(name, 0.0) + amount * pool.replicas.min
+    for name, amount in wanted.items():
+        if amount > available.get(name, 0.0) + 1e-9:
+            raise RecipeError(
+                f"the run needs {amount:g} {name} at least (one for reading and writing included in CPU), "
+                f"the cluster has {available.get(name, 0.0):g}: lower replicas.min, cpus or gpus of the pools, "
+                "or add nodes"
+            )
+
+
+def resources(pool: Placement) -> dict[str, float]:
+    """What one replica of a pool asks of the cluster, by Ray's resource names."""
+    asked = {"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources}
+    return {name: amount for name, amount in asked.items() if amount}
+
+
+# ---- the pipeline ----------------------------------------------------------------------------------------------------
+
+
+def run_pipeline(recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], rows: int) -> None:
+    """Take the rows of step `source` through `stages` into step `step`; rows written before are not done again.
+
+    Raises:
+        UltraIFError: what ended the pipeline, in the user's words where a worker gave some.
+    """
+    check_fits(recipe, stages, ray.cluster_resources())
+    _configure(recipe, folder.uri(step, "checkpoint"))
+    try:
+        with Display(step, rows, recipe.flow.progress_s) as display:
+            dataset = ray.data.read_parquet([folder.uri(source, "rows")], file_extensions=["parquet"])
+            # A block is the unit of lost work, and small text never fills Ray's own block size.
+            dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
+            for operator in cut(recipe, stages):
+                dataset = _add_operator(dataset, operator, recipe, display.scoreboard)
+            dataset.write_parquet(folder.uri(step, "rows"))
+    except Exception as error:
+        raise in_plain_words(error) from error
+    finally:
+        DataContext.get_current().checkpoint_config = None
+
+
+def _configure(recipe: Recipe, checkpoint: str) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.checkpoint_config = CheckpointConfig(
+        id_column="id", checkpoint_path=checkpoint, delete_checkpoint_on_success=False
+    )
+    context.execution_options = ExecutionOptions(preserve_order=False)
+    context.execution_no_progress_timeout_s = -1  # waiting for spot GPUs is no failure
+    context.wait_for_min_actors_s = -1  # start with the first replica
+    _WaitingBlocks.bound = recipe.flow.blocks_between
+    context.set_config(
+        backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+        [*backpressure_policy.ENABLED_BACKPRESSURE_POLICIES, _WaitingBlocks],
+    )
+
+
+def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: Any) -> Any:
+    pool = recipe.pools[operator.host]
+    blocks = max(1, -(-pool.rows_in_flight // recipe.flow.rows_per_block))
+    options: dict[str, Any] = {"num_cpus": pool.cpus}
+    if pool.gpus:
+        options["num_gpus"] = pool.gpus
+    if pool.accelerator_type:
+        options["accelerator_type"] = pool.accelerator_type
+    if pool.resources:
+        options["resources"] = pool.resources
+    return dataset.map_batches(
+        Worker,
+        fn_constructor_args=(recipe, operator.stages, operator.pools, scoreboard),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(
+            min_size=pool.replicas.min,
+            max_size=pool.replicas.max,
+            max_tasks_in_flight_per_actor=blocks,
+            max_concurrent_calls_per_actor=blocks,
+            enable_true_multi_threading=True,
+        ),
+        **options,
+    )
+
+
+class _WaitingBlocks(BackpressurePolicy):
+    """Bounds the blocks that wait between two operators of ours, so that a fast composer cannot pile up a whole
+    dataset of unsaved work in front of a slow responder. Ray's own policies bound bytes, and text is small."""
+
+    bound = 16
+
+    def can_add_input(self, op: Any) -> bool:
+        following = [o for o in op.output_dependencies if "Worker" in o.name]
+        if "Worker" not in op.name or not following:
+            return True
+        running = op.metrics.num_tasks_running
+        made, taken = op.metrics.num_task_outputs_generated, following[0].metrics.num_task_inputs_processed
+        return bool(running + made - taken < self.bound + following[0].metrics.num_tasks_running)
+
+
+_FROM_A_WORKER = re.compile(r"ultraif_ray\.errors\.(\w+): (.+)")
+
+
+def in_plain_words(error: BaseException) -> UltraIFError:
+    """What ended a pipeline, without the traceback: a worker's own error where there was one."""
+    if isinstance(error, UltraIFError):
+        return error
+    text = str(error)
+    if found := _FROM_A_WORKER.search(text):
+        kind = getattr(errors, found[1], RunError)
+        return kind(found[2]) if issubclass(kind, UltraIFError) else RunError(found[2])
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return RunError(
+        f"the pipeline ended: {first[:300]}" + (f" … {last[:300]}" if last != first else "")
+        + "\nWhat was written is kept: mend the cause and run the same command again."
+    )  # fmt: skip

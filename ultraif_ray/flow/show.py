@@ -1,0 +1,176 @@
+"""A run in words: its end, its rows, one journey whole."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ultraif_ray.data.ingest import funnel, read_prompts
+from ultraif_ray.data.readers import find_sources
+from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.errors import RunError
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.ledger import LEDGER
+from ultraif_ray.flow.worker import open_engines
+from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.recipe import Recipe
+from ultraif_ray.records import Prompt, Row
+
+_LONGEST = 1200
+"""Characters of a text that are shown."""
+
+
+def console() -> Console:
+    """Standard output; long lines are left to the terminal where there is none to measure."""
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False, soft_wrap=False)
+
+
+# ---- the end of a command --------------------------------------------------------------------------------------------
+
+
+def print_end(folder: RunFolder, recipe: Recipe, until: str) -> None:
+    """The funnel, tokens by role, where things are, and one journey."""
+    out = console()
+    ledger = folder.read_json(LEDGER)
+    _print_funnel(out, ledger)
+    _print_tokens(out, ledger)
+    if until == "export" and "export" in ledger:
+        table = Table("set", "train", "held out", "where", title="Training sets", title_justify="left", box=None)
+        for name, counts in ledger["export"]["examples"].items():
+            table.add_row(name, str(counts["train"]), str(counts["held_out"]), folder.uri("export", name))
+        out.print(table, "")
+        if row := _best(folder):
+            out.print("One journey, whole", style="bold")
+            print_row(out, row)
+    else:
+        out.print(f"{until}: done, in {folder.uri(until)}" if folder.state(until) else f"done, in {folder}")
+
+
+def _print_funnel(out: Console, ledger: dict[str, Any]) -> None:
+    table = Table("step", "rows in", "outcomes", title="Funnel", title_justify="left", box=None)
+    for step, entry in ledger.items():
+        table.add_row(step, str(entry["input"]), ", ".join(f"{n} {name}" for name, n in entry["outcomes"].items()))
+        for reason, n in entry.get("failures", {}).items():
+            table.add_row("", "", Text(f"  {n} failed: {reason}", style="dim"))
+    out.print(table, "")
+
+
+def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
+    table = Table("role", "requests", "prompt", "of these cached", "generated", title="Tokens", title_justify="left", box=None)
+    for entry in ledger.values():
+        for role, t in entry.get("tokens", {}).items():
+            table.add_row(role, *(f"{t[key]:,}" for key in ("requests", "prompt", "cached", "generated")))
+    if table.row_count:
+        out.print(table, "")
+
+
+def _best(folder: RunFolder) -> Row | None:
+    """The row that shows most: a paired one with constraints if there is one."""
+    ranked = ("unsatisfied", "satisfied", "paired")
+    best, best_rank = None, (-2, 0)
+    for row in _rows(folder, "synthesize"):
+        rank = (ranked.index(row.outcome) if row.outcome in ranked else -1, len(row.constraints))
+        if rank > best_rank:
+            best, best_rank = row, rank
+            if rank >= (2, 2):
+                break
+    return best
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def print_rows(run: str, outcome: str | None, rows: int, skip: int) -> None:
+    """Print rows of the furthest step of a run.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    folder = RunFolder(run)
+    step = next((step for step in ("synthesize", "decompose", "ingest") if folder.state(step)), None)
+    if step is None:
+        raise RunError(f"{run}: no run stands here; a run's folder holds ingest/ and more")
+    out = console()
+    found = 0
+    for row in _rows(folder, step):
+        ended = row.outcome or row.decomposed or "accepted"
+        if outcome and outcome not in (ended, row.decomposed):
+            continue
+        found += 1
+        if skip < found <= skip + rows:
+            print_row(out, row)
+    shown = max(0, min(found - skip, rows))
+    out.print(f"{shown} of {found} rows{f' that ended as {outcome}' if outcome else ''} in {folder.uri(step)}")
+    if found > skip + shown:
+        out.print(f"more: --skip {skip + shown}")
+
+
+def print_row(out: Console, row: Row) -> None:
+    """One row, step by step, readable."""
+    out.rule(f"{row.id}  {row.source}", align="left", style="dim")
+    for turn in row.history:
+        _text(out, f"{turn.role}, before", turn.content, "dim")
+    _text(out, "prompt", row.query, "bold")
+    for c in row.constraints:
+        _text(out, f"constraint, {c.category}", c.text, "cyan")
+        _text(out, "  without it", c.simplified_query)
+        _text(out, "  question", c.question)
+    for instruction in row.instructions:
+        _text(out, f"composed, {instruction.level} added", instruction.query, "bold")
+        for question in instruction.questions:
+            _text(out, "  question", question, "cyan")
+        for i, response in enumerate(instruction.responses):
+            mark = "passed" if response.passed else "cut off" if response.finish == "length" else "failed"
+            _text(out, f"response {i + 1}, {mark}", response.text, "green" if response.passed else "red")
+            for v in response.verdicts:
+                sure = "" if v.p_yes is None else f" (p yes {v.p_yes:.2f})"
+                _text(out, "  verdict", f"{v.answer}{sure}: {v.question} {v.explanation}".strip(), "dim")
+    ended = row.outcome or row.decomposed or "accepted"
+    _text(out, "outcome", f"{ended}: {row.stage}: {row.reason}" if row.failed else ended, "bold")
+    if row.raw:
+        _text(out, "  raw reply", row.raw, "dim")
+    out.print()
+
+
+def _text(out: Console, label: str, text: str, style: str = "") -> None:
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
+    line = Text(f"{label}: ", style="dim")
+    line.append(Text(shown, style=style))
+    out.print(line)
+
+
+def _rows(folder: RunFolder, step: str) -> Iterator[Row]:
+    for batch in folder.read_tables(step):
+        for record in batch.to_pylist():
+            yield Row.model_validate(record)
+
+
+# ---- preview ---------------------------------------------------------------------------------------------------------
+
+
+def preview_rows(recipe: Recipe, count: int) -> None:
+    """Take the first few prompts through the whole journey without Ray, and print each."""
+    prompts: list[Prompt] = []
+    for item, _ in funnel(read_prompts(find_sources(recipe.prompts), recipe.ingest), recipe.ingest):
+        if isinstance(item, Prompt):
+            prompts.append(item)
+        if len(prompts) >= count:
+            break
+    out = console()
+    for row in asyncio.run(_travel(recipe, prompts)):
+        print_row(out, row)
+
+
+async def _travel(recipe: Recipe, prompts: list[Prompt]) -> list[Row]:
+    pools = tuple(dict.fromkeys(settings.pool for _, settings in recipe.roles))
+    engines = await open_engines(recipe, pools)
+    try:
+        rows = [Row.model_validate(prompt.model_dump()) for prompt in prompts]
+        return await asyncio.gather(*(travel(row, STAGES, Cast(recipe.roles, engines), recipe) for row in rows))
+    finally:
+        for engine in engines.values():
+            await engine.close()

@@ -1,0 +1,101 @@
+"""The actor that Ray Data runs: engines on an event loop of their own, and as many journeys at once as they can feed.
+
+Ray hands it blocks on several threads; each waits for its own block while all their rows run on the one loop, where
+the engine's continuous batching mixes their requests. A paused consumer can block Ray's thread, never the engine.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from ultraif_ray.engine.protocol import Cast, Engine
+from ultraif_ray.errors import EngineDead
+from ultraif_ray.method.journey import travel
+from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
+from ultraif_ray.records import Row, to_table
+
+Result = TypeVar("Result")
+
+
+def open_engine(pool: Pool, seed: int) -> Engine:
+    """The engine of a pool. Call it inside a running event loop."""
+    if isinstance(pool, OpenAIPool):
+        from ultraif_ray.engine.openai import OpenAIEngine
+
+        return OpenAIEngine(pool)
+    if isinstance(pool, SimulatedPool):
+        from ultraif_ray.engine.simulated import SimulatedEngine
+
+        return SimulatedEngine(pool)
+    from ultraif_ray.engine.vllm import VllmEngine
+
+    return VllmEngine(pool, seed)
+
+
+async def open_engines(recipe: Recipe, pools: tuple[str, ...]) -> dict[str, Engine]:
+    """Open the engines of `pools` and check each, so that what cannot work fails here and not row by row."""
+    engines = {name: open_engine(recipe.pools[name], recipe.seed) for name in pools}
+    for name, engine in engines.items():
+        judges = recipe.roles.judge.pool == name and recipe.synthesize.judge == "logprob"
+        await engine.check(recipe.synthesize.labels if judges else ())
+    return engines
+
+
+class Worker:
+    """One replica of an operator: hosts the engines of its pools and takes rows through its stages.
+
+    Args:
+        recipe: the run's recipe.
+        stages: the stages of the journey that run here.
+        pools: the pools whose engines they need.
+        scoreboard: where to report progress, or None.
+    """
+
+    def __init__(self, recipe: Recipe, stages: tuple[str, ...], pools: tuple[str, ...], scoreboard: Any = None):
+        self._recipe, self._stages, self._scoreboard = recipe, stages, scoreboard
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
+        self._engines = self._run(open_engines(recipe, pools))
+        self._unreported: Counter[str] = Counter()
+        self._reported_at = time.monotonic()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """One block in, the same rows in the same order out."""
+        rows = [Row.model_validate(row) for row in block.to_pylist()]
+        try:
+            return to_table(self._run(self._travel_all(rows)))
+        except EngineDead as error:
+            # Raising would only retry on the same dead engine: leave, and Ray starts another worker with this block.
+            print(f"worker {os.getpid()}: {error}; leaving", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    async def _travel_all(self, rows: list[Row]) -> list[Row]:
+        rows = await asyncio.gather(*(self._travel(row) for row in rows))
+        self._report()
+        return rows
+
+    async def _travel(self, row: Row) -> Row:
+        before = sum(u.generated for u in row.usage)
+        row = await travel(row, self._stages, Cast(self._recipe.roles, self._engines), self._recipe)
+        self._unreported["generated tokens"] += sum(u.generated for u in row.usage) - before
+        if outcome := row.outcome or (row.decomposed if self._stages == ("decompose",) else ""):
+            self._unreported[outcome] += 1
+        if time.monotonic() - self._reported_at > 1.0:
+            self._report()
+        return row
+
+    def _report(self) -> None:
+        if self._scoreboard is not None and self._unreported:
+            self._scoreboard.add.remote(dict(self._unreported))
+        self._unreported.clear()
+        self._reported_at = time.monotonic()
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
