@@ -22,7 +22,8 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as synthesize.k=3.")
 ]
 Prompts = Annotated[
-    list[str] | None, typer.Option("--prompts", metavar="FILE", help="Prompts, in place of the recipe's; repeatable.")
+    list[str] | None,
+    typer.Option("--prompts", metavar="FILE", help="Prompts, in place of the recipe's; repeatable."),
 ]
 Run = Annotated[str | None, typer.Option("--run", metavar="FOLDER", help="The run's folder [runs/NAME].")]
 Logs = Annotated[bool, typer.Option("--worker-logs", help="Show what the workers and their engines log.")]

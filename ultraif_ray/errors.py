@@ -1,14 +1,14 @@
 """What can go wrong, in one tree.
 
-    UltraIFError              a message for the user: what was wrong, the value seen, what to change
-    ├── RecipeError           the recipe or an override is not valid, or does not fit this cluster
-    ├── InputError            a prompts file is missing or is nothing that ingest can read
-    ├── RunError              a run folder cannot be used or its ledger does not sum
-    └── EngineError           a model could not answer
-        ├── RequestRefused    this request can never work (too long, refused by the server): the row fails
-        ├── EngineUnavailable no answer after every retry: the row fails, a later run may do better
-        └── EngineDead        the engine is gone for good: the worker must be replaced
-    UnusableReply             a reply arrived, but the step cannot use it (never leaves `method`)
+UltraIFError              a message for the user: what was wrong, the value seen, what to change
+├── RecipeError           the recipe or an override is not valid, or does not fit this cluster
+├── InputError            a prompts file is missing or is nothing that ingest can read
+├── RunError              a run folder cannot be used or its ledger does not sum
+└── EngineError           a model could not answer
+    ├── RequestRefused    this request can never work (too long, refused by the server): the row fails
+    ├── EngineUnavailable no answer after every retry: the row fails, a later run may do better
+    └── EngineDead        the engine is gone for good: the worker must be replaced
+UnusableReply             a reply arrived, but the step cannot use it (never leaves `method`)
 """
 
 

@@ -141,7 +141,7 @@ class Roles(Section):
     @model_validator(mode="before")
     @classmethod
     def _paper_defaults(cls, data: Any) -> Any:
-        defaults = {
+        defaults: dict[str, dict[str, Any]] = {
             "decomposer": {"max_tokens": 2048},
             "composer": {"temperature": 0.7, "max_tokens": 1024},
             "responder": {"temperature": 1.0, "top_p": 0.95, "max_tokens": 2048},
@@ -177,7 +177,7 @@ class Decompose(Section):
     max_constraints: PositiveInt = 6
     """Most constraints taken from one prompt."""
     min_overlap: float = Field(0.8, ge=0, le=1)
-    """Least share of a simplified query's words that stand in the prompt: it is the prompt with something taken away."""
+    """Least share of a simplified query's words that stand in the prompt: it is the prompt with a part taken away."""
     min_kept: float = Field(0.4, ge=0, le=1)
     """Least share of the prompt's words that a simplified query keeps: the task itself stays."""
 
@@ -216,7 +216,9 @@ class Synthesize(Section):
     @model_validator(mode="after")
     def _rounds_positive(self) -> "Synthesize":
         if not self.rounds or min(self.rounds) < 1:
-            raise ValueError(f"rounds wants whole numbers from 1 with a weight each, such as {{1: 0.5, 2: 0.5}}; got {self.rounds}")
+            raise ValueError(
+                f"rounds wants numbers from 1 with a weight each, such as {{1: 0.5, 2: 0.5}}; got {self.rounds}"
+            )
         return self
 
 

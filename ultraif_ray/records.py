@@ -47,7 +47,7 @@ class Prompt(Record):
 
 
 def prompt_id(query: str, history: list[Turn]) -> int:
-    """Hash a conversation to a 63-bit integer: never negative in Arrow's int64, and small in Ray's checkpoint filter."""
+    """Hash a conversation to 63 bits: never negative in Arrow's int64, and small in Ray's checkpoint filter."""
     content = json.dumps([query, [[turn.role, turn.content] for turn in history]], ensure_ascii=False)
     digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,7 +1,7 @@
 """Prompts in, training sets out.
 
-    readers.py   any accepted file, one record at a time
-    ingest.py    a record → a Prompt or a counted rejection; the whole, streamed to Parquet
-    export.py    judged rows → SFT, DPO and composer sets
-    card.py      the dataset card beside them
+readers.py   any accepted file, one record at a time
+ingest.py    a record → a Prompt or a counted rejection; the whole, streamed to Parquet
+export.py    judged rows → SFT, DPO and composer sets
+card.py      the dataset card beside them
 """

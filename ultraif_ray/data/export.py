@@ -106,7 +106,11 @@ def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
 
 def _sft_example(row: Row, instruction: Instruction, target: Response, settings: Export) -> Example:
     if settings.layout == "reference":
-        return {"instruction": instruction.query, "output": target.text, "history": as_pairs(instruction.history)}
+        return {
+            "instruction": instruction.query,
+            "output": target.text,
+            "history": as_pairs(instruction.history),
+        }
     return {
         "prompt": _messages(instruction.history, instruction.query, settings),
         "completion": _answer(target.text),
@@ -114,9 +118,7 @@ def _sft_example(row: Row, instruction: Instruction, target: Response, settings:
     }
 
 
-def _dpo_example(
-    row: Row, instruction: Instruction, chosen: Response, rejected: Response, settings: Export
-) -> Example:
+def _dpo_example(row: Row, instruction: Instruction, chosen: Response, rejected: Response, settings: Export) -> Example:
     if settings.layout == "reference":
         return {
             "prompt": instruction.query,

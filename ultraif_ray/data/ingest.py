@@ -121,7 +121,7 @@ def _turns(record: Record) -> list[Turn]:
         raise _NoShape(f"not a record: {type(record).__name__}")
     for field in _CHAT_FIELDS:
         if isinstance(record.get(field), list):
-            return _system(record) + [_turn(message) for message in record[field]]
+            return [*_system(record), *(_turn(message) for message in record[field])]
     for field in _PLAIN_FIELDS:
         value = record.get(field)
         if isinstance(value, list):  # TRL's conversational prompt
@@ -129,7 +129,7 @@ def _turns(record: Record) -> list[Turn]:
         if isinstance(value, str):
             extra = record.get("input") if field == "instruction" else None
             text = f"{value}\n\n{extra}" if isinstance(extra, str) and extra.strip() else value
-            return _system(record) + [Turn(role="user", content=text)]
+            return [*_system(record), Turn(role="user", content=text)]
     raise _NoShape(f"no field of prompts: has {', '.join(sorted(map(str, record))[:12]) or 'nothing'}")
 
 

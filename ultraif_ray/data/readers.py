@@ -117,7 +117,9 @@ def _open(source: Source) -> Any:
 def _read_json(source: Source) -> Iterator[tuple[int, Record]]:
     with _open(source) as file:
         first = file.read(1)
-        while first.isspace() or first == b"\xef" or first == b"\xbb" or first == b"\xbf":  # white space, byte-order mark
+        while (
+            first.isspace() or first == b"\xef" or first == b"\xbb" or first == b"\xbf"
+        ):  # white space, byte-order mark
             first = file.read(1)
         if first == b"[":
             file.seek(0)
@@ -132,10 +134,13 @@ def _read_json_array(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
     try:
         if file.read(3) != b"\xef\xbb\xbf":
             file.seek(0)
-        for number, item in enumerate(ijson.items(file, "item", use_float=True), start=1):  # noqa: B007
+        for number, item in enumerate(ijson.items(file, "item", use_float=True), start=1):
             yield number, item
     except ijson.IncompleteJSONError:
-        yield number + 1, Fault("cut off", f"the file ends inside record {number + 1}; the {number} before it are whole")
+        yield (
+            number + 1,
+            Fault("cut off", f"the file ends inside record {number + 1}; the {number} before it are whole"),
+        )
     except ijson.JSONError as error:
         if number == 0:
             raise InputError(f"{source.path}: not valid JSON: {error}. Accepted: {ACCEPTED}") from None
@@ -179,7 +184,9 @@ def _read_text(source: Source) -> Iterator[tuple[int, Record]]:
 def _read_csv(source: Source) -> Iterator[tuple[int, Record]]:
     csv.field_size_limit(1 << 24)
     delimiter = "\t" if source.kind == ".tsv" else ","
-    with fsspec.open(source.path, "rt", compression="infer", encoding="utf-8-sig", errors="replace", newline="") as file:
+    with fsspec.open(
+        source.path, "rt", compression="infer", encoding="utf-8-sig", errors="replace", newline=""
+    ) as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         while True:
             try:
@@ -221,7 +228,11 @@ def _read_dataset(source: Source) -> Iterator[tuple[int, Record]]:
             f"{source.path}: no local file has this name, and as a Hugging Face dataset it cannot be loaded: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
-    splits = [loaded] if hasattr(loaded, "features") else [loaded["train"] if "train" in loaded else next(iter(loaded.values()))]
+    splits = (
+        [loaded]
+        if hasattr(loaded, "features")
+        else [loaded["train"] if "train" in loaded else next(iter(loaded.values()))]
+    )
     for split in splits:
         yield from enumerate(split, start=1)
 

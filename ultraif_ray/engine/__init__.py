@@ -1,8 +1,8 @@
 """How a role talks to a model: one small protocol, and three engines that speak it.
 
-    protocol.py    Request, Completion, Engine; and the Cast, which knows which engine plays which role
-    vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm
-    openai.py      any OpenAI-compatible server
-    simulated.py   no model at all, for scale tests
-    packaged.py    the small real model that comes as a Python package
+protocol.py    Request, Completion, Engine; and the Cast, which knows which engine plays which role
+vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm
+openai.py      any OpenAI-compatible server
+simulated.py   no model at all, for scale tests
+packaged.py    the small real model that comes as a Python package
 """

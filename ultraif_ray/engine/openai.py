@@ -5,6 +5,7 @@ Retries with exponential backoff (429, 408, 409, 5xx, timeouts, lost connections
 
 import asyncio
 import os
+from typing import Any
 
 import openai
 from openai.types.chat import ChatCompletion
@@ -69,7 +70,7 @@ class OpenAIEngine:
         await self._client.close()
 
     async def _ask(self, request: Request) -> ChatCompletion:
-        form = openai.omit
+        form: Any = openai.omit
         if request.schema:
             form = {
                 "type": "json_schema",
@@ -82,7 +83,7 @@ class OpenAIEngine:
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=1 if request.labels else request.max_tokens,
-            response_format=form,  # type: ignore[arg-type]
+            response_format=form,
             logprobs=True if request.labels else openai.omit,
             top_logprobs=TOP_LOGPROBS if request.labels else openai.omit,
         )

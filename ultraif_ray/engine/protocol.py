@@ -3,11 +3,12 @@
 This is the model boundary: `method` speaks only this, so a test can put a scripted engine in a real one's place.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ultraif_ray.records import Role, Usage
 from ultraif_ray.recipe import Roles
+from ultraif_ray.records import Role, Usage
 
 Message = dict[str, str]
 """A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -24,6 +25,8 @@ class Request:
     n: int = 1
     schema: dict[str, Any] | None = None
     """A JSON Schema that the text must follow, held by constrained decoding."""
+    turn: int = 0
+    """How many requests this row sent to this role before: tells repeated samples apart for a simulated engine."""
     labels: tuple[str, ...] = ()
     """Single-token strings whose probability as the very next token is wanted; then nothing else is generated."""
 
@@ -74,10 +77,16 @@ class Engine(Protocol):
 
 
 class Cast:
-    """The four roles as one row meets them: which engine plays each, how it samples, and what the row has spent."""
+    """The four roles as one row meets them: which engine plays each, how it samples, and what the row has spent.
 
-    def __init__(self, roles: Roles, engines: dict[str, Engine]):
-        self._roles, self._engines = roles, engines
+    Args:
+        roles: which pool serves each role, and how it samples.
+        engines: an engine per pool.
+        meter: told the generated tokens of each reply as it comes, for whoever watches the whole.
+    """
+
+    def __init__(self, roles: Roles, engines: dict[str, Engine], meter: Callable[[int], None] | None = None):
+        self._roles, self._engines, self._meter = roles, engines, meter
         self._usage: dict[Role, Usage] = {}
 
     async def ask(
@@ -92,6 +101,7 @@ class Cast:
     ) -> list[Completion]:
         """Ask a role; `temperature` overrides the recipe's, for a second try at a reply that was no use."""
         settings = getattr(self._roles, role)
+        spent = self._usage.setdefault(role, Usage(role=role))
         request = Request(
             messages=messages,
             temperature=settings.temperature if temperature is None else temperature,
@@ -99,14 +109,16 @@ class Cast:
             max_tokens=settings.max_tokens,
             n=n,
             schema=schema,
+            turn=spent.requests,
             labels=labels,
         )
-        reply = await self._engines[settings.pool].generate(request)
-        spent = self._usage.setdefault(role, Usage(role=role))
         spent.requests += 1
+        reply = await self._engines[settings.pool].generate(request)
         spent.prompt += reply.prompt_tokens
         spent.cached += reply.cached_tokens
         spent.generated += reply.generated_tokens
+        if self._meter:
+            self._meter(reply.generated_tokens)
         return reply.completions
 
     def add_usage(self, before: list[Usage]) -> list[Usage]:

@@ -42,7 +42,7 @@ class SimulatedEngine:
         """Nothing to free."""
 
     def _hash(self, request: Request) -> bytes:
-        content = json.dumps([self._pool.seed, request.messages, request.temperature, request.labels])
+        content = json.dumps([self._pool.seed, request.messages, request.temperature, request.labels, request.turn])
         return hashlib.blake2b(content.encode(), digest_size=16).digest()
 
     def _complete(self, request: Request, draw: random.Random) -> Completion:
@@ -80,7 +80,7 @@ def _fill(schema: dict[str, Any], name: str, query: str, draw: random.Random) ->
     return texts.get(name, _sentence(draw, 10))[: schema.get("maxLength", 1 << 20)]
 
 
-_WORDS = "amber birch cedar dune ember fern grove heath iris juniper kelp lichen maple nettle oak pine".split()
+_WORDS = ("amber", "birch", "cedar", "dune", "ember", "fern", "grove", "heath", "iris", "juniper", "kelp", "lichen")
 
 
 def _sentence(draw: random.Random, count: int) -> str:

@@ -41,9 +41,9 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        prompt = self._tokenizer.apply_chat_template(
-            request.messages, add_generation_prompt=True, return_dict=True
-        )["input_ids"]
+        prompt = self._tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ]
         room = self._context - len(prompt)
         if room < LEAST_ROOM:
             raise RequestRefused(
@@ -61,10 +61,8 @@ class VllmEngine:
         )
         output: Any = None
         try:
-            stream = self._llm.generate(
-                {"prompt_token_ids": prompt}, params, request_id=str(next(self._numbers))
-            )
-            async for output in stream:
+            stream = self._llm.generate({"prompt_token_ids": prompt}, params, request_id=str(next(self._numbers)))
+            async for output in stream:  # noqa: B007 - FINAL_ONLY yields once, at the end
                 pass
         except EngineDeadError as error:
             raise EngineDead("the vLLM engine process died; its log says why") from error
@@ -140,5 +138,3 @@ def _prepare_environment(pool: VllmPool) -> None:
         }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-

@@ -1,10 +1,10 @@
 """The run's folder: where each step's output is, what made it, and which files of it are whole.
 
-    RUN/recipe.yaml            the resolved recipe of the last command
-    RUN/ledger.json            per step: input, outcomes, tokens by role
-    RUN/<step>/manifest.json   state, fingerprint, and the settings it stands for
-    RUN/<step>/rows/           Parquet
-    RUN/<step>/checkpoint/     Ray Data's record of the ids that are written
+RUN/recipe.yaml            the resolved recipe of the last command
+RUN/ledger.json            per step: input, outcomes, tokens by role
+RUN/<step>/manifest.json   state, fingerprint, and the settings it stands for
+RUN/<step>/rows/           Parquet
+RUN/<step>/checkpoint/     Ray Data's record of the ids that are written
 """
 
 import json

@@ -3,8 +3,6 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +55,7 @@ def cut(recipe: Recipe, stages: tuple[str, ...]) -> list[Operator]:
             last_lives = not isinstance(recipe.pools[last.host], OpenAIPool)
             if host == last.host or not hosts or not last_lives:
                 merged = tuple(dict.fromkeys(last.pools + pools))
-                operators[-1] = Operator(last.stages + (stage,), merged, host if hosts else last.host)
+                operators[-1] = Operator((*last.stages, stage), merged, host if hosts else last.host)
                 continue
         operators.append(Operator((stage,), pools, host))
     return operators
@@ -66,20 +64,17 @@ def cut(recipe: Recipe, stages: tuple[str, ...]) -> list[Operator]:
 # ---- the cluster -----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def cluster(worker_logs: bool = False) -> Iterator[None]:
-    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine, and leave it again."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
-    already = ray.is_initialized()
-    if not already:
-        local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-        ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, configure_logging=True, **local)
+def connect(worker_logs: bool = False) -> None:
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        if not already:
-            ray.shutdown()
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
+    local: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
+        local["include_dashboard"] = False
+    ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
 
 
 def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, float]) -> None:
@@ -178,7 +173,8 @@ def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: 
 
 class _WaitingBlocks(BackpressurePolicy):
     """Bounds the blocks that wait between two operators of ours, so that a fast composer cannot pile up a whole
-    dataset of unsaved work in front of a slow responder. Ray's own policies bound bytes, and text is small."""
+    dataset of unsaved work in front of a slow responder. Ray's own policies bound bytes, and text is small.
+    """
 
     bound = 16
 

@@ -79,7 +79,11 @@ class Display:
         done, notes = self._state()
         spent = time.monotonic() - self._started
         left = f", about {(self._rows - done) * spent / done / 60:.0f} min left" if 0 < done < self._rows else ""
-        print(f"{self._step}: {done}/{self._rows} rows in {spent:.0f} s; {notes}{left}", file=sys.stderr, flush=True)
+        print(
+            f"{self._step}: {done}/{self._rows} rows in {spent:.0f} s; {notes}{left}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _state(self) -> tuple[int, str]:
         try:

@@ -60,7 +60,16 @@ def _print_funnel(out: Console, ledger: dict[str, Any]) -> None:
 
 
 def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
-    table = Table("role", "requests", "prompt", "of these cached", "generated", title="Tokens", title_justify="left", box=None)
+    table = Table(
+        "role",
+        "requests",
+        "prompt",
+        "of these cached",
+        "generated",
+        title="Tokens",
+        title_justify="left",
+        box=None,
+    )
     for entry in ledger.values():
         for role, t in entry.get("tokens", {}).items():
             table.add_row(role, *(f"{t[key]:,}" for key in ("requests", "prompt", "cached", "generated")))

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -33,6 +34,15 @@ def run(recipe: Recipe, until: str = "export", worker_logs: bool = False) -> Run
         UltraIFError: with what to change, or how to go on.
     """
     folder = RunFolder(recipe.run_folder)
+    try:
+        _run_steps(recipe, folder, until, worker_logs)
+    finally:
+        if "ray" in sys.modules:  # a run that is done never started it
+            sys.modules["ray"].shutdown()
+    return folder
+
+
+def _run_steps(recipe: Recipe, folder: RunFolder, until: str, worker_logs: bool) -> None:
     resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     folder.write_text(resolved, "recipe.yaml")
     ingest(recipe, folder, worker_logs)
@@ -44,7 +54,6 @@ def run(recipe: Recipe, until: str = "export", worker_logs: bool = False) -> Run
         _through_engines(recipe, folder, source, "synthesize", stages, worker_logs)
     if until == "export":
         export(recipe, folder)
-    return folder
 
 
 # ---- ingest ----------------------------------------------------------------------------------------------------------
@@ -67,56 +76,42 @@ def ingest(recipe: Recipe, folder: RunFolder, worker_logs: bool = False) -> None
     folder.clear("ingest", "rows")
     folder.clear("ingest", "rejected")
     counts: Counter[str] = Counter()
-    with _parsed(sources, recipe.ingest, worker_logs) as items, _Writer(folder, "rows", Prompt) as kept:
-        with _Writer(folder, "rejected", None) as rejected:
-            for item, counts in funnel(items, recipe.ingest):
-                if isinstance(item, Prompt):
-                    kept.add(item.model_dump())
-                else:
-                    rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen})
+    items = _parse_all(sources, recipe.ingest, worker_logs)
+    with _Writer(folder, "rows", Prompt) as kept, _Writer(folder, "rejected", None) as rejected:
+        for item, counts in funnel(items, recipe.ingest):  # noqa: B007 - the last counts are the whole
+            if isinstance(item, Prompt):
+                kept.add(item.model_dump())
+            else:
+                rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen})
     if not counts["accepted"]:
-        raise InputError(f"no prompt could be used: {_listed(counts)}. They stand in {folder.uri('ingest', 'rejected')}")
+        raise InputError(
+            f"no prompt could be used: {_listed(counts)}. They stand in {folder.uri('ingest', 'rejected')}"
+        )
     ledger.enter(folder, "ingest", counts.total(), dict(counts), tokens={})
     folder.finish("ingest")
 
 
-class _parsed:  # noqa: N801 - a context manager used like a function
-    """The items of all sources in order, parsed by Ray tasks; leaving early stops them."""
+def _parse_all(sources: list[Source], settings: Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
+    """The items of all sources in order, parsed by Ray tasks."""
+    import ray
 
-    def __init__(self, sources: list[Source], settings: Ingest, worker_logs: bool):
-        self._sources, self._settings, self._worker_logs = sources, settings, worker_logs
+    from ultraif_ray.flow.graph import connect, in_plain_words
 
-    def __enter__(self) -> Iterator[Prompt | Rejection]:
-        import ray
-
-        from ultraif_ray.flow.graph import cluster
-
-        self._cluster = cluster(self._worker_logs)
-        self._cluster.__enter__()
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True  # of two duplicates, the first stays
-        sources = [{"path": s.path, "kind": s.kind} for s in self._sources]
-        dataset = ray.data.from_items(sources, override_num_blocks=len(sources)).map_batches(
-            parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": self._settings}
-        )
-        return self._items(dataset)
-
-    def _items(self, dataset: Any) -> Iterator[Prompt | Rejection]:
-        from ultraif_ray.flow.graph import in_plain_words
-
-        try:
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-                for row in batch.to_pylist():
-                    if row["reason"]:
-                        yield Rejection(row["source"], row["reason"], row["query"])
-                    else:
-                        yield Prompt(id=row["id"], query=row["query"], history=row["history"], source=row["source"])
-        except Exception as error:
-            raise in_plain_words(error) from error
-
-    def __exit__(self, *exc: Any) -> None:
-        self._cluster.__exit__(*exc)
+    connect(worker_logs)
+    dataset = ray.data.from_items(
+        [{"path": s.path, "kind": s.kind} for s in sources], override_num_blocks=len(sources)
+    ).map_batches(parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings})
+    dataset.context.enable_progress_bars = False
+    dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                if row["reason"]:
+                    yield Rejection(row["source"], row["reason"], row["query"])
+                else:
+                    yield Prompt(id=row["id"], query=row["query"], history=row["history"], source=row["source"])
+    except Exception as error:
+        raise in_plain_words(error) from error
 
 
 def parse_source(batch: pa.Table, settings: Ingest) -> Iterator[pa.Table]:
@@ -182,13 +177,13 @@ def _through_engines(
         "templates": fingerprint({"source": inspect.getsource(templates)}),
     }
     if not folder.begin(step, settings):
-        from ultraif_ray.flow.graph import cluster, run_pipeline
+        from ultraif_ray.flow.graph import connect, run_pipeline
 
         rows = folder.count(source)
         left = rows - folder.count(step)
         if left:
-            with cluster(worker_logs):
-                run_pipeline(recipe, folder, source, step, stages, left)
+            connect(worker_logs)
+            run_pipeline(recipe, folder, source, step, stages, left)
         _enter_counts(folder, step, stages, rows)
         folder.finish(step)
 

@@ -8,7 +8,6 @@ import asyncio
 import os
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -22,6 +21,9 @@ from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
 from ultraif_ray.records import Row, to_table
 
 Result = TypeVar("Result")
+
+_REPORT_S = 0.5
+"""Seconds between two reports to the scoreboard."""
 
 
 def open_engine(pool: Pool, seed: int) -> Engine:
@@ -64,7 +66,7 @@ class Worker:
         threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
         self._engines = self._run(open_engines(recipe, pools))
         self._unreported: Counter[str] = Counter()
-        self._reported_at = time.monotonic()
+        asyncio.run_coroutine_threadsafe(self._report_now_and_then(), self._loop)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """One block in, the same rows in the same order out."""
@@ -77,25 +79,24 @@ class Worker:
             os._exit(1)
 
     async def _travel_all(self, rows: list[Row]) -> list[Row]:
-        rows = await asyncio.gather(*(self._travel(row) for row in rows))
-        self._report()
-        return rows
+        return await asyncio.gather(*(self._travel(row) for row in rows))
 
     async def _travel(self, row: Row) -> Row:
-        before = sum(u.generated for u in row.usage)
-        row = await travel(row, self._stages, Cast(self._recipe.roles, self._engines), self._recipe)
-        self._unreported["generated tokens"] += sum(u.generated for u in row.usage) - before
+        cast = Cast(self._recipe.roles, self._engines, self._count_tokens)
+        row = await travel(row, self._stages, cast, self._recipe)
         if outcome := row.outcome or (row.decomposed if self._stages == ("decompose",) else ""):
             self._unreported[outcome] += 1
-        if time.monotonic() - self._reported_at > 1.0:
-            self._report()
         return row
 
-    def _report(self) -> None:
-        if self._scoreboard is not None and self._unreported:
-            self._scoreboard.add.remote(dict(self._unreported))
-        self._unreported.clear()
-        self._reported_at = time.monotonic()
+    def _count_tokens(self, generated: int) -> None:
+        self._unreported["generated tokens"] += generated
+
+    async def _report_now_and_then(self) -> None:
+        while self._scoreboard is not None:
+            await asyncio.sleep(_REPORT_S)
+            if self._unreported:
+                self._scoreboard.add.remote(dict(self._unreported))
+                self._unreported.clear()
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -1,10 +1,10 @@
 """UltraIF, step by step (arXiv 2502.04153). Pure async functions: no Ray, no vLLM, no files.
 
-    journey.py     one row from prompt to judged responses: read this first
-    decompose.py   find a prompt's constraints, what is left without each, and a question that checks it
-    compose.py     add a constraint to a prompt, with its question
-    respond.py     answer an instruction
-    judge.py       does the answer meet every question?
-    replies.py     ask a role for JSON until the reply can be used
-    prompts.py     what each role is told
+journey.py     one row from prompt to judged responses: read this first
+decompose.py   find a prompt's constraints, what is left without each, and a question that checks it
+compose.py     add a constraint to a prompt, with its question
+respond.py     answer an instruction
+judge.py       does the answer meet every question?
+replies.py     ask a role for JSON until the reply can be used
+prompts.py     what each role is told
 """

@@ -59,13 +59,23 @@ async def compose(previous: Instruction, category: str, cast: Cast, settings: Sy
         )
 
     return await ask_for_json(
-        cast, "composer", prompts.compose(previous, category), _schema(previous), Composed, use, settings.attempts
+        cast,
+        "composer",
+        prompts.compose(previous, category),
+        _schema(previous),
+        Composed,
+        use,
+        settings.attempts,
     )
 
 
 def _schema(previous: Instruction) -> dict[str, object]:
     properties = {
-        "augmented query": {"type": "string", "minLength": 1, "maxLength": string_limit(len(previous.query) + 256)},
+        "augmented query": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": string_limit(len(previous.query) + 256),
+        },
         "question": {
             "type": "array",
             "items": {"type": "string", "pattern": f"^{QUESTION_PATTERN}$"},
@@ -73,4 +83,9 @@ def _schema(previous: Instruction) -> dict[str, object]:
             "maxItems": 1,
         },
     }
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

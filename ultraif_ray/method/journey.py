@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Literal
 
 from ultraif_ray.engine.protocol import Cast
 from ultraif_ray.errors import EngineDead, EngineError, UnusableReply
@@ -69,9 +70,7 @@ async def answer(instruction: Instruction, row: Row, cast: Cast, settings: Synth
     if settings.pairs == "contrast":
         await contrast(instruction, cast)
         return
-    questions = instruction.questions + (
-        [c.question for c in row.constraints] if settings.questions == "all" else []
-    )
+    questions = instruction.questions + ([c.question for c in row.constraints] if settings.questions == "all" else [])
     while len(instruction.responses) < settings.k and not _satisfied(instruction, settings):
         n = min(settings.wave, settings.k - len(instruction.responses))
         wave = await respond(instruction.query, instruction.history, n, cast)
@@ -92,7 +91,7 @@ def _satisfied(instruction: Instruction, settings: Synthesize) -> bool:
     return passed if settings.goal == "sft" else passed and instruction.rejected is not None
 
 
-def _outcome(instruction: Instruction) -> str:
+def _outcome(instruction: Instruction) -> Literal["paired", "satisfied", "unsatisfied"]:
     if instruction.chosen is None:
         return "unsatisfied"
     return "paired" if instruction.rejected is not None else "satisfied"

@@ -16,7 +16,9 @@ from ultraif_ray.recipe import Synthesize
 from ultraif_ray.records import Instruction, Response, Verdict
 
 
-async def judge(instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize) -> None:
+async def judge(
+    instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize
+) -> None:
     """Fill in the verdicts of `response`, in the order of `questions`, and whether it passed.
 
     A response that was cut off or is empty fails without a question asked.
@@ -30,7 +32,7 @@ async def judge(instruction: Instruction, response: Response, questions: list[st
     response.passed = bool(response.verdicts) and all(v.answer == "yes" for v in response.verdicts)
 
 
-# ---- one reasoned answer to all questions, as in the paper -------------------------------------------------------------
+# ---- one reasoned answer to all questions, as in the paper -----------------------------------------------------------
 
 
 class Reasoned(BaseModel):
@@ -79,7 +81,12 @@ def _reasoning_schema(numbers: list[str]) -> dict[str, object]:
         "explanation": {"type": "string", "maxLength": 256},
         "answer": {"type": "string", "enum": ["YES", "NO"]},
     }
-    verdict = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    verdict = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     return {
         "type": "object",
         "properties": dict.fromkeys(numbers, verdict),

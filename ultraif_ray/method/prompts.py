@@ -80,7 +80,8 @@ _DECOMPOSER_EXAMPLES = [
             _found(
                 "stylistic",
                 "funny",
-                "I'm a nurse on night shift. Write a poem about coffee in Spanish and put each verse in a bullet point.",
+                "I'm a nurse on night shift. Write a poem about coffee in Spanish and put each verse in a bullet "
+                "point.",
                 "Is the poem funny?",
             ),
             _found(
@@ -105,7 +106,7 @@ def decompose(prompt: Prompt) -> list[Message]:
     return _chat(_DECOMPOSER, _DECOMPOSER_EXAMPLES, _with_history(prompt.history, f"Request:\n{prompt.query}"))
 
 
-# ---- composer, prompted (until one is trained) ---------------------------------------------------------------------------
+# --------------------------------- composer, prompted (until one is trained) ------------------------------------------------------------------------
 
 _COMPOSER = """\
 You make requests more demanding. You get a request and a kind of constraint. Write the request again with one new \
@@ -211,13 +212,13 @@ def _case(instruction: Instruction, response: str) -> str:
 def judge_with_reasons(instruction: Instruction, response: str, questions: list[str]) -> list[Message]:
     """Ask all questions at once, each to be answered under its number with a sentence of reasoning first."""
     numbered = "\n".join(f"{i + 1}. {question}" for i, question in enumerate(questions))
-    form = 'Reply with JSON alone: under each question\'s number, {"explanation": one sentence, "answer": "YES" or "NO"}.'
+    form = (
+        'Reply with JSON alone: under each question\'s number, {"explanation": one sentence, "answer": "YES" or "NO"}.'
+    )
     return _chat(_JUDGE, [], f"{_case(instruction, response)}\n\n[Questions]\n{numbered}\n\n{form}")
 
 
-def judge_in_a_word(
-    instruction: Instruction, response: str, question: str, labels: tuple[str, str]
-) -> list[Message]:
+def judge_in_a_word(instruction: Instruction, response: str, question: str, labels: tuple[str, str]) -> list[Message]:
     """Ask one question, to be answered with one of two labels."""
     form = f"Reply with {labels[0]} or {labels[1]} alone."
     return _chat(_JUDGE, [], f"{_case(instruction, response)}\n\n[Question]\n{question}\n{form}")

@@ -84,5 +84,6 @@ def overlap(part: str, whole: str) -> float:
 
 def string_limit(characters: int) -> int:
     """The bound to put on a string in a schema: the next power of two, since each different grammar costs a second
-    of compilation."""
+    of compilation.
+    """
     return 1 << max(8, (characters - 1).bit_length())

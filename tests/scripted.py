@@ -1,0 +1,66 @@
+"""The one fake, at the model boundary: an engine that says what a test tells it to, and remembers what it was asked."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ultraif_ray.engine.protocol import Cast, Completion, Reply, Request
+from ultraif_ray.recipe import Recipe, parse_recipe
+
+Answer = str | Completion | list[str | Completion] | Exception
+
+
+class ScriptedEngine:
+    """Answers each request with what `script(request, number)` returns."""
+
+    def __init__(self, script: Callable[[Request, int], Answer]):
+        self._script = script
+        self.asked: list[Request] = []
+
+    async def generate(self, request: Request) -> Reply:
+        answer = self._script(request, len(self.asked))
+        self.asked.append(request)
+        if isinstance(answer, Exception):
+            raise answer
+        several = answer if isinstance(answer, list) else [answer] * request.n
+        completions = [one if isinstance(one, Completion) else Completion(one) for one in several]
+        assert len(completions) == request.n
+        return Reply(completions, prompt_tokens=10, cached_tokens=4, generated_tokens=3 * request.n)
+
+    async def check(self, labels: tuple[str, ...]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def saying(*answers: Answer) -> ScriptedEngine:
+    """An engine that gives these answers in turn."""
+    return ScriptedEngine(lambda request, number: answers[number])
+
+
+def cast_of(recipe: Recipe, **engines: ScriptedEngine) -> Cast:
+    """A cast in which each role has an engine of its own, by role name."""
+    return Cast(recipe.roles, {f"{role}s": engine for role, engine in engines.items()})
+
+
+def recipe(**sections: Any) -> Recipe:
+    """A small recipe: simulated pools, one per role, so that a script can tell the roles apart."""
+    roles = ("decomposer", "composer", "responder", "judge")
+    data: dict[str, Any] = {
+        "name": "test",
+        "pools": {f"{role}s": {"engine": "simulated"} for role in roles},
+        "roles": {role: {"pool": f"{role}s"} for role in roles},
+    }
+    data["roles"]["judge"]["pool"] = "responders"  # they share a worker; tests give the cast both
+    data["pools"].pop("judges")
+    return parse_recipe(data | sections)
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def labels(p_yes: float) -> Completion:
+    """A one-token verdict with this probability of yes."""
+    import math
+
+    return Completion("Yes", label_logprobs={"Yes": math.log(p_yes), "No": math.log(1 - p_yes)})

@@ -1,0 +1,124 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.scripted import recipe
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.recipe import content_settings, difference, fingerprint, load_recipe, parse_recipe
+
+SHIPPED = sorted(Path("jobs/recipes").glob("*.yaml"))
+
+MINIMAL: dict[str, Any] = {
+    "name": "x",
+    "pools": {"m": {"engine": "simulated"}},
+    "roles": {role: {"pool": "m"} for role in ("decomposer", "composer", "responder", "judge")},
+}
+
+
+def write(tmp_path: Path, data: Any) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return file
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_recipe_is_valid(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_the_papers_sampling_is_the_default() -> None:
+    made = parse_recipe(MINIMAL)
+    assert (made.roles.responder.temperature, made.roles.responder.top_p) == (1.0, 0.95)
+    assert (made.roles.composer.temperature, made.roles.judge.temperature) == (0.7, 0.0)
+    assert (made.synthesize.k, max(made.synthesize.rounds), made.synthesize.judge) == (5, 3, "rationale")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("synthesize.kk=3", "synthesize.kk is not a key; did you mean 'k'?"),
+        ("sinthesize.k=3", "sinthesize is not a key; did you mean 'synthesize'?"),
+        ("pools.m.tokens_per_sec=3", "pools.m.tokens_per_sec is not a key; did you mean 'tokens_per_s'?"),
+        ("roles.judge.temprature=1", "did you mean 'temperature'?"),
+        ("synthesize.k=0", "synthesize.k: Input should be greater than 0 (got 0)"),
+        ("synthesize.rounds={}", "rounds wants"),
+        ("synthesize.rounds={0: 1}", "rounds wants"),
+        ("roles.judge.pool=n", "roles.judge.pool is 'n', which is no pool; there is 'm'"),
+        ("pools.m.replicas={min: 3, max: 2}", "min (3) is above max (2)"),
+        ("pools.m.engine=vlm", "pools.m"),
+        ("pools.spare={engine: simulated}", "no role uses the pool 'spare'"),
+        ("name=../evil", "name:"),
+        ("synthesize", "is no override"),
+        ("name.first=3", "not a section"),
+        ("synthesize.k=[", "not valid YAML"),
+    ],
+)
+def test_faults_are_named_with_the_mend(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, MINIMAL), [override])
+    assert message in str(caught.value)
+
+
+def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
+    made = load_recipe(write(tmp_path, MINIMAL), ["synthesize.k=3", "synthesize.rounds={2: 1}", "export.held_out=0"])
+    assert (made.synthesize.k, made.synthesize.rounds, made.export.held_out) == (3, {2: 1.0}, 0)
+
+
+def test_responder_and_judge_in_different_workers_are_refused_unless_one_is_a_server() -> None:
+    pools = {"m": {"engine": "simulated"}, "n": {"engine": "simulated"}}
+    roles = MINIMAL["roles"] | {"judge": {"pool": "n"}}
+    with pytest.raises(RecipeError, match="talk in turns"):
+        parse_recipe(MINIMAL | {"pools": pools, "roles": roles})
+    pools["n"] = {"engine": "openai", "model": "j", "base_url": "http://127.0.0.1:1/v1"}
+    assert parse_recipe(MINIMAL | {"pools": pools, "roles": roles}).pools["n"].engine == "openai"
+
+
+@pytest.mark.parametrize("text", ["", "- a", "3", "a: [", "\x00", "name: x\n\tb: 1", "!!python/object:os.system {}"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe(write(tmp_path, text))
+
+
+def test_a_missing_file_is_refused() -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe("nowhere.yaml")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(["name", "pools", "roles", "synthesize", "ingest", "export", "flow", "decompose", "prompts"])
+
+
+@given(st.dictionaries(keys, json_values, max_size=4))
+def test_no_value_makes_anything_but_a_recipe_error(sections: dict[str, Any]) -> None:
+    try:
+        parse_recipe(MINIMAL | sections)
+    except RecipeError as error:
+        assert str(error)
+
+
+@given(st.lists(st.text(max_size=30), max_size=3))
+def test_no_override_makes_anything_but_a_recipe_error(overrides: list[str]) -> None:
+    path = SHIPPED[0]
+    try:
+        load_recipe(path, overrides)
+    except RecipeError as error:
+        assert str(error)
+
+
+def test_a_fingerprint_covers_what_is_made_and_not_how_fast() -> None:
+    plain = parse_recipe(MINIMAL)
+    faster = parse_recipe(MINIMAL | {"pools": {"m": {"engine": "simulated", "replicas": {"max": 8}, "cpus": 2}}})
+    other = recipe(synthesize={"k": 2})
+    same = recipe()
+    assert fingerprint(content_settings(plain, "synthesize")) == fingerprint(content_settings(faster, "synthesize"))
+    changed = difference(content_settings(same, "synthesize"), content_settings(other, "synthesize"))
+    assert changed == ["synthesize.k: 5 → 2"]
+    assert not difference(content_settings(same, "decompose"), content_settings(other, "decompose"))

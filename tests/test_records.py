@@ -1,0 +1,114 @@
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultraif_ray.records import (
+    Constraint,
+    Instruction,
+    Response,
+    Row,
+    Turn,
+    Usage,
+    Verdict,
+    arrow_schema,
+    as_pairs,
+    prompt_id,
+    to_table,
+)
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+turns = st.lists(st.builds(Turn, role=st.sampled_from(["user", "assistant", "system"]), content=texts), max_size=3)
+verdicts = st.builds(
+    Verdict,
+    question=texts,
+    answer=st.sampled_from(["yes", "no", "missing", "not asked"]),
+    p_yes=st.none() | st.floats(0, 1),
+    explanation=texts,
+)
+responses = st.builds(
+    Response, text=texts, finish=st.sampled_from(["stop", "length"]), verdicts=st.lists(verdicts, max_size=2)
+)
+instructions = st.builds(
+    Instruction,
+    level=st.integers(1, 3),
+    initial_query=texts,
+    query=texts,
+    questions=st.lists(texts, max_size=2),
+    history=turns,
+    responses=st.lists(responses, max_size=2),
+)
+rows = st.builds(
+    Row,
+    id=st.integers(0, 2**63 - 1),
+    query=texts,
+    history=turns,
+    source=texts,
+    constraints=st.lists(
+        st.builds(Constraint, category=st.just("format"), text=texts, simplified_query=texts, question=texts),
+        max_size=2,
+    ),
+    instructions=st.lists(instructions, max_size=2),
+    outcome=st.sampled_from(["", "paired", "failed"]),
+    usage=st.lists(st.builds(Usage, role=st.just("judge"), prompt=st.integers(0, 9)), max_size=1),
+)
+
+
+@given(st.lists(rows, max_size=3))
+def test_rows_survive_arrow_unchanged(some: list[Row]) -> None:
+    table = to_table(some)
+    assert table.schema == arrow_schema(Row)
+    assert [Row.model_validate(record) for record in table.to_pylist()] == some
+
+
+def test_a_rows_schema_has_no_null_column_even_when_every_list_is_empty() -> None:
+    table = to_table([Row(id=1, query="hi")])
+    assert not any(pa.types.is_null(field.type) for field in table.schema)
+
+
+@given(texts, turns)
+def test_ids_fit_an_int64_and_depend_on_content_alone(query: str, history: list[Turn]) -> None:
+    first = prompt_id(query, history)
+    assert 0 <= first < 2**63
+    assert first == prompt_id(query, [Turn(role=t.role, content=t.content) for t in history])
+
+
+def test_ids_tell_apart_query_history_and_speaker() -> None:
+    turn = Turn(role="user", content="b")
+    ids = {
+        prompt_id("a", []),
+        prompt_id("a", [turn]),
+        prompt_id("b", [Turn(role="user", content="a")]),
+        prompt_id("a", [Turn(role="assistant", content="b")]),
+    }
+    assert len(ids) == 4
+
+
+def test_the_first_in_sampling_order_is_chosen_and_rejected() -> None:
+    instruction = Instruction(
+        level=1,
+        initial_query="q",
+        query="q!",
+        questions=["Is it?"],
+        responses=[
+            Response(text="cut", finish="length"),
+            Response(text=""),
+            Response(text="fails"),
+            Response(text="passes", passed=True),
+            Response(text="passes too", passed=True),
+            Response(text="fails too"),
+        ],
+    )
+    assert instruction.chosen is not None
+    assert instruction.rejected is not None
+    assert (instruction.chosen.text, instruction.rejected.text) == ("passes", "fails")
+
+
+def test_history_as_pairs() -> None:
+    history = [
+        Turn(role="system", content="Be kind."),
+        Turn(role="user", content="hi"),
+        Turn(role="assistant", content="hello"),
+    ]
+    assert as_pairs(history) == [["Be kind.\n\nhi", "hello"]]
+    assert as_pairs([]) == []
+    assert as_pairs([Turn(role="assistant", content="hello")]) == []

