@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +99,14 @@ keys = st.sampled_from(["name", "pools", "roles", "synthesize", "ingest", "expor
 
 @given(st.dictionaries(keys, json_values, max_size=4))
 def test_no_value_makes_anything_but_a_recipe_error(sections: dict[str, Any]) -> None:
-    try:
+    with suppress(RecipeError):
         parse_recipe(MINIMAL | sections)
-    except RecipeError as error:
-        assert str(error)
 
 
 @given(st.lists(st.text(max_size=30), max_size=3))
 def test_no_override_makes_anything_but_a_recipe_error(overrides: list[str]) -> None:
-    path = SHIPPED[0]
-    try:
-        load_recipe(path, overrides)
-    except RecipeError as error:
-        assert str(error)
+    with suppress(RecipeError):
+        load_recipe(SHIPPED[0], overrides)
 
 
 def test_a_fingerprint_covers_what_is_made_and_not_how_fast() -> None:

@@ -8,7 +8,7 @@ Parquet schema of each record, so that a file's columns never depend on which ro
 import hashlib
 import json
 import types
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -134,8 +134,12 @@ class Usage(Record):
     generated: int = 0
 
 
-DECOMPOSE_OUTCOMES = ("decomposed", "simple", "failed")
-SYNTHESIZE_OUTCOMES = ("paired", "satisfied", "unsatisfied", "failed")
+class Failure(Record):
+    """Where a step gave a row up (`stage`, a role), why (`reason`), and the reply it failed on (`raw`)."""
+
+    stage: Role
+    reason: str
+    raw: str = ""
 
 
 class Row(Prompt):
@@ -144,30 +148,24 @@ class Row(Prompt):
     `decomposed` and `outcome` are the end states of the two steps (empty while a step has not run):
     decompose ends as `decomposed`, `simple` (no constraint to take away) or `failed`; synthesize as `paired` (holds a
     passing and a failing response), `satisfied` (a passing one), `unsatisfied` (none passed) or `failed`.
-    A failed row says where (`stage`), why (`reason`) and keeps the reply it failed on (`raw`).
+    A step that ends as `failed` leaves an entry in `failures`. Composing needs no decomposition, so a row whose
+    decomposition failed goes on.
     """
 
     constraints: list[Constraint] = []
     instructions: list[Instruction] = []
     decomposed: Literal["", "decomposed", "simple", "failed"] = ""
     outcome: Literal["", "paired", "satisfied", "unsatisfied", "failed"] = ""
-    stage: str = ""
-    reason: str = ""
-    raw: str = ""
+    failures: list[Failure] = []
     usage: list[Usage] = []
 
-    @property
-    def failed(self) -> bool:
-        """Whether a step gave this row up."""
-        return "failed" in (self.decomposed, self.outcome)
-
-    def fail(self, stage: str, reason: str, raw: str = "") -> Self:
-        """End the row as failed, in the step whose stage this is."""
+    def fail(self, stage: Role, reason: str, raw: str = "") -> None:
+        """End the step that `stage` belongs to as failed."""
+        self.failures.append(Failure(stage=stage, reason=reason, raw=raw))
         if stage == "decomposer":
             self.decomposed = "failed"
-        self.outcome = "failed"
-        self.stage, self.reason, self.raw = stage, reason, raw
-        return self
+        else:
+            self.outcome = "failed"
 
 
 def arrow_schema(record: type[BaseModel]) -> pa.Schema:

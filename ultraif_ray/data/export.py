@@ -89,7 +89,7 @@ def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
         for constraint in row.constraints:
             yield _composer_example(row, constraint, settings)
         return
-    if row.failed:
+    if row.outcome == "failed":
         return
     for instruction in row.instructions:
         chosen, rejected = instruction.chosen, instruction.rejected

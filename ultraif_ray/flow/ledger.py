@@ -48,12 +48,13 @@ def count_rows(folder: RunFolder, step: str, outcome_column: str, roles: tuple[s
     reasons: Counter[str] = Counter()
     tokens = {role: Counter({"requests": 0, "prompt": 0, "cached": 0, "generated": 0}) for role in roles}
     ids: list[np.ndarray] = []
-    for batch in folder.read_tables(step, ["id", outcome_column, "stage", "reason", "usage"]):
+    for batch in folder.read_tables(step, ["id", outcome_column, "failures", "usage"]):
         ids.append(batch.column("id").to_numpy())
         for row in batch.to_pylist():
             outcomes[row[outcome_column]] += 1
-            if row[outcome_column] == "failed":
-                reasons[f"{row['stage']}: {_kind(row['reason'])}"] += 1
+            for failure in row["failures"]:
+                if (failure["stage"] == "decomposer") == (outcome_column == "decomposed"):
+                    reasons[f"{failure['stage']}: {_kind(failure['reason'])}"] += 1
             for usage in row["usage"]:
                 if usage["role"] in tokens:
                     tokens[usage["role"]].update({k: usage[k] for k in ("requests", "prompt", "cached", "generated")})

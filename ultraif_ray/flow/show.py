@@ -106,8 +106,7 @@ def print_rows(run: str, outcome: str | None, rows: int, skip: int) -> None:
     out = console()
     found = 0
     for row in _rows(folder, step):
-        ended = row.outcome or row.decomposed or "accepted"
-        if outcome and outcome not in (ended, row.decomposed):
+        if outcome and outcome not in (row.outcome, row.decomposed):
             continue
         found += 1
         if skip < found <= skip + rows:
@@ -138,10 +137,11 @@ def print_row(out: Console, row: Row) -> None:
             for v in response.verdicts:
                 sure = "" if v.p_yes is None else f" (p yes {v.p_yes:.2f})"
                 _text(out, "  verdict", f"{v.answer}{sure}: {v.question} {v.explanation}".strip(), "dim")
-    ended = row.outcome or row.decomposed or "accepted"
-    _text(out, "outcome", f"{ended}: {row.stage}: {row.reason}" if row.failed else ended, "bold")
-    if row.raw:
-        _text(out, "  raw reply", row.raw, "dim")
+    for failure in row.failures:
+        _text(out, f"{failure.stage} failed", failure.reason, "red")
+        if failure.raw:
+            _text(out, "  on the reply", failure.raw, "dim")
+    _text(out, "outcome", ", ".join(end for end in (row.decomposed, row.outcome) if end) or "accepted", "bold")
     out.print()
 
 

@@ -81,10 +81,10 @@ def _holds(found: FoundConstraint, query: str, settings: Decompose) -> bool:
 def _schema(prompt: Prompt, settings: Decompose) -> dict[str, object]:
     text = {"type": "string", "minLength": 1, "maxLength": 256}
     found = {
-        "category": {"type": "string", "enum": list(CATEGORIES)},
         "constraint": text,
         "simplified_query": {"type": "string", "minLength": 1, "maxLength": string_limit(len(prompt.query))},
         "question": {"type": "string", "pattern": f"^({QUESTION_PATTERN})?$"},
+        "category": {"type": "string", "enum": list(CATEGORIES)},
     }
     item = {"type": "object", "properties": found, "required": list(found), "additionalProperties": False}
     items = {"type": "array", "items": item, "maxItems": settings.max_constraints}

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from ultraif_ray.engine.protocol import Cast
@@ -18,34 +20,38 @@ STAGES = ("decompose", "compose", "respond")
 
 
 async def travel(row: Row, stages: tuple[str, ...], cast: Cast, recipe: Recipe) -> Row:
-    """Take `row` through `stages`. A row that failed passes through untouched; one that fails here says why.
+    """Take `row` through `stages`. A part that fails says why in the row; what does not need it goes on.
 
     Raises:
         EngineDead: the worker must be replaced; the row is not spent.
     """
-    if row.failed:
-        return row
-    role: Role = "decomposer"
-    try:
-        if "decompose" in stages and not row.decomposed:
+    if "decompose" in stages:
+        with _failing_as(row, "decomposer"):
             row.constraints = await decompose(row, cast, recipe.decompose)
             row.decomposed = "decomposed" if row.constraints else "simple"
-        if "compose" in stages:
-            role = "composer"
+    if "compose" in stages:
+        with _failing_as(row, "composer"):
             await add_constraints(row, cast, recipe)
-        if "respond" in stages:
-            role = "responder"
+    if "respond" in stages and row.outcome != "failed":
+        with _failing_as(row, "responder"):
             for instruction in row.instructions:
                 await answer(instruction, row, cast, recipe.synthesize)
             row.outcome = _outcome(row.instructions[-1])
+    row.usage = cast.add_usage(row.usage)
+    return row
+
+
+@contextmanager
+def _failing_as(row: Row, role: Role) -> Iterator[None]:
+    """End the row's step as failed when a reply is no use or the engine refuses; a dead engine is not its fault."""
+    try:
+        yield
     except UnusableReply as unusable:
-        row.fail(unusable.stage, unusable.reason, unusable.raw)
+        row.fail(role, unusable.reason, unusable.raw)
     except EngineDead:
         raise
     except EngineError as error:
         row.fail(role, f"{type(error).__name__}: {error}")
-    row.usage = cast.add_usage(row.usage)
-    return row
 
 
 async def add_constraints(row: Row, cast: Cast, recipe: Recipe) -> None:

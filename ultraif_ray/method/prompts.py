@@ -25,76 +25,77 @@ def _with_history(history: list[Turn], text: str) -> str:
     return f"Earlier conversation:\n{turns}\n\n{text}"
 
 
-# ---- decomposer ------------------------------------------------------------------------------------------------------
+def _request(history: list[Turn], query: str) -> str:
+    return _with_history(history, f"Request:\n{query}")
+
+
+# ---- decomposer ----------------------------------------------------------------------------------
 
 _DECOMPOSER = """\
 You take requests apart. A request has a task at its core and may carry constraints: demands on the answer that could \
 be dropped while the task stays the same.
 For every constraint, write
-- category: content (what must be mentioned or avoided), numerical (lengths and counts), stylistic (tone, manner, \
-point of view), format (structure and markup), linguistic (language, words, letters, grammar);
 - constraint: the demand, quoted from the request in a few words;
 - simplified_query: the whole request again with this one demand taken away and nothing else changed. It must read \
 naturally and keep its language;
 - question: a yes/no question in English that checks whether an answer meets the demand. Leave it empty if this is \
-only background to the task and not a demand on the answer.
+only background to the task and not a demand on the answer;
+- category: content (what must be mentioned or avoided), numerical (lengths and counts), stylistic (tone, manner, \
+point of view), format (structure and markup), linguistic (language, words, letters, grammar).
 A request without constraints has an empty list. Reply with JSON alone. Never answer the request itself."""
 
 
-def _found(category: str, constraint: str, simplified_query: str, question: str) -> dict[str, str]:
-    return {
-        "category": category,
-        "constraint": constraint,
-        "simplified_query": simplified_query,
-        "question": question,
-    }
+def _decomposition(*found: tuple[str, str, str, str]) -> str:
+    keys = ("constraint", "simplified_query", "question", "category")
+    return json.dumps({"constraints": [dict(zip(keys, one, strict=True)) for one in found]}, ensure_ascii=False)
 
 
-def _decomposition(*found: dict[str, str]) -> str:
-    return json.dumps({"constraints": found}, ensure_ascii=False)
-
-
+# Short, and each simplified query copies its request word for word but for the one demand, as a small model needs it.
 _DECOMPOSER_EXAMPLES = [
+    ("why does bread go stale", _decomposition()),
     (
-        "Request:\nrecommend 3 podcasts about the roman empire, no spoilers pls",
+        "explica qué es un volcán en una lista de viñetas",
         _decomposition(
-            _found(
-                "numerical",
-                "3 podcasts",
-                "recommend podcasts about the roman empire, no spoilers pls",
-                "Does the answer recommend exactly 3 podcasts?",
-            ),
-            _found(
-                "content",
-                "no spoilers",
-                "recommend 3 podcasts about the roman empire",
-                "Is the answer free of spoilers?",
+            ("en una lista de viñetas", "explica qué es un volcán", "Is the answer a bulleted list?", "format"),
+        ),
+    ),
+    (
+        "I'm 70 and moving to Leeds. Which parts of town are quiet? Answer in a friendly tone",
+        _decomposition(
+            ("I'm 70", "I'm moving to Leeds. Which parts of town are quiet? Answer in a friendly tone", "", "content"),
+            (
+                "in a friendly tone",
+                "I'm 70 and moving to Leeds. Which parts of town are quiet?",
+                "Is the answer written in a friendly tone?",
+                "stylistic",
             ),
         ),
     ),
-    ("Request:\nwhy does bread go stale", _decomposition()),
     (
-        "Request:\nI'm a nurse on night shift. Write a funny poem about coffee in Spanish and put each verse in a "
-        "bullet point.",
+        "Write a poem about coffee in Spanish. Use exactly 3 verses.",
         _decomposition(
-            _found(
-                "stylistic",
-                "funny",
-                "I'm a nurse on night shift. Write a poem about coffee in Spanish and put each verse in a bullet "
-                "point.",
-                "Is the poem funny?",
-            ),
-            _found(
-                "linguistic",
+            (
                 "in Spanish",
-                "I'm a nurse on night shift. Write a funny poem about coffee and put each verse in a bullet point.",
+                "Write a poem about coffee. Use exactly 3 verses.",
                 "Is the poem written in Spanish?",
+                "linguistic",
             ),
-            _found(
-                "format",
-                "put each verse in a bullet point",
-                "I'm a nurse on night shift. Write a funny poem about coffee in Spanish.",
-                "Is each verse of the poem in a bullet point?",
+            (
+                "Use exactly 3 verses",
+                "Write a poem about coffee in Spanish.",
+                "Does the poem have exactly 3 verses?",
+                "numerical",
+            ),
+        ),
+    ),
+    (
+        "recommend podcasts about the roman empire, no spoilers pls",
+        _decomposition(
+            (
+                "no spoilers",
+                "recommend podcasts about the roman empire pls",
+                "Is the answer free of spoilers?",
+                "content",
             ),
         ),
     ),
@@ -103,10 +104,14 @@ _DECOMPOSER_EXAMPLES = [
 
 def decompose(prompt: Prompt) -> list[Message]:
     """Ask for the constraints of a prompt."""
-    return _chat(_DECOMPOSER, _DECOMPOSER_EXAMPLES, _with_history(prompt.history, f"Request:\n{prompt.query}"))
+    return _chat(
+        _DECOMPOSER,
+        [(_request([], query), answer) for query, answer in _DECOMPOSER_EXAMPLES],
+        _request(prompt.history, prompt.query),
+    )
 
 
-# --------------------------------- composer, prompted (until one is trained) ------------------------------------------------------------------------
+# --------------------------------- composer, prompted (until one is trained) ----------------------
 
 _COMPOSER = """\
 You make requests more demanding. You get a request and a kind of constraint. Write the request again with one new \
@@ -178,7 +183,7 @@ def compose(previous: Instruction, category: str) -> list[Message]:
     return _chat(_COMPOSER, _COMPOSER_EXAMPLES, last)
 
 
-# ---- responder -------------------------------------------------------------------------------------------------------
+# ---- responder -----------------------------------------------------------------------------------
 
 _RESPONDER = """\
 Give the answer itself, with no preamble and no remarks about it. Before you write, note every requirement the user \
@@ -195,7 +200,7 @@ def respond(query: str, history: list[Turn]) -> list[Message]:
     ]
 
 
-# ---- judge -----------------------------------------------------------------------------------------------------------
+# ---- judge ---------------------------------------------------------------------------------------
 
 _JUDGE = """\
 You check answers. You get a request, an answer that somebody gave, and yes/no questions about that answer. Judge each \
@@ -224,7 +229,7 @@ def judge_in_a_word(instruction: Instruction, response: str, question: str, labe
     return _chat(_JUDGE, [], f"{_case(instruction, response)}\n\n[Question]\n{question}\n{form}")
 
 
-# ---- composer, trained -----------------------------------------------------------------------------------------------
+# ---- composer, trained ---------------------------------------------------------------------------
 
 
 def composer_request(history: list[Turn], query: str) -> str:

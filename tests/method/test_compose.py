@@ -1,0 +1,68 @@
+from typing import Any
+
+import pytest
+
+from tests.scripted import ScriptedEngine, as_json, cast_of, recipe, saying
+from ultraif_ray.errors import UnusableReply
+from ultraif_ray.method.compose import LEAKS, compose
+from ultraif_ray.method.prompts import composer_answer, composer_request
+from ultraif_ray.records import Instruction, Turn
+
+START = Instruction(level=0, initial_query="Write about rain.", query="Write about rain.", questions=[])
+GOOD = as_json({"augmented query": "Write about rain in two lines.", "question": ["Does it have two lines?"]})
+
+
+def answer(query: str, *questions: str) -> str:
+    return as_json({"augmented query": query, "question": questions})
+
+
+async def run(engine: ScriptedEngine, previous: Instruction = START, **settings: Any) -> Instruction:
+    made = recipe(synthesize=settings)
+    return await compose(previous, "format", cast_of(made, composer=engine), made.synthesize)
+
+
+async def test_a_round_adds_one_constraint_and_its_question() -> None:
+    first = await run(saying(GOOD))
+    assert first.query == "Write about rain in two lines."
+    assert (first.level, first.questions, first.simpler_query) == (1, ["Does it have two lines?"], START.query)
+    second = await run(saying(answer("Write about rain in two lines that rhyme.", "Do the lines rhyme?")), first)
+    assert second.level == 2
+    assert second.questions == ["Does it have two lines?", "Do the lines rhyme?"]
+    assert (second.initial_query, second.simpler_query) == (START.query, first.query)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (answer("Write about rain.", "Is it about rain?"), "query left as it was"),
+        (answer("about rain: write", "Is it about rain?"), "query left as it was"),
+        (answer("Sing a song of snow and ice", "Is it a song?"), "loses the subject of the query"),
+        (answer("Write about rain in two lines."), "no new question"),
+        (answer("Write about rain in two lines.", " "), "no new question"),
+        (answer("Write about rain as an augmented query.", "Is it one?"), "leaks its own instructions"),
+        ('{"augmented query": "Write about rain in', "not JSON"),
+    ],
+)
+async def test_what_is_no_answer_is_sampled_again_and_then_fails(reply: str, reason: str) -> None:
+    assert (await run(saying(reply, GOOD), attempts=2)).level == 1
+    with pytest.raises(UnusableReply) as caught:
+        await run(saying(reply), attempts=1)
+    assert caught.value.reason == reason
+
+
+async def test_a_question_asked_before_is_not_new() -> None:
+    previous = await run(saying(GOOD))
+    with pytest.raises(UnusableReply, match="no new question"):
+        await run(saying(answer(previous.query + " Slowly.", *previous.questions)), previous, attempts=1)
+
+
+async def test_words_of_the_prompt_itself_are_no_leak() -> None:
+    previous = START.model_copy(update={"query": f"Explain the words {LEAKS[0]}."})
+    assert (await run(saying(answer(f"Explain the words {LEAKS[0]} in French.", "Is it French?")), previous)).level == 1
+
+
+def test_the_trained_composers_form_is_the_released_checkpoints() -> None:
+    history = [Turn(role="user", content="hi"), Turn(role="assistant", content="it's me")]
+    assert composer_request([], "Write.") == "[history]: [] \n [initial query]: Write."
+    assert composer_request(history, "Go on.") == "[history]: [['hi', \"it's me\"]] \n [initial query]: Go on."
+    assert composer_answer('Say "é".', "Is it é?") == '{"augmented query": "Say \\"é\\".", "question": ["Is it é?"]}'

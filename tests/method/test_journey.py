@@ -1,0 +1,197 @@
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.scripted import Answer, ScriptedEngine, as_json, cast_of, recipe
+from ultraif_ray.engine.protocol import Completion, Request
+from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
+from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.recipe import Recipe
+from ultraif_ray.records import Row, Turn
+
+QUERY = "Write about rain, no rhymes."
+
+
+def role_of(request: Request) -> str:
+    system = request.messages[0]["content"]
+    openings = {"You take": "decomposer", "You make": "composer", "Give the": "responder", "You chec": "judge"}
+    return openings[system[:8]]
+
+
+class World:
+    """Four roles in one script: `answers` are the responses in sampling order, those with `good` pass."""
+
+    def __init__(self, *answers: str | Completion | Exception, decomposer: Answer | None = None):
+        found = {
+            "constraint": "no rhymes",
+            "simplified_query": "Write about rain.",
+            "question": "Is it free of rhymes?",
+            "category": "linguistic",
+        }
+        self.decomposer = decomposer or as_json({"constraints": [found]})
+        self.answers, self.sampled, self.asked = answers, 0, Counter[str]()
+        self.engine = ScriptedEngine(self._say)
+
+    def _say(self, request: Request, number: int) -> Answer:
+        role = role_of(request)
+        self.asked[role] += request.n
+        text = request.messages[-1]["content"]
+        if role == "decomposer":
+            return self.decomposer
+        if role == "composer":
+            level = text.count("Add")
+            return as_json(
+                {
+                    "augmented query": f"{text.split('Request:')[-1].strip()} Add{level} x{level}",
+                    "question": [f"Is it {level} fine?"],
+                }
+            )
+        if role == "responder":
+            wave = list(self.answers[self.sampled : self.sampled + request.n])
+            self.sampled += request.n
+            if isinstance(wave[0], Exception):
+                return wave[0]
+            return [one for one in wave if not isinstance(one, Exception)]
+        good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
+        numbers = [str(i + 1) for i in range(len(request.schema["required"]))] if request.schema else []
+        return as_json({n: {"explanation": "", "answer": good} for n in numbers})
+
+
+def settings(**synthesize: Any) -> Recipe:
+    return recipe(synthesize={"rounds": {1: 1}, **synthesize})
+
+
+async def journey(world: World, made: Recipe, row: Row | None = None, stages: tuple[str, ...] = STAGES) -> Row:
+    cast = cast_of(made, decomposer=world.engine, composer=world.engine, responder=world.engine)
+    return await travel(row or Row(id=7, query=QUERY), stages, cast, made)
+
+
+async def test_the_whole_journey_of_a_row() -> None:
+    world = World("bad", "good")
+    row = await journey(world, settings())
+    assert (row.decomposed, row.outcome, row.failures) == ("decomposed", "paired", [])
+    assert row.constraints[0].simplified_query == "Write about rain."
+    (instruction,) = row.instructions
+    assert instruction.query.startswith(QUERY)
+    assert instruction.chosen is not None
+    assert instruction.rejected is not None
+    assert (instruction.chosen.text, instruction.rejected.text) == ("good", "bad")
+    assert {u.role: u.requests for u in row.usage} == {"decomposer": 1, "composer": 1, "responder": 2, "judge": 2}
+    assert {u.role: (u.prompt, u.cached, u.generated) for u in row.usage}["judge"] == (20, 8, 6)
+
+
+async def test_sft_stops_at_the_first_pass_and_never_goes_over_k() -> None:
+    world = World("bad", "good", "good")
+    assert (await journey(world, settings(goal="sft"))).outcome == "paired"  # a failure came for free
+    assert world.asked["responder"] == 2
+    world = World("good")
+    assert (await journey(world, settings(goal="sft"))).outcome == "satisfied"
+    world = World(*["bad"] * 9)
+    assert (await journey(world, settings(goal="sft", k=3))).outcome == "unsatisfied"
+    assert world.asked["responder"] == 3
+
+
+async def test_dpo_goes_on_until_it_holds_a_pass_and_a_fail() -> None:
+    world = World("good", "good", "bad", "bad")
+    row = await journey(world, settings(goal="dpo"))
+    assert row.outcome == "paired"
+    assert world.asked["responder"] == 3
+    assert (await journey(World(*["good"] * 5), settings())).outcome == "satisfied"
+
+
+async def test_in_a_wave_the_lowest_index_wins_and_all_are_judged() -> None:
+    world = World("bad 1", "good 1", "good 2", "bad 2")
+    row = await journey(world, settings(wave=3))
+    assert world.asked["responder"] == 3
+    (instruction,) = row.instructions
+    assert [r.text for r in instruction.responses] == ["bad 1", "good 1", "good 2"]
+    assert instruction.chosen is not None
+    assert instruction.chosen.text == "good 1"
+    world = World(*["bad"] * 9)
+    await journey(world, settings(wave=3, k=5))
+    assert world.asked["responder"] == 5  # the last wave is short
+
+
+@given(st.lists(st.booleans(), min_size=5, max_size=5), st.integers(1, 5), st.sampled_from(["sft", "dpo"]))
+async def test_what_is_kept_is_the_first_pass_of_k_samples_that_were_all_judged(
+    good: list[bool], wave: int, goal: str
+) -> None:
+    answers = [f"{'good' if g else 'bad'} {i}" for i, g in enumerate(good)]
+    row = await journey(World(*answers), settings(wave=wave, goal=goal))
+    chosen = row.instructions[0].chosen
+    assert (chosen.text if chosen else None) == next((a for a in answers if a.startswith("good")), None)
+    if goal == "dpo" and True in good:
+        rejected = row.instructions[0].rejected
+        assert (rejected.text if rejected else None) == next((a for a in answers if a.startswith("bad")), None)
+
+
+async def test_a_cut_response_is_neither_chosen_nor_rejected() -> None:
+    world = World(Completion("good but cut", finish="length"), "good")
+    row = await journey(world, settings(k=2))
+    assert row.outcome == "satisfied"
+    assert world.asked["judge"] == 1
+
+
+async def test_history_reaches_every_role_and_the_stored_instruction() -> None:
+    world = World("good", "bad")
+    history = [Turn(role="user", content="earlier question"), Turn(role="assistant", content="earlier answer")]
+    row = await journey(world, settings(), Row(id=7, query=QUERY, history=history))
+    assert row.instructions[0].history == history
+    for request in world.engine.asked:
+        assert any("earlier answer" in message["content"] for message in request.messages), role_of(request)
+
+
+async def test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request() -> None:
+    made = settings(rounds={1: 1, 2: 1, 3: 1}, intermediate=True, goal="sft")
+    depths = []
+    for i in range(30):
+        row = await journey(World(*["good"] * 9), made, Row(id=i, query=QUERY), ("compose", "respond"))
+        again = await journey(World(*["good"] * 9), made, Row(id=i, query=QUERY), ("compose",))
+        assert [x.level for x in row.instructions] == list(range(1, len(row.instructions) + 1))
+        assert [x.query for x in row.instructions] == [x.query for x in again.instructions]
+        assert all(x.chosen for x in row.instructions)
+        depths.append(len(row.instructions))
+    assert set(depths) == {1, 2, 3}
+
+
+async def test_contrast_pairs_ask_no_judge() -> None:
+    world = World("whole", "without")
+    row = await journey(world, settings(pairs="contrast"))
+    (instruction,) = row.instructions
+    assert row.outcome == "paired"
+    assert instruction.chosen is not None
+    assert instruction.rejected is not None
+    assert (instruction.chosen.text, instruction.rejected.text) == ("whole", "without")
+    assert world.asked["judge"] == 0
+    asked = [r.messages[-1]["content"] for r in world.engine.asked if role_of(r) == "responder"]
+    assert asked == [instruction.query, instruction.simpler_query]
+
+
+async def test_all_questions_may_include_the_prompts_own() -> None:
+    row = await journey(World("good", "bad"), settings(questions="all"))
+    asked = [v.question for v in row.instructions[0].responses[0].verdicts]
+    assert asked == [*row.instructions[0].questions, "Is it free of rhymes?"]
+
+
+async def test_a_failed_decomposition_is_kept_and_composing_goes_on() -> None:
+    row = await journey(World("good", "bad", decomposer="no JSON"), settings())
+    assert (row.decomposed, row.outcome) == ("failed", "paired")
+    (failure,) = row.failures
+    assert (failure.stage, failure.reason, failure.raw) == ("decomposer", "not JSON", "no JSON")
+
+
+@pytest.mark.parametrize("error", [RequestRefused("too long"), EngineUnavailable("timed out")])
+async def test_an_engine_that_refuses_ends_the_row_with_its_words(error: Exception) -> None:
+    row = await journey(World(error), settings())
+    assert row.outcome == "failed"
+    assert row.failures[0].stage == "responder"
+    assert row.failures[0].reason == f"{type(error).__name__}: {error}"
+    assert row.usage  # what was spent before is not forgotten
+
+
+async def test_a_dead_engine_is_not_the_rows_fault() -> None:
+    with pytest.raises(EngineDead):
+        await journey(World(EngineDead("gone")), settings())
