@@ -212,7 +212,7 @@ def _read_parquet(source: Source) -> Iterator[tuple[int, Record]]:
                     number += 1
                     yield number, row
         except pa.ArrowException as error:
-            raise InputError(f"{source.path}: not a Parquet file: {error}") from None
+            raise InputError(f"{source.path}: not a Parquet file: {error}. Accepted: {ACCEPTED}") from None
 
 
 def _read_dataset(source: Source) -> Iterator[tuple[int, Record]]:

@@ -34,12 +34,18 @@ def run(recipe: Recipe, until: str = "export", worker_logs: bool = False) -> Run
         UltraIFError: with what to change, or how to go on.
     """
     folder = RunFolder(recipe.run_folder)
+    ours = not _ray_is_up()
     try:
         _run_steps(recipe, folder, until, worker_logs)
     finally:
-        if "ray" in sys.modules:  # a run that is done never started it
+        if ours and _ray_is_up():
             sys.modules["ray"].shutdown()
     return folder
+
+
+def _ray_is_up() -> bool:
+    """Whether Ray is connected, without importing it: a run that is done never needs it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def _run_steps(recipe: Recipe, folder: RunFolder, until: str, worker_logs: bool) -> None:

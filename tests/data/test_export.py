@@ -1,0 +1,178 @@
+"""What stands in the sets, that stock loaders open them, and that TRL takes them as its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from trl.data_utils import apply_chat_template, is_conversational
+
+from ultraif_ray.data.export import SETS, export, held_out
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.recipe import Recipe, parse_recipe
+from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, to_table
+
+HISTORY = [Turn(role="user", content="hi"), Turn(role="assistant", content="yes?")]
+
+
+def row(number: int, *texts: str, history: list[Turn] | None = None, constraints: int = 1) -> Row:
+    """A row whose responses pass where they begin with `good`."""
+    responses = [Response(text=t, passed=t.startswith("good")) for t in texts]
+    instruction = Instruction(
+        level=1, initial_query="ask", query="ask more", questions=["Is it?"], history=history or [], responses=responses
+    )
+    chosen, rejected = instruction.chosen, instruction.rejected
+    return Row(
+        id=number,
+        query="ask in French",
+        history=history or [],
+        constraints=[Constraint(category="format", text="in French", simplified_query="ask", question="Is it?")]
+        * constraints,
+        instructions=[instruction],
+        decomposed="decomposed",
+        outcome="paired" if chosen and rejected else "satisfied" if chosen else "unsatisfied",
+    )
+
+
+FAILED = Row(id=5, query="x", decomposed="failed", outcome="failed")
+ROWS = [
+    row(10_001, "bad", "good", history=HISTORY),
+    row(10_002, "good", constraints=0),
+    row(10_003, "bad first", "bad last"),
+    row(20_000, "good held", "bad held"),  # 20000 % 10000 is below any share: held out
+    FAILED,
+]
+
+
+def exported(tmp_path: Path, rows: list[Row] = ROWS, **settings: Any) -> tuple[Path, dict[str, Any]]:
+    recipe = made(**settings)
+    folder = RunFolder(str(tmp_path))
+    (tmp_path / "synthesize/rows").mkdir(parents=True, exist_ok=True)
+    pq.write_table(to_table(rows), tmp_path / "synthesize/rows/a.parquet")
+    ledger = {"ingest": {"input": 6, "outcomes": {"accepted": 5, "empty": 1}, "tokens": {}}}
+    (tmp_path / "ledger.json").write_text(json.dumps(ledger))
+    return tmp_path / "export", export(recipe, folder)
+
+
+def made(**settings: Any) -> Recipe:
+    roles = ("decomposer", "composer", "responder", "judge")
+    data = {
+        "name": "x",
+        "prompts": ["some.jsonl"],
+        "pools": {"m": {"engine": "simulated"}},
+        "roles": {r: {"pool": "m"} for r in roles},
+        "export": settings,
+    }
+    return parse_recipe(data)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_the_sets_hold_what_the_rows_earned(tmp_path: Path) -> None:
+    place, counted = exported(tmp_path)
+    assert counted["outcomes"] == {"sft+dpo+composer": 2, "sft": 1, "composer": 1, "nothing to export": 1}
+    assert counted["examples"] == {
+        "sft": {"train": 2, "held_out": 1},
+        "dpo": {"train": 1, "held_out": 1},
+        "composer": {"train": 2, "held_out": 1},
+    }
+    (pair,) = lines(place / "dpo/train.jsonl")
+    assert [m["content"] for m in pair["prompt"]] == ["hi", "yes?", "ask more"]
+    assert (pair["chosen"], pair["rejected"]) == (
+        [{"role": "assistant", "content": "good"}],
+        [{"role": "assistant", "content": "bad"}],
+    )
+    composer = lines(place / "composer/train.jsonl")[0]
+    assert composer["prompt"][0]["content"] == "[history]: [['hi', 'yes?']] \n [initial query]: ask"
+    assert json.loads(composer["completion"][0]["content"]) == {
+        "augmented query": "ask in French",
+        "question": ["Is it?"],
+    }
+
+
+def test_no_prompt_stands_on_both_sides_and_the_share_holds(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path)
+    for name in SETS:
+        train, held = ({e["id"] for e in lines(place / name / f"{split}.jsonl")} for split in ("train", "held_out"))
+        assert not train & held
+    share = sum(held_out(i * 7_919_111, 0.1) for i in range(20_000)) / 20_000
+    assert share == pytest.approx(0.1, abs=0.01)
+    assert not held_out(0, 0.0)
+
+
+@pytest.mark.parametrize("layout", ["trl", "reference"])
+@pytest.mark.parametrize("files", [("parquet", "jsonl"), ("parquet",), ("jsonl",)])
+def test_load_dataset_opens_each(tmp_path: Path, layout: str, files: tuple[str, ...]) -> None:
+    place, counted = exported(tmp_path, layout=layout, files=files)
+    for name in SETS:
+        loaded = datasets.load_dataset(str(place / name), cache_dir=str(tmp_path / "cache"))
+        assert {split: loaded[split].num_rows for split in loaded} == counted["examples"][name]
+
+
+def test_load_dataset_opens_sets_without_an_example(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, rows=[FAILED])
+    for name in SETS:
+        loaded = datasets.load_dataset(str(place / name), cache_dir=str(tmp_path / "cache"))
+        assert all(loaded[split].num_rows == 0 for split in loaded)
+
+
+def test_trl_takes_the_sets_as_its_own(tmp_path: Path, packaged_model: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    place, _ = exported(tmp_path)
+    for name in SETS:
+        for example in datasets.load_dataset(str(place / name), split="train", cache_dir=str(tmp_path / "cache")):
+            assert is_conversational(example)
+            text = apply_chat_template({k: v for k, v in example.items() if k != "id"}, tokenizer)
+            assert example["prompt"][-1]["content"].strip() in text["prompt"]
+    assert text["completion"].startswith('{"augmented query"')
+
+
+def test_the_reference_layout_has_its_field_names(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, layout="reference")
+    assert lines(place / "sft/train.jsonl")[0] == {
+        "instruction": "ask more",
+        "output": "good",
+        "history": [["hi", "yes?"]],
+    }
+    assert lines(place / "dpo/train.jsonl")[0] == {
+        "prompt": "ask more", "chosen": "good", "rejected": "bad", "history": [["hi", "yes?"]],
+    }  # fmt: skip
+
+
+def test_the_references_failing_targets_only_on_request(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path)
+    assert "bad" not in {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")}
+    place, counted = exported(tmp_path, keep_unsatisfied=True)
+    assert "bad last" in {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")}
+    assert counted["examples"]["sft"] == {"train": 3, "held_out": 1}
+
+
+def test_a_system_prompt_goes_before_sft_and_dpo_only_when_asked(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, system_prompt="Be exact.")
+    assert lines(place / "sft/train.jsonl")[0]["prompt"][0] == {"role": "system", "content": "Be exact."}
+    assert lines(place / "composer/train.jsonl")[0]["prompt"][0]["role"] == "user"
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path)
+    text = (place / "dpo/README.md").read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["configs"][0]["data_files"] == [
+        {"split": "train", "path": "train.parquet"},
+        {"split": "held_out", "path": "held_out.parquet"},
+    ]
+    for part in (
+        "some.jsonl",
+        "fingerprint",
+        "| ingest | 6 | 5 accepted, 1 empty |",
+        "judge: `simulated`",
+        '"rejected"',
+    ):
+        assert part in text

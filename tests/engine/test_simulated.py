@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from ultraif_ray.engine.protocol import Cast, Request
+from ultraif_ray.engine.simulated import SimulatedEngine
+from ultraif_ray.errors import RequestRefused
+from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.recipe import SimulatedPool, parse_recipe
+from ultraif_ray.records import Row
+
+ASK = [{"role": "user", "content": "Request:\nWrite about rain in French"}]
+
+
+def engine(**options: float) -> SimulatedEngine:
+    return SimulatedEngine(SimulatedPool(engine="simulated", **options))
+
+
+async def test_the_same_request_gets_the_same_reply_and_another_turn_another() -> None:
+    first, again, other = [await engine().generate(Request(ASK, turn=turn)) for turn in (0, 0, 1)]
+    assert first == again
+    assert first != other
+    assert len((await engine().generate(Request(ASK, n=3))).completions) == 3
+
+
+async def test_failures_come_at_the_given_share() -> None:
+    broken = 0
+    for turn in range(200):
+        reply = await engine(broken_share=0.25).generate(
+            Request(ASK, turn=turn, schema={"type": "object", "properties": {}})
+        )
+        broken += reply.completions[0].finish == "length"
+    assert 25 <= broken <= 75
+    with pytest.raises(RequestRefused):
+        await engine(refused_share=1.0).generate(Request(ASK))
+
+
+async def test_a_whole_journey_runs_on_it() -> None:
+    pools = {"m": {"engine": "simulated"}}
+    roles = {role: {"pool": "m"} for role in ("decomposer", "composer", "responder", "judge")}
+    for judge in ("rationale", "logprob"):
+        recipe = parse_recipe({"name": "x", "pools": pools, "roles": roles, "synthesize": {"judge": judge}})
+        rows = [Row(id=i, query=f"Write {i} lines about rain in French") for i in range(60)]
+        done = [await travel(row, STAGES, Cast(recipe.roles, {"m": engine()}), recipe) for row in rows]
+        assert {row.outcome for row in done} > {"paired"}
+        assert json.dumps([row.model_dump() for row in done])

@@ -1,0 +1,111 @@
+"""The real engine with the real model, in this process."""
+
+import asyncio
+import json
+import math
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from ultraif_ray.engine.protocol import Request
+from ultraif_ray.engine.vllm import VllmEngine, engine_arguments
+from ultraif_ray.errors import RecipeError, RequestRefused
+from ultraif_ray.method import decompose, judge
+from ultraif_ray.method.compose import _schema as compose_schema
+from ultraif_ray.recipe import Decompose, VllmPool
+from ultraif_ray.records import Instruction, Prompt
+
+POOL = VllmPool(engine="vllm", model="packaged", max_model_len=1024)
+
+
+def ask(text: str, **options: object) -> Request:
+    return Request([{"role": "user", "content": text}], **options)  # type: ignore[arg-type]
+
+
+def test_engine_arguments_of_a_cpu_pool() -> None:
+    made = engine_arguments(POOL, seed=3)
+    assert (made["dtype"], made["enforce_eager"], made["seed"]) == ("float32", True, 3)
+    assert made["enable_prefix_caching"] is True
+    assert made["trust_remote_code"] is False
+
+
+def test_engine_arguments_of_a_gpu_pool_leave_dtype_to_vllm_and_the_recipe_has_the_last_word() -> None:
+    pool = VllmPool(
+        engine="vllm", model="org/big", gpus=2, args={"tensor_parallel_size": 2, "enable_prefix_caching": False}
+    )
+    made = engine_arguments(pool, seed=0)
+    assert "dtype" not in made
+    assert (made["model"], made["tensor_parallel_size"], made["enable_prefix_caching"]) == ("org/big", 2, False)
+
+
+@pytest.mark.vllm
+@pytest.mark.asyncio(loop_scope="module")
+class TestEngine:
+    @pytest_asyncio.fixture(scope="class", loop_scope="module")
+    async def engine(self) -> AsyncIterator[VllmEngine]:
+        made = VllmEngine(POOL, seed=0)
+        yield made
+        await made.close()
+
+    async def test_text_usage_and_the_prefix_cache(self, engine: VllmEngine) -> None:
+        question = ask("Tell me about " + "the history of bread and " * 20 + "rain.", max_tokens=8)
+        first, again = await engine.generate(question), await engine.generate(question)
+        assert first.completions[0].text
+        assert first.completions[0].finish == "length"
+        assert first.generated_tokens == 8
+        assert again.prompt_tokens == first.prompt_tokens > again.cached_tokens > 0
+
+    async def test_n_samples_are_n_and_differ(self, engine: VllmEngine) -> None:
+        reply = await engine.generate(ask("Say something.", n=4, temperature=1.0, max_tokens=12))
+        assert len({c.text for c in reply.completions}) > 1
+        assert len(reply.completions) == 4
+        assert reply.generated_tokens <= 48
+
+    async def test_every_schema_of_the_method_is_held(self, engine: VllmEngine) -> None:
+        prompt = Prompt(id=1, query="Write a poem about rain, no rhymes.")
+        start = Instruction(level=0, initial_query="q", query=prompt.query, questions=[])
+        schemas = [
+            decompose._schema(prompt, Decompose(max_constraints=1)),
+            compose_schema(start),
+            judge._reasoning_schema(["1", "2"]),
+        ]
+        replies = await asyncio.gather(
+            *(engine.generate(ask(prompt.query, schema=s, temperature=1.0, max_tokens=600)) for s in schemas)
+        )
+        for schema, reply in zip(schemas, replies, strict=True):
+            if reply.completions[0].finish == "stop":
+                assert set(json.loads(reply.completions[0].text)) == set(schema["required"])  # type: ignore[call-overload]
+        assert any(reply.completions[0].finish == "stop" for reply in replies)
+
+    async def test_labels_give_their_probabilities_for_one_token(self, engine: VllmEngine) -> None:
+        await engine.check(("Yes", "No"))
+        reply = await engine.generate(ask("Is water wet? Reply with Yes or No alone.", labels=("Yes", "No")))
+        logprobs = reply.completions[0].label_logprobs
+        assert set(logprobs) == {"Yes", "No"}
+        assert 0 < sum(math.exp(value) for value in logprobs.values()) <= 1.0001
+        assert reply.generated_tokens == 1
+
+    async def test_a_label_of_two_tokens_is_refused_at_the_start(self, engine: VllmEngine) -> None:
+        with pytest.raises(RecipeError, match="'YES' is 2 tokens"):
+            await engine.check(("YES", "NO"))
+
+    async def test_a_prompt_longer_than_the_context_is_refused_and_the_engine_lives(self, engine: VllmEngine) -> None:
+        with pytest.raises(RequestRefused, match="context 1024"):
+            await engine.generate(ask("word " * 3000))
+        assert (await engine.generate(ask("hi", max_tokens=2))).completions[0].text
+
+    async def test_an_answer_never_asks_for_more_than_the_context_has(self, engine: VllmEngine) -> None:
+        reply = await engine.generate(ask("word " * 960, max_tokens=4000))
+        assert reply.prompt_tokens + reply.generated_tokens <= 1024
+
+    async def test_requests_of_all_kinds_at_once(self, engine: VllmEngine) -> None:
+        draw = random.Random(0)
+        kinds = [
+            ask("Say hi.", max_tokens=6, temperature=1.0),
+            ask("Is it?", labels=("Yes", "No")),
+            ask("Words.", max_tokens=6, n=2, temperature=0.7),
+        ]
+        replies = await asyncio.gather(*(engine.generate(draw.choice(kinds)) for _ in range(40)))
+        assert all(reply.completions for reply in replies)

@@ -1,0 +1,74 @@
+from typing import Any
+
+import pytest
+
+from tests.scripted import recipe
+from ultraif_ray.errors import InputError, RecipeError, RunError
+from ultraif_ray.flow.graph import check_fits, cut, in_plain_words, resources
+from ultraif_ray.method.journey import STAGES
+from ultraif_ray.recipe import Recipe, parse_recipe
+
+SERVER = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
+
+
+def laid_out(pools: dict[str, Any], *names: str) -> Recipe:
+    roles = ("decomposer", "composer", "responder", "judge")
+    return parse_recipe(
+        {"name": "x", "pools": pools, "roles": {r: {"pool": n} for r, n in zip(roles, names, strict=True)}}
+    )
+
+
+def test_self_alignment_is_one_operator() -> None:
+    (only,) = cut(laid_out({"m": {"engine": "simulated"}}, "m", "m", "m", "m"), STAGES)
+    assert (only.stages, only.pools, only.host) == (STAGES, ("m",), "m")
+
+
+def test_a_pool_per_role_is_cut_at_every_border() -> None:
+    pools = {name: {"engine": "simulated"} for name in "abc"}
+    operators = cut(laid_out(pools, "a", "b", "c", "c"), STAGES)
+    assert [(o.stages, o.host) for o in operators] == [(("decompose",), "a"), (("compose",), "b"), (("respond",), "c")]
+
+
+def test_a_server_causes_no_cut_wherever_it_stands() -> None:
+    pools = {"m": {"engine": "simulated"}, "s": SERVER}
+    for names in [("s", "m", "m", "m"), ("m", "s", "m", "m"), ("m", "m", "s", "m"), ("m", "m", "m", "s")]:
+        (only,) = cut(laid_out(pools, *names), STAGES)
+        assert only.host == "m"
+        assert set(only.pools) == {"m", "s"}
+    (only,) = cut(laid_out({"s": SERVER}, "s", "s", "s", "s"), STAGES)
+    assert only.host == "s"
+
+
+def test_a_pool_that_comes_back_after_another_gets_an_operator_of_its_own() -> None:
+    pools = {"m": {"engine": "simulated"}, "n": {"engine": "simulated"}}
+    assert [o.host for o in cut(laid_out(pools, "m", "n", "m", "m"), STAGES)] == ["m", "n", "m"]
+
+
+def test_what_can_never_be_scheduled_is_refused_with_the_numbers() -> None:
+    pools = {"m": {"engine": "vllm", "model": "packaged", "gpus": 2, "replicas": {"min": 2, "max": 4}}}
+    made = laid_out(pools, "m", "m", "m", "m")
+    check_fits(made, STAGES, {"CPU": 3, "GPU": 4})
+    with pytest.raises(RecipeError, match=r"needs 4 GPU at least .* the cluster has 2"):
+        check_fits(made, STAGES, {"CPU": 3, "GPU": 2})
+    with pytest.raises(RecipeError, match="needs 3 CPU at least"):
+        check_fits(made, STAGES, {"CPU": 2, "GPU": 4})
+
+
+def test_resources_of_a_replica() -> None:
+    pools = {"m": {"engine": "simulated", "cpus": 0.5, "gpus": 0.25, "resources": {"spot": 1}}}
+    assert resources(laid_out(pools, "m", "m", "m", "m").pools["m"]) == {"CPU": 0.5, "GPU": 0.25, "spot": 1}
+
+
+def test_a_workers_own_error_is_found_in_what_ray_wraps_around_it() -> None:
+    wrapped = RuntimeError("ray::Worker()\n  File …\nultraif_ray.errors.RecipeError: labels are two tokens\n")
+    plain = in_plain_words(wrapped)
+    assert isinstance(plain, RecipeError)
+    assert str(plain) == "labels are two tokens"
+    assert isinstance(in_plain_words(InputError("x")), InputError)
+    other = in_plain_words(ValueError("first\nmiddle\nlast"))
+    assert isinstance(other, RunError)
+    assert "first … last" in str(other)
+
+
+def test_the_recipe_for_these_tests_has_three_pools() -> None:
+    assert len(cut(recipe(), STAGES)) == 3
