@@ -53,7 +53,11 @@ def _step(until: str) -> Any:
         from ultraif_ray.flow.show import print_end
 
         loaded = _recipe(recipe, prompts, run, overrides)
-        folder = steps.run(loaded, until=until, worker_logs=worker_logs)
+        try:
+            folder = steps.run(loaded, until=until, worker_logs=worker_logs)
+        except KeyboardInterrupt:
+            typer.echo("ultraif: interrupted; what is written is kept. The same command goes on from there.", err=True)
+            raise typer.Exit(130) from None
         print_end(folder, loaded, until)
 
     return command
@@ -111,9 +115,6 @@ def main() -> None:
     except UltraIFError as error:
         typer.echo(f"ultraif: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("ultraif: interrupted; what is written is kept. Run the same command again to go on.", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

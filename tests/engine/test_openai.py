@@ -165,7 +165,7 @@ async def test_the_check_at_the_start_names_what_is_wrong() -> None:
         await engine.check(())
 
 
-# ---- the real thing ---------------------------------------------------------------------------------------------------
+# --- the real thing ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,134 @@
+"""The command line as a user has it: what is printed, exit codes, and the real model at the end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROMPTS = "jobs/recipes/prompts/demo.jsonl"
+ROLES = ("decomposer", "composer", "responder", "judge")
+
+
+def ultraif(*words: Any, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, "-m", "ultraif_ray.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=clean | environment,
+        check=False,
+    )
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Path:
+    file = tmp_path / "simulated.yaml"
+    recipe = {
+        "name": "sim",
+        "run": str(tmp_path / "run"),
+        "prompts": [PROMPTS],
+        "pools": {"m": {"engine": "simulated"}},
+        "roles": {role: {"pool": "m"} for role in ROLES},
+    }
+    file.write_text(json.dumps(recipe))
+    return file
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    done = ultraif("--help")
+    assert done.returncode == 0
+    for command in ("run", "plan", "preview", "ingest", "decompose", "synthesize", "export", "show"):
+        assert command in done.stdout
+    heavy = "import sys, ultraif_ray.cli; print({'ray', 'vllm', 'torch', 'datasets', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_recipe_and_method_need_neither_ray_nor_vllm_nor_torch() -> None:
+    code = (
+        "import sys, ultraif_ray.recipe, ultraif_ray.records, ultraif_ray.method.journey;"
+        "print({'ray', 'vllm', 'torch', 'transformers'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tmp_path: Path) -> None:
+    first = ultraif("run", simulated, "export.held_out=0.2")
+    assert first.returncode == 0, first.stderr
+    for part in ("Funnel", "Tokens", "Training sets", "One journey, whole", "40 accepted, 1 duplicate, 1 empty"):
+        assert part in first.stdout
+    assert "synthesize: 40/40 rows" in first.stderr
+    again = ultraif("run", simulated, "export.held_out=0.2")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "rows in" not in again.stderr
+    shown = ultraif("show", tmp_path / "run", "-n", 2)
+    assert "2 of 40 rows" in shown.stdout
+    assert "--skip 2" in shown.stdout
+    none = ultraif("show", tmp_path / "run", "--outcome", "nothing")
+    assert "0 of 0 rows that ended as nothing" in none.stdout
+
+
+def test_plan_loads_no_model_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
+    done = ultraif("plan", simulated, "synthesize.k=2")
+    assert done.returncode == 0, done.stderr
+    assert "decompose → compose → respond" in done.stdout
+    assert "40 accepted" in done.stdout
+    assert not (tmp_path / "run").exists()
+    big = ultraif("plan", simulated, "pools.m.replicas={min: 500, max: 500}")
+    assert big.returncode == 2
+    assert "CPU at least" in big.stderr
+
+
+def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
+    done = ultraif("preview", simulated, "-n", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("prompt: ") == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere.yaml"], "no such recipe"),
+        (["run", "jobs/recipes/demo.yaml", "synthesise.k=1"], "did you mean 'synthesize'?"),
+        (["plan", "jobs/recipes/demo.yaml", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["plan", "jobs/recipes/demo.yaml", "pools.local.model=/no/model"], "there is no model in /no/model"),
+        (["show", "nowhere"], "no run stands here"),
+    ],
+)
+def test_an_error_is_one_message_and_no_traceback(words: list[str], message: str) -> None:
+    done = ultraif(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.vllm
+def test_the_real_model_in_pools_of_their_own(tmp_path: Path) -> None:
+    """Decomposer, composer, and responder with judge, each in a vLLM of its own, chained by Ray Data."""
+    prompts = tmp_path / "prompts.jsonl"
+    asked = ["why is the sky blue", "Write a haiku about rain, no rhymes.", "list 3 fruits"]
+    prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in asked))
+    done = ultraif(
+        "run",
+        "jobs/recipes/three_pools.yaml",
+        "--prompts",
+        prompts,
+        "--run",
+        tmp_path / "run",
+        "decompose.attempts=2",
+        "synthesize.k=2",
+        timeout=900,
+        VLLM_CPU_KVCACHE_SPACE="1",
+    )
+    assert done.returncode == 0, done.stderr
+    ledger = json.loads((tmp_path / "run/ledger.json").read_text())
+    for step in ("ingest", "decompose", "synthesize", "export"):
+        assert ledger[step]["input"] == sum(ledger[step]["outcomes"].values()) == 3
+    assert ledger["decompose"]["tokens"]["decomposer"]["generated"] > 0
+    assert ledger["synthesize"]["tokens"]["composer"]["generated"] > 0
