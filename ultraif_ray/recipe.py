@@ -191,7 +191,7 @@ class Synthesize(Section):
     """Answer and judge the instruction of every round, not only the last."""
     attempts: PositiveInt = 3
     """Samples of the composer, or of the judge's reasoning, before a row fails (composer) or a verdict is missing."""
-    min_overlap: float = Field(0.6, ge=0, le=1)
+    min_overlap: float = Field(0.75, ge=0, le=1)
     """Least share of the words of a query that its composed form must hold: the subject stays."""
     k: PositiveInt = 5
     """Most responses to one instruction (the paper: 5)."""

@@ -39,10 +39,10 @@ def row(number: int, *texts: str, history: list[Turn] | None = None, constraints
 
 FAILED = Row(id=5, query="x", decomposed="failed", outcome="failed")
 ROWS = [
-    row(10_001, "bad", "good", history=HISTORY),
-    row(10_002, "good", constraints=0),
-    row(10_003, "bad first", "bad last"),
-    row(20_000, "good held", "bad held"),  # 20000 % 10000 is below any share: held out
+    row(8_001, "bad", "good", history=HISTORY),
+    row(8_002, "good", constraints=0),
+    row(8_003, "bad first", "bad last"),
+    row(20_000, "good held", "bad held"),  # 20000 % 10000 is below any share
     FAILED,
 ]
 
@@ -114,11 +114,11 @@ def test_load_dataset_opens_each(tmp_path: Path, layout: str, files: tuple[str, 
         assert {split: loaded[split].num_rows for split in loaded} == counted["examples"][name]
 
 
-def test_load_dataset_opens_sets_without_an_example(tmp_path: Path) -> None:
-    place, _ = exported(tmp_path, rows=[FAILED])
-    for name in SETS:
-        loaded = datasets.load_dataset(str(place / name), cache_dir=str(tmp_path / "cache"))
-        assert all(loaded[split].num_rows == 0 for split in loaded)
+def test_a_split_or_a_set_without_an_example_leaves_no_file_that_a_loader_would_refuse(tmp_path: Path) -> None:
+    place, counted = exported(tmp_path, rows=[ROWS[1], FAILED])
+    assert counted["examples"]["sft"] == {"train": 1, "held_out": 0}
+    assert [p.name for p in place.iterdir()] == ["sft"]
+    assert list(datasets.load_dataset(str(place / "sft"), cache_dir=str(tmp_path / "cache"))) == ["train"]
 
 
 def test_trl_takes_the_sets_as_its_own(tmp_path: Path, packaged_model: str) -> None:

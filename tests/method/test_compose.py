@@ -40,6 +40,8 @@ async def test_a_round_adds_one_constraint_and_its_question() -> None:
         (answer("Write about rain in two lines."), "no new question"),
         (answer("Write about rain in two lines.", " "), "no new question"),
         (answer("Write about rain as an augmented query.", "Is it one?"), "leaks its own instructions"),
+        (answer("Write about rain. And" + " drip" * 9, "Does it drip?"), "repeats itself"),
+        (answer("Write about rain, and name the day.", "Is it funny?"), "the question is not about what was added"),
         ('{"augmented query": "Write about rain in', "not JSON"),
     ],
 )
@@ -54,6 +56,13 @@ async def test_a_question_asked_before_is_not_new() -> None:
     previous = await run(saying(GOOD))
     with pytest.raises(UnusableReply, match="no new question"):
         await run(saying(answer(previous.query + " Slowly.", *previous.questions)), previous, attempts=1)
+
+
+async def test_in_other_languages_a_question_need_not_share_words_with_the_query() -> None:
+    previous = START.model_copy(update={"query": "Écris sur la pluie."})
+    assert (
+        await run(saying(answer("Écris sur la pluie en deux lignes.", "Are there two lines?")), previous)
+    ).level == 1
 
 
 async def test_words_of_the_prompt_itself_are_no_leak() -> None:

@@ -7,16 +7,16 @@ from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.decompose import decompose
 from ultraif_ray.records import Prompt, Turn
 
-PROMPT = Prompt(id=1, query="Write a poem about rain in French, at most 8 lines.")
+PROMPT = Prompt(id=1, query="Write a poem about the rain in French, of at most 8 lines.")
 FRENCH = {
     "constraint": "in French",
-    "simplified_query": "Write a poem about rain, at most 8 lines.",
+    "simplified_query": "Write a poem about the rain, of at most 8 lines.",
     "question": "Is the poem in French?",
     "category": "linguistic",
 }
 LINES = {
     "constraint": "at most 8 lines",
-    "simplified_query": "Write a poem about rain in French.",
+    "simplified_query": "Write a poem about the rain in French.",
     "question": "Does the poem have at most 8 lines?",
     "category": "numerical",
 }
@@ -34,7 +34,7 @@ async def run(engine: ScriptedEngine, prompt: Prompt = PROMPT, **settings: Any) 
 async def test_constraints_are_found_with_what_is_left_and_how_to_check() -> None:
     found = await run(saying(reply(FRENCH, LINES)))
     assert [(c.category, c.text) for c in found] == [("linguistic", "in French"), ("numerical", "at most 8 lines")]
-    assert found[0].simplified_query == "Write a poem about rain, at most 8 lines."
+    assert found[0].simplified_query == "Write a poem about the rain, of at most 8 lines."
     assert found[1].question == "Does the poem have at most 8 lines?"
 
 
@@ -58,6 +58,7 @@ async def test_scenario_has_no_question_and_is_dropped() -> None:
         {"constraint": "be funny and rhyme"},  # stands nowhere in the prompt
         {"constraint": ""},
         {"question": "Is it " + "very " * 80 + "French?"},
+        {"question": "Is the answer free of spoilers?"},
     ],
 )
 async def test_a_constraint_that_was_not_taken_away_does_not_count(broken: dict[str, str]) -> None:

@@ -8,7 +8,17 @@ from pydantic import BaseModel
 from tests.scripted import Answer, ScriptedEngine, cast_of, recipe, saying
 from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.method.replies import QUESTION_PATTERN, RETRY_TEMPERATURE, ask_for_json, overlap, string_limit, words
+from ultraif_ray.method.replies import (
+    QUESTION_PATTERN,
+    RETRY_TEMPERATURE,
+    ask_for_json,
+    asks_about,
+    is_english,
+    loops,
+    overlap,
+    string_limit,
+    words,
+)
 
 
 class Number(BaseModel):
@@ -71,6 +81,23 @@ async def test_no_reply_makes_anything_but_an_unusable_reply(text: str) -> None:
 def test_words_are_cased_alike_and_scripts_without_spaces_are_split() -> None:
     assert words("Don't PANIC, 42!") == ["don", "t", "panic", "42"]
     assert words("红烧肉 x") == ["红", "烧", "肉", "x"]
+
+
+def test_english_is_told_from_other_languages() -> None:
+    assert is_english("What is the best way?")
+    for text in ("Dame tres ideas para la cena", "Schreib mir etwas in einem Satz", "Explique la pluie", "红烧肉", ""):
+        assert not is_english(text)
+
+
+def test_a_question_is_about_what_it_shares_a_word_with() -> None:
+    assert asks_about("Do the lines rhyme?", "that rhymes")
+    assert not asks_about("Is the answer free of spoilers?", "in the end")
+
+
+def test_a_loop_is_seen() -> None:
+    assert loops("and so " * 8)
+    assert loops("B-" * 30)
+    assert not loops("no no no, a normal text with the the words twice")
 
 
 def test_overlap() -> None:

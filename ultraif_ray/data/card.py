@@ -28,13 +28,12 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
         example: one example, or None where the set is empty.
     """
     suffix = "parquet" if "parquet" in recipe.export.files else "jsonl"
-    # A split without examples is left out: loaders refuse an empty file.
     splits = [{"split": split, "path": f"{split}.{suffix}"} for split, n in counts.items() if n]
     header = {
         "pretty_name": f"{recipe.name} ({name})",
         "task_categories": ["text-generation"],
         "tags": ["instruction-following", "ultraif", "synthetic"],
-        **({"configs": [{"config_name": "default", "data_files": splits}]} if splits else {}),
+        "configs": [{"config_name": "default", "data_files": splits}],
     }
     models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
     settings = content_settings(recipe, "synthesize") | content_settings(recipe, "export")

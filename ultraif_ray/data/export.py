@@ -47,7 +47,7 @@ class Folder(Protocol):
 
 
 def export(recipe: Recipe, folder: Folder) -> dict[str, Any]:
-    """Write the sets of a run in one pass over its rows, in flat memory.
+    """Write the sets of a run in one pass over its rows, in flat memory; a set without an example leaves no folder.
 
     Returns:
         `outcomes`: rows by the sets they went to; `examples`: examples per set and split.
@@ -72,6 +72,9 @@ def export(recipe: Recipe, folder: Folder) -> dict[str, Any]:
                 outcomes["+".join(name for name in SETS if made[name]) or "nothing to export"] += 1
         counts = {name: {split: files[name, split].count for split in SPLITS} for name in SETS}
     for name in SETS:
+        if not any(counts[name].values()):
+            folder.fs.rm(folder.at("export", name), recursive=True)
+            continue
         text = card(name, recipe, folder.read_json("ledger.json"), counts[name], shown.get(name))
         with folder.fs.open(folder.at("export", name, "README.md"), "w", encoding="utf-8") as file:
             file.write(text)
@@ -204,3 +207,6 @@ class _SetFile:
 
     def __exit__(self, *exc: Any) -> None:
         self._open.__exit__(*exc)
+        if not self.count:  # `datasets` refuses to load a file without rows
+            for suffix in self._formats:
+                self._folder.fs.rm(f"{self._place}/{self._split}.{suffix}")

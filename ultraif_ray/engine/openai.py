@@ -98,7 +98,7 @@ class OpenAIEngine:
             completions.append(
                 Completion(
                     text=choice.message.content or "",
-                    finish="length" if choice.finish_reason == "length" else "stop",
+                    finish="stop" if choice.finish_reason == "stop" or request.labels else "length",
                     label_logprobs={label: top[label] for label in request.labels if label in top},
                 )
             )

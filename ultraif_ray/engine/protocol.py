@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One text. `finish` is `length` when `max_tokens` or the context cut it off.
+    """One text. `finish` is `length` when it was cut off: by `max_tokens`, the context, a filter, or a loop it was in.
 
     `label_logprobs` holds the natural-log probability of each label as the first token; one that the engine did not
     report is absent.

@@ -38,7 +38,7 @@ class VllmEngine:
         """See `Engine.generate`."""
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
         prompt = self._tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)[
@@ -57,6 +57,8 @@ class VllmEngine:
             max_tokens=1 if request.labels else min(request.max_tokens, room),
             structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
             logprob_token_ids=[self._label_token(label) for label in request.labels] or None,
+            # A model that got stuck is stopped instead of paid for until max_tokens.
+            repetition_detection=RepetitionDetectionParams(max_pattern_size=20, min_count=16),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         output: Any = None
@@ -68,8 +70,8 @@ class VllmEngine:
             raise EngineDead("the vLLM engine process died; its log says why") from error
         except (VLLMClientError, ValueError) as error:
             raise RequestRefused(str(error)) from error
-        if output is None:
-            raise EngineUnavailable("vLLM ended a request without an output")
+        if output is None or any(one.finish_reason in ("abort", "error", None) for one in output.outputs):
+            raise EngineUnavailable("vLLM gave a request up; the worker's log says why")
         return Reply(
             completions=[self._completion(one, request.labels) for one in output.outputs],
             prompt_tokens=len(prompt),
@@ -91,7 +93,7 @@ class VllmEngine:
         tokens = {label: self._label_token(label) for label in labels}
         return Completion(
             text=output.text,
-            finish="length" if output.finish_reason == "length" else "stop",
+            finish="stop" if output.finish_reason == "stop" or labels else "length",
             label_logprobs={label: first[t].logprob for label, t in tokens.items() if t in first},
         )
 

@@ -41,7 +41,8 @@ def print_end(folder: RunFolder, recipe: Recipe, until: str) -> None:
     if until == "export" and "export" in ledger:
         table = Table("set", "train", "held out", "where", title="Training sets", title_justify="left", box=None)
         for name, counts in ledger["export"]["examples"].items():
-            table.add_row(name, str(counts["train"]), str(counts["held_out"]), folder.uri("export", name))
+            where = folder.uri("export", name) if any(counts.values()) else "nothing to write"
+            table.add_row(name, str(counts["train"]), str(counts["held_out"]), where)
         out.print(table, "")
         if row := _best(folder):
             out.print("One journey, whole", style="bold")

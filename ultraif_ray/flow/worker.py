@@ -79,7 +79,9 @@ class Worker:
             os._exit(1)
 
     async def _travel_all(self, rows: list[Row]) -> list[Row]:
-        return await asyncio.gather(*(self._travel(row) for row in rows))
+        rows = await asyncio.gather(*(self._travel(row) for row in rows))
+        self._report()
+        return rows
 
     async def _travel(self, row: Row) -> Row:
         cast = Cast(self._recipe.roles, self._engines, self._count_tokens)
@@ -94,9 +96,12 @@ class Worker:
     async def _report_now_and_then(self) -> None:
         while self._scoreboard is not None:
             await asyncio.sleep(_REPORT_S)
-            if self._unreported:
-                self._scoreboard.add.remote(dict(self._unreported))
-                self._unreported.clear()
+            self._report()
+
+    def _report(self) -> None:
+        if self._scoreboard is not None and self._unreported:
+            self._scoreboard.add.remote(dict(self._unreported))
+            self._unreported.clear()
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -5,7 +5,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from ultraif_ray.engine.protocol import Cast
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
-from ultraif_ray.method.replies import MAX_QUESTION, QUESTION_PATTERN, ask_for_json, overlap, string_limit
+from ultraif_ray.method.replies import (
+    MAX_QUESTION,
+    QUESTION_PATTERN,
+    ask_for_json,
+    asks_about,
+    is_english,
+    loops,
+    overlap,
+    string_limit,
+    words,
+)
 from ultraif_ray.recipe import Synthesize
 from ultraif_ray.records import Instruction
 
@@ -47,8 +57,14 @@ async def compose(previous: Instruction, category: str, cast: Cast, settings: Sy
             raise UnusableReply("composer", "leaks its own instructions", raw)
         if overlap(previous.query, query) < settings.min_overlap:
             raise UnusableReply("composer", "loses the subject of the query", raw)
+        if loops(query) and not loops(previous.query):
+            raise UnusableReply("composer", "repeats itself", raw)
         if not fresh:
             raise UnusableReply("composer", "no new question", raw)
+        added = " ".join(word for word in words(query) if word not in words(previous.query))
+        # The question is in English, whatever the query's language: only in English do they share words.
+        if is_english(query) and not any(asks_about(question, added) for question in fresh):
+            raise UnusableReply("composer", "the question is not about what was added", raw)
         return Instruction(
             level=previous.level + 1,
             initial_query=previous.initial_query,

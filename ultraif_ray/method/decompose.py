@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict
 from ultraif_ray.engine.protocol import Cast
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
-from ultraif_ray.method.replies import MAX_QUESTION, QUESTION_PATTERN, ask_for_json, overlap, string_limit
+from ultraif_ray.method.replies import (
+    MAX_QUESTION,
+    QUESTION_PATTERN,
+    ask_for_json,
+    asks_about,
+    is_english,
+    overlap,
+    string_limit,
+)
 from ultraif_ray.recipe import Decompose
 from ultraif_ray.records import CATEGORIES, Constraint, Prompt
 
@@ -75,6 +83,8 @@ def _holds(found: FoundConstraint, query: str, settings: Decompose) -> bool:
         and overlap(simplified, query) >= settings.min_overlap
         and overlap(query, simplified) >= settings.min_kept
         and len(found.question) <= MAX_QUESTION
+        # The question is in English, whatever the query's language: only in English do they share words.
+        and (asks_about(found.question, found.constraint) or not is_english(query))
     )
 
 

@@ -82,6 +82,35 @@ def overlap(part: str, whole: str) -> float:
     return len(inner & set(words(whole))) / len(inner) if inner else 0.0
 
 
+_ENGLISH = frozenset(
+    ("the", "to", "of", "and", "is", "are", "for", "with", "how", "what", "my", "you", "that", "this", "can", "write")
+)
+
+
+def is_english(text: str) -> bool:
+    """Whether a text surely is English: two different ones of its commonest words stand in it."""
+    return len(_ENGLISH & set(words(text))) >= 2
+
+
+def asks_about(question: str, subject: str) -> bool:
+    """Whether a question shares a word with its subject. Words count as the same from their first four letters on, so
+    that `rhyme` meets `rhymes`; the commonest words do not count.
+    """
+
+    def stems(text: str) -> set[str]:
+        return {word[:4] for word in words(text) if word not in _ENGLISH}
+
+    return bool(stems(question) & stems(subject))
+
+
+_LOOP = re.compile(r"(.{2,60}?)\1{7,}", re.DOTALL)
+
+
+def loops(text: str) -> bool:
+    """Whether a text got stuck: some piece of it stands there eight times in a row."""
+    return _LOOP.search(text) is not None
+
+
 def string_limit(characters: int) -> int:
     """The bound to put on a string in a schema: the next power of two, since each different grammar costs a second
     of compilation.
