@@ -43,4 +43,4 @@ lock: install
 	  --override requirements/overrides-gpu.txt --output-file requirements/gpu.lock
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV)

@@ -83,6 +83,13 @@ def test_plan_loads_no_model_and_writes_nothing(simulated: Path, tmp_path: Path)
     assert "CPU at least" in big.stderr
 
 
+def test_several_prompt_files_as_a_shell_glob_gives_them(simulated: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"prompt {name}\n")
+    done = ultraif("plan", simulated, "--prompts", tmp_path / "a.txt", tmp_path / "b.txt", "synthesize.k=2")
+    assert "2 accepted" in done.stdout, done.stderr
+
+
 def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
     done = ultraif("preview", simulated, "-n", 2)
     assert done.returncode == 0, done.stderr

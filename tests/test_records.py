@@ -92,6 +92,7 @@ def test_the_first_in_sampling_order_is_chosen_and_rejected() -> None:
         responses=[
             Response(text="cut", finish="length"),
             Response(text=""),
+            Response(text="not judged for sure", verdicts=[Verdict(question="Is it?", answer="missing")]),
             Response(text="fails"),
             Response(text="passes", passed=True),
             Response(text="passes too", passed=True),

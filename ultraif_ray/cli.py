@@ -3,6 +3,7 @@
 Heavy imports (Ray, vLLM, datasets) wait inside the commands, so that `ultraif --help` answers at once.
 """
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ Overrides = Annotated[
 ]
 Prompts = Annotated[
     list[str] | None,
-    typer.Option("--prompts", metavar="FILE", help="Prompts, in place of the recipe's; repeatable."),
+    typer.Option("--prompts", metavar="FILE", help="Prompts, one or several, in place of the recipe's."),
 ]
 Run = Annotated[str | None, typer.Option("--run", metavar="FOLDER", help="The run's folder [runs/NAME].")]
 Logs = Annotated[bool, typer.Option("--worker-logs", help="Show what the workers and their engines log.")]
@@ -32,10 +33,13 @@ Logs = Annotated[bool, typer.Option("--worker-logs", help="Show what the workers
 def _recipe(path: str, prompts: list[str] | None, run: str | None, overrides: list[str] | None) -> Any:
     from ultraif_ray.recipe import load_recipe
 
-    recipe = load_recipe(path, overrides or ())
+    words = overrides or []
     changed: dict[str, Any] = {}
     if prompts:
-        changed["prompts"] = tuple(prompts)
+        # `--prompts data/*.jsonl`: the shell makes several words of it, of which the option takes only the first.
+        changed["prompts"] = (*prompts, *(word for word in words if "=" not in word))
+        words = [word for word in words if "=" in word]
+    recipe = load_recipe(path, words)
     if run:
         changed["run"] = run
     return recipe.model_copy(update=changed)
@@ -115,6 +119,12 @@ def main() -> None:
     except UltraIFError as error:
         typer.echo(f"ultraif: {error}", err=True)
         sys.exit(2)
+    except Exception as error:
+        if os.environ.get("ULTRAIF_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())[:500]
+        typer.echo(f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ UltraIFError              a message for the user: what was wrong, the value seen
 ├── RunError              a run folder cannot be used or its ledger does not sum
 └── EngineError           a model could not answer
     ├── RequestRefused    this request can never work (too long, refused by the server): the row fails
-    ├── EngineUnavailable no answer after every retry: the row fails, a later run may do better
+    ├── EngineUnavailable no answer after every retry: the row fails; several in a row end the run
     └── EngineDead        the engine is gone for good: the worker must be replaced
 UnusableReply             a reply arrived, but the step cannot use it (never leaves `method`)
 """

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,6 +32,19 @@ class Section(BaseModel):
     """Base of every part of the recipe: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _no_password(address: str) -> str:
+    if "://" in address and "@" in address.split("://")[1].split("/")[0]:
+        raise ValueError("an address must hold no user or password: it would stand in manifests and logs")
+    return address
+
+
+def _no_token(args: dict[str, Any]) -> dict[str, Any]:
+    for key in args:
+        if key in ("hf_token", "api_key", "password"):
+            raise ValueError(f"{key} is a secret and would stand in manifests; put it into the environment (HF_TOKEN)")
+    return args
 
 
 # ---- pools: engines, and where they run --------------------------------------------------------------------------
@@ -76,7 +90,7 @@ class VllmPool(Placement):
     """Context length in tokens; the model's own when not given."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
-    args: dict[str, Any] = {}
+    args: Annotated[dict[str, Any], AfterValidator(_no_token)] = {}
     """Further vLLM engine arguments by vLLM's own names (`AsyncEngineArgs`), such as `tensor_parallel_size`."""
 
 
@@ -86,7 +100,7 @@ class OpenAIPool(Placement):
     engine: Literal["openai"]
     model: str
     """The model's name on that server."""
-    base_url: str
+    base_url: Annotated[str, AfterValidator(_no_password)]
     """For instance `http://127.0.0.1:8000/v1`."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a recipe."""
@@ -252,7 +266,7 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Also the run's folder, `runs/NAME`, unless `run` says otherwise."""
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[Annotated[str, AfterValidator(_no_password)], ...] = ()
     """Files, globs, folders, `s3://` or `gs://` URIs, or hub ids of prompts."""
     run: str | None = None
     """Folder of the run."""

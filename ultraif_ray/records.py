@@ -120,8 +120,16 @@ class Instruction(Record):
 
     @property
     def rejected(self) -> Response | None:
-        """The first response, in sampling order, that is complete and failed a question."""
-        return next((r for r in self.responses if not r.passed and r.finish == "stop" and r.text), None)
+        """The first response, in sampling order, that is complete and that the judge said no to.
+
+        A missing verdict keeps a response from passing, but is no evidence against it. In a contrast pair no judge
+        was asked, and the response to the simpler query is the rejected one.
+        """
+        for r in self.responses:
+            said_no = not r.verdicts or any(verdict.answer == "no" for verdict in r.verdicts)
+            if not r.passed and r.finish == "stop" and r.text and said_no:
+                return r
+        return None
 
 
 class Usage(Record):

@@ -160,6 +160,11 @@ def test_a_system_prompt_goes_before_sft_and_dpo_only_when_asked(tmp_path: Path)
     assert lines(place / "composer/train.jsonl")[0]["prompt"][0]["role"] == "user"
 
 
+def test_parquet_has_few_row_groups(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, rows=[row(10_000 * i + 9_000, "good", "bad") for i in range(1500)])
+    assert pq.ParquetFile(place / "sft/train.parquet").metadata.num_row_groups == 2
+
+
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     place, _ = exported(tmp_path)
     text = (place / "dpo/README.md").read_text()

@@ -95,7 +95,7 @@ def test_text_csv_parquet_and_compressed_files(tmp_path: Path) -> None:
     assert [p.query for p in items if isinstance(p, Prompt)] == [
         "first", "second", "third, with\na line break", "ask", "fifth", "sixth",
     ]  # fmt: skip
-    assert [i.reason for i in items if isinstance(i, Rejection)] == ["no field of prompts"]
+    assert [i.reason for i in items if isinstance(i, Rejection)] == ["empty"]
 
 
 def test_a_saved_dataset_a_glob_and_a_store(tmp_path: Path) -> None:
@@ -191,6 +191,20 @@ def test_a_broken_line_inside_a_good_file_is_a_counted_rejection(tmp_path: Path)
     assert kinds == ["a", "broken JSON", "not a record", "no field of prompts", "c"]
 
 
+def test_a_first_record_without_text_does_not_condemn_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,prompt\n1,\n2,hello\n")
+    jsonl(tmp_path / "b.jsonl", {"prompt": None}, {"prompt": "there"})
+    items = read(tmp_path)
+    assert [i.reason if isinstance(i, Rejection) else i.query for i in items] == ["empty", "hello", "empty", "there"]
+
+
+def test_damage_inside_a_json_array_is_an_error_and_not_a_cut(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('[{"prompt": "a"}, {"prompt" "b"}, {"prompt": "c"}]')
+    with pytest.raises(InputError, match="broken JSON after record 1"):
+        read(file)
+
+
 # ---- what is no prompts file -----------------------------------------------------------------------------------------
 
 
@@ -202,7 +216,7 @@ def test_a_broken_line_inside_a_good_file_is_a_counted_rejection(tmp_path: Path)
         ("a.jsonl", '{"title": "x", "body": "y"}\n', "has body, title"),
         ("a.json", "{}", "has nothing"),
         ("a.json", '[{"prompt": ', "cut off"),
-        ("a.json", "[}", "cut off"),
+        ("a.json", "[}", "broken JSON after record 0"),
         ("a.parquet", "PAR1", "not a Parquet file"),
         ("a.csv", "title\nx\n", "has title"),
         ("a.txt", "\n\n", "holds no record"),
@@ -219,7 +233,7 @@ def test_a_file_that_is_no_such_thing_gets_one_line(tmp_path: Path, name: str, c
     assert str(file) in message
     assert seen in message
     assert "\n" not in message
-    assert "Accepted" in message or "cannot be read" in message
+    assert "Accepted" in message or "cannot be read" in message or "Mend" in message
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "no/where", "*.nothing", "nobody/has-this-dataset", "s4://x/y"])

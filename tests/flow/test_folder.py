@@ -20,7 +20,10 @@ def test_begin_resume_finish(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
-    folder.begin("synthesize", {"synthesize": {"k": 5, "wave": 1}})
+    folder.begin("synthesize", {"synthesize": {"k": 4, "wave": 1}})
+    folder.begin("synthesize", {"synthesize": {"k": 5, "wave": 1}})  # nothing is written yet, so nothing is mixed
+    (tmp_path / "synthesize/rows").mkdir()
+    pq.write_table(pa.table({"id": [1, 2]}), tmp_path / "synthesize/rows/a.parquet")
     with pytest.raises(RunError) as caught:
         folder.begin("synthesize", {"synthesize": {"k": 3, "wave": 1}})
     assert "synthesize.k: 5 → 3" in str(caught.value)

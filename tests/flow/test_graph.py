@@ -47,11 +47,11 @@ def test_a_pool_that_comes_back_after_another_gets_an_operator_of_its_own() -> N
 def test_what_can_never_be_scheduled_is_refused_with_the_numbers() -> None:
     pools = {"m": {"engine": "vllm", "model": "packaged", "gpus": 2, "replicas": {"min": 2, "max": 4}}}
     made = laid_out(pools, "m", "m", "m", "m")
-    check_fits(made, STAGES, {"CPU": 3, "GPU": 4})
+    check_fits(made, STAGES, {"CPU": 4, "GPU": 4})
     with pytest.raises(RecipeError, match=r"needs 4 GPU at least .* the cluster has 2"):
-        check_fits(made, STAGES, {"CPU": 3, "GPU": 2})
-    with pytest.raises(RecipeError, match="needs 3 CPU at least"):
-        check_fits(made, STAGES, {"CPU": 2, "GPU": 4})
+        check_fits(made, STAGES, {"CPU": 4, "GPU": 2})
+    with pytest.raises(RecipeError, match="needs 4 CPU at least"):
+        check_fits(made, STAGES, {"CPU": 3, "GPU": 4})
 
 
 def test_resources_of_a_replica() -> None:

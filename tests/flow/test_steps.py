@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from ultraif_ray.errors import InputError, RecipeError, RunError
+from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
 from ultraif_ray.flow import steps
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe, parse_recipe
@@ -118,14 +120,15 @@ def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None:
-    """The driver dies by SIGKILL in the middle, in a process of its own, and leaves half-written blocks behind."""
-    slow = {"engine": "simulated", "tokens_per_s": 150, "rows_in_flight": 8}
+    """The driver dies by SIGKILL in the middle; a second one, on a Ray of no more CPUs than this machine's, goes on."""
+    slow = {"engine": "simulated", "tokens_per_s": 150, "rows_in_flight": 8, "cpus": 1}
     made = with_pool(recipe(tmp_path, count=64), slow)
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(made.model_dump(mode="json")))
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "ultraif_ray.cli", "run", str(file)]
     driver = subprocess.Popen(
-        [sys.executable, "-m", "ultraif_ray.cli", "run", str(file)],
+        command,
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -139,7 +142,8 @@ def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None
     driver.wait()
     before = rows_of(folder)
     assert 8 <= len(before) < 64
-    steps.run(made)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert again.returncode == 0, again.stderr
     after = without_usage(rows_of(folder))
     assert len(after) == 64
     assert all(after[row.id] == row.model_dump(exclude={"usage"}) for row in before)
@@ -187,6 +191,26 @@ def test_what_ends_a_worker_at_its_start_is_told_in_plain_words(tmp_path: Path) 
     pool = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "max_retries": 0}
     with pytest.raises(RecipeError, match="does not answer"):
         steps.run(with_pool(recipe(tmp_path, count=4), pool))
+
+
+def test_a_server_that_is_gone_ends_the_run_instead_of_failing_every_row(tmp_path: Path) -> None:
+    class Broken(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, *args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    pool = {"engine": "openai", "model": "m", "base_url": url, "max_retries": 0, "rows_in_flight": 4}
+    with pytest.raises(EngineUnavailable, match="8 rows in a row got no answer"):
+        steps.run(with_pool(recipe(tmp_path, count=40), pool))
+    server.shutdown()
+    assert RunFolder(str(tmp_path / "run")).count("synthesize") < 40
 
 
 def test_prompts_of_which_none_can_be_used_are_an_error(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from ultraif_ray.recipe import Recipe, content_settings, fingerprint
 _ABOUT = {
     "sft": "Composed instructions, each with the first sampled response that met every question.",
     "dpo": "Composed instructions, each with the first response that met every question and the first complete one "
-    "that did not.",
+    "that the judge said no to.",
     "composer": "For training an UltraComposer: a request without one of its constraints, and the request with it, "
     "beside the question that checks it.",
 }
@@ -40,7 +40,7 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {recipe.name}: {name}",
-        f"{_ABOUT[name]} Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
+        f"{_about(name, recipe)} Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
         "| split | examples |\n| --- | --- |\n" + "\n".join(f"| {split} | {n} |" for split, n in counts.items()),
         "## Sources\n\n" + "\n".join(f"- `{prompt}`" for prompt in recipe.prompts),
         "The prompts keep the licence of their source.",
@@ -52,6 +52,19 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
     if example is not None:
         parts.append(f"## An example\n\n{_fenced(json.dumps(example, indent=2, ensure_ascii=False))}")
     return "\n\n".join(parts) + "\n"
+
+
+def _about(name: str, recipe: Recipe) -> str:
+    contrast = {
+        "sft": "Composed instructions, answered once and not judged.",
+        "dpo": "Composed instructions; chosen answers the whole instruction, rejected the same one without its last "
+        "constraint. No judge was asked.",
+    }
+    if recipe.synthesize.pairs == "contrast" and name in contrast:
+        return contrast[name]
+    if name == "sft" and recipe.export.keep_unsatisfied:
+        return f"{_ABOUT[name]} Where none did, the last one stands in its place."
+    return _ABOUT[name]
 
 
 def _funnel(ledger: dict[str, Any]) -> str:

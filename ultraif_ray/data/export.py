@@ -10,7 +10,7 @@ Three sets, each with a train and a held-out split by prompt id, so that no prom
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, Any, Protocol
 
 import pyarrow as pa
@@ -23,6 +23,8 @@ from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, as
 
 SETS = ("sft", "dpo", "composer")
 SPLITS = ("train", "held_out")
+ROWS_PER_GROUP = 1024
+"""Examples of one Parquet row group."""
 
 Message = dict[str, str]
 Example = dict[str, Any]
@@ -73,7 +75,8 @@ def export(recipe: Recipe, folder: Folder) -> dict[str, Any]:
         counts = {name: {split: files[name, split].count for split in SPLITS} for name in SETS}
     for name in SETS:
         if not any(counts[name].values()):
-            folder.fs.rm(folder.at("export", name), recursive=True)
+            with suppress(FileNotFoundError):  # object stores have no empty folders
+                folder.fs.rm(folder.at("export", name), recursive=True)
             continue
         text = card(name, recipe, folder.read_json("ledger.json"), counts[name], shown.get(name))
         with folder.fs.open(folder.at("export", name, "README.md"), "w", encoding="utf-8") as file:
@@ -98,7 +101,7 @@ def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
         chosen, rejected = instruction.chosen, instruction.rejected
         if name == "sft":
             target = chosen or (instruction.responses[-1] if settings.keep_unsatisfied else None)
-            if target is not None:
+            if target is not None and target.text:
                 yield _sft_example(row, instruction, target, settings)
         elif chosen is not None and rejected is not None:
             yield _dpo_example(row, instruction, chosen, rejected, settings)
@@ -183,6 +186,7 @@ class _SetFile:
         self._schema = pa.schema(_COLUMNS[name, settings.layout])
         self._folder, self._place = folder, folder.at("export", name)
         self._split, self._formats = split, settings.files
+        self._waiting: list[Example] = []
         self.count = 0
 
     def __enter__(self) -> "_SetFile":
@@ -202,10 +206,17 @@ class _SetFile:
         self.count += len(found)
         if self._jsonl:
             self._jsonl.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in found)
-        if self._parquet and found:
-            self._parquet.write_table(pa.Table.from_pylist(found, schema=self._schema))
+        self._waiting += found
+        if len(self._waiting) >= ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._parquet and self._waiting:
+            self._parquet.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting = []
 
     def __exit__(self, *exc: Any) -> None:
+        self._flush()
         self._open.__exit__(*exc)
         if not self.count:  # `datasets` refuses to load a file without rows
             for suffix in self._formats:

@@ -124,6 +124,8 @@ def _turns(record: Record) -> list[Turn]:
             return [*_system(record), *(_turn(message) for message in record[field])]
     for field in _PLAIN_FIELDS:
         value = record.get(field)
+        if field in record and value is None:
+            raise _BadTurns("empty")
         if isinstance(value, list):  # TRL's conversational prompt
             return [_turn(message) for message in value]
         if isinstance(value, str):

@@ -6,7 +6,9 @@ an otherwise good file comes out as a Fault, to be counted; a file that is nothi
 
 import csv
 import json
+import lzma
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -106,7 +108,7 @@ def read_records(source: Source) -> Iterator[tuple[int, Record]]:
     }.get(source.kind, _read_json)
     try:
         yield from reader(source)
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{source.path}: cannot be read: {error}") from None
 
 
@@ -136,7 +138,12 @@ def _read_json_array(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
             file.seek(0)
         for number, item in enumerate(ijson.items(file, "item", use_float=True), start=1):
             yield number, item
-    except ijson.IncompleteJSONError:
+    except ijson.IncompleteJSONError as error:
+        text = " ".join(str(error).split())
+        if "premature EOF" not in text and "ncomplete" not in text:  # ijson gives every fault this name
+            raise InputError(
+                f"{source.path}: broken JSON after record {number}: {text}. Mend or cut it there"
+            ) from None
         yield (
             number + 1,
             Fault("cut off", f"the file ends inside record {number + 1}; the {number} before it are whole"),
@@ -196,7 +203,7 @@ def _read_csv(source: Source) -> Iterator[tuple[int, Record]]:
             except csv.Error as error:
                 yield reader.line_num, Fault("broken CSV", str(error))
                 continue
-            yield reader.line_num, {key: value for key, value in row.items() if key and value}
+            yield reader.line_num, {key: value or "" for key, value in row.items() if key}
 
 
 def _read_parquet(source: Source) -> Iterator[tuple[int, Record]]:

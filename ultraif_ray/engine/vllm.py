@@ -5,10 +5,14 @@ This is the only file that imports vllm.
 
 import itertools
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from ultraif_ray.engine.packaged import PACKAGED, resolve_model
-from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.engine.protocol import Completion, Message, Reply, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import VllmPool
 
@@ -27,7 +31,7 @@ class VllmEngine:
         try:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed)))
         except (TypeError, ValueError) as error:
-            raise RecipeError(f"vLLM refuses the pool's settings: {error}") from error
+            raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
         self._tokenizer = self._llm.get_tokenizer()
         self._context: int = self._llm.model_config.max_model_len
         self._numbers = itertools.count()
@@ -41,9 +45,7 @@ class VllmEngine:
         from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        prompt = self._tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
+        prompt = self._tokens(request.messages)
         room = self._context - len(prompt)
         if room < LEAST_ROOM:
             raise RequestRefused(
@@ -97,6 +99,13 @@ class VllmEngine:
             label_logprobs={label: first[t].logprob for label, t in tokens.items() if t in first},
         )
 
+    def _tokens(self, messages: list[Message]) -> list[int]:
+        try:
+            encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        except TemplateError as error:
+            raise RequestRefused(f"the model's chat template refuses this conversation: {error}") from error
+        return list(encoded["input_ids"])
+
     def _label_token(self, label: str) -> int:
         tokens = self._tokenizer.encode(label, add_special_tokens=False)
         if len(tokens) != 1:
@@ -136,7 +145,16 @@ def _prepare_environment(pool: VllmPool) -> None:
         # By default vLLM leaves a core idle for its front end.
         defaults |= {
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
-            "VLLM_CPU_KVCACHE_SPACE": "2",
+            # GiB. Too little, and the prompts of the rows in flight push each other out of the prefix cache.
+            "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(8, _memory_gib() // (5 * pool.replicas.max)))),
         }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _memory_gib() -> int:
+    """This machine's memory, or what its container may use of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total >> 30

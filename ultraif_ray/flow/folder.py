@@ -9,6 +9,7 @@ RUN/<step>/checkpoint/     Ray Data's record of the ids that are written
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -23,7 +24,10 @@ class RunFolder:
     """A run's folder, local or on any store that fsspec knows."""
 
     def __init__(self, root: str):
-        self.fs, path = fsspec.core.url_to_fs(root)
+        try:
+            self.fs, path = fsspec.core.url_to_fs(root)
+        except (ImportError, ValueError) as error:
+            raise RunError(f"{root}: cannot be a run's folder: {error}") from None
         self.path: str = path.rstrip("/")
         self._prefix = "" if "://" not in root else root.split("://")[0] + "://"
 
@@ -47,7 +51,7 @@ class RunFolder:
         try:
             with self.fs.open(self.at(*parts), "r", encoding="utf-8") as file:
                 value = json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError as error:
             raise RunError(f"{self.uri(*parts)}: not valid JSON ({error}); move it away to begin anew") from None
@@ -76,11 +80,12 @@ class RunFolder:
         """Open a step for writing; True if it is done already, with these very settings.
 
         Raises:
-            RunError: the step was begun with other settings; the message shows the difference.
+            RunError: the step holds rows made with other settings; the message shows the difference.
         """
         manifest = self.read_json(step, "manifest.json")
         print_now = fingerprint(settings)
-        if manifest and manifest.get("fingerprint") != print_now:
+        changed = manifest.get("fingerprint") != print_now
+        if manifest and changed and (manifest.get("state") == "done" or self.count(step)):
             lines = difference(manifest.get("settings", {}), settings)
             raise RunError(
                 f"{self.uri(step)} was made with other settings, and rows of two kinds are not mixed:\n  "
@@ -89,7 +94,7 @@ class RunFolder:
             )
         if manifest.get("state") == "done":
             return True
-        if not manifest:
+        if changed:  # new, or begun with other settings and nothing written yet
             self.write_json({"state": "running", "fingerprint": print_now, "settings": settings}, step, "manifest.json")
         return False
 
@@ -103,7 +108,7 @@ class RunFolder:
 
     def clear(self, step: str, *parts: str) -> None:
         """Delete a step's folder or a part of it."""
-        if self.fs.exists(self.at(step, *parts)):
+        with suppress(FileNotFoundError):
             self.fs.rm(self.at(step, *parts), recursive=True)
 
     # ---- rows ------------------------------------------------------------------------------------------------------

@@ -65,16 +65,35 @@ def cut(recipe: Recipe, stages: tuple[str, ...]) -> list[Operator]:
 
 
 def connect(worker_logs: bool = False) -> None:
-    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already.
+
+    Raises:
+        RunError: the cluster does not answer.
+    """
+    for handler in logging.getLogger("ray.data").handlers:
+        if type(handler).__name__ != "SessionFileHandler":  # the terminal gets our own words; Ray's log file keeps all
+            handler.setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
-        local["include_dashboard"] = False
-    ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
+        local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
+    try:
+        ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
+
+
+READING_AND_WRITING = 2
+"""Logical CPUs that Ray Data needs beside the workers: for the tasks that read and write, and on resume for the actor
+that leaves out what is done."""
+
+
+def local_cpus() -> int:
+    """Logical CPUs of a Ray of our own: the cores, and what reads and writes beside them and mostly waits."""
+    return len(os.sched_getaffinity(0)) + READING_AND_WRITING
 
 
 def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, float]) -> None:
@@ -83,7 +102,7 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, flo
     Raises:
         RecipeError: naming the resource, what is asked and what there is.
     """
-    wanted: dict[str, float] = {"CPU": 1.0}  # for reading and writing beside the workers
+    wanted: dict[str, float] = {"CPU": float(READING_AND_WRITING)}
     for operator in cut(recipe, stages):
         pool = recipe.pools[operator.host]
         for name, amount in resources(pool).items():
@@ -91,7 +110,7 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, flo
     for name, amount in wanted.items():
         if amount > available.get(name, 0.0) + 1e-9:
             raise RecipeError(
-                f"the run needs {amount:g} {name} at least (one for reading and writing included in CPU), "
+                f"the run needs {amount:g} {name} at least (for CPU, {READING_AND_WRITING} for reading and writing), "
                 f"the cluster has {available.get(name, 0.0):g}: lower replicas.min, cpus or gpus of the pools, "
                 "or add nodes"
             )
@@ -119,8 +138,10 @@ def run_pipeline(recipe: Recipe, folder: RunFolder, source: str, step: str, stag
             dataset = ray.data.read_parquet([folder.uri(source, "rows")], file_extensions=["parquet"])
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
-            for operator in cut(recipe, stages):
-                dataset = _add_operator(dataset, operator, recipe, display.scoreboard)
+            operators = cut(recipe, stages)
+            for operator in operators:
+                last = operator is operators[-1]
+                dataset = _add_operator(dataset, operator, recipe, display.scoreboard, last)
             dataset.write_parquet(folder.uri(step, "rows"))
     except Exception as error:
         raise in_plain_words(error) from error
@@ -145,7 +166,7 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
     )
 
 
-def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: Any) -> Any:
+def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: Any, last: bool) -> Any:
     pool = recipe.pools[operator.host]
     blocks = max(1, -(-pool.rows_in_flight // recipe.flow.rows_per_block))
     options: dict[str, Any] = {"num_cpus": pool.cpus}
@@ -157,7 +178,7 @@ def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: 
         options["resources"] = pool.resources
     return dataset.map_batches(
         Worker,
-        fn_constructor_args=(recipe, operator.stages, operator.pools, scoreboard),
+        fn_constructor_args=(recipe, operator.stages, operator.pools, scoreboard, last),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
@@ -202,5 +223,5 @@ def in_plain_words(error: BaseException) -> UltraIFError:
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     return RunError(
         f"the pipeline ended: {first[:300]}" + (f" … {last[:300]}" if last != first else "")
-        + "\nWhat was written is kept: mend the cause and run the same command again."
+        + "\nWhat was written is kept: mend the cause and run the same command again. --worker-logs shows more."
     )  # fmt: skip

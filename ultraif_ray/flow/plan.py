@@ -11,7 +11,7 @@ from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.graph import check_fits, connect, cut, resources
+from ultraif_ray.flow.graph import check_fits, connect, cut, local_cpus, resources
 from ultraif_ray.flow.show import console
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
@@ -47,7 +47,9 @@ def print_plan(recipe: Recipe) -> None:
     rows = f"{len(sample):,}" + (" or more" if more else "")
     out.print(f"prompts: {rows} accepted; run folder: {folder} ({_progress(folder)})\n")
     out.print(_token_table(recipe, sample))
-    out.print("An estimate from 4 characters a token; prefix caching and early stops lower it.", style="dim")
+    of = f"of the first {SAMPLE:,} prompts; " if more else ""
+    note = f"{of}at 4 characters a token, all of k answered and judged. Early stops and the prefix cache lower it."
+    out.print(f"An estimate {note}", style="dim")
 
 
 def _sample(recipe: Recipe) -> tuple[list[Prompt], bool]:
@@ -82,8 +84,8 @@ def _available() -> dict[str, float]:
         ray.shutdown()
         return {k: v for k, v in found.items() if ":" not in k and "memory" not in k}
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    cores = float(len(os.sched_getaffinity(0)))
-    return {"CPU": cores, "GPU": float(gpus)} if gpus else {"CPU": cores}
+    cpus = float(local_cpus())
+    return {"CPU": cpus, "GPU": float(gpus)} if gpus else {"CPU": cpus}
 
 
 def _pool_table(recipe: Recipe) -> Table:
@@ -126,7 +128,9 @@ def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:
         "responder": (levels * answers, _length(templates.respond("", [])) + query + history, answer),
         "judge": (asked, _length(templates.judge_with_reasons(start, "", [])) + query + history + answer, verdict),
     }
-    table = Table("role", "requests", "prompt tokens", "generated", title="At most", title_justify="left", box=None)
+    table = Table(
+        "role", "requests", "prompt tokens", "generated", title="Without retries, about", title_justify="left", box=None
+    )
     for role, (requests, read, written) in estimates.items():
         n = requests * rows
         table.add_row(role, f"{n:,.0f}", f"{n * read:,.0f}", f"{n * written:,.0f}")

@@ -1,7 +1,6 @@
 """A run, step by step: ingest → (decompose) → synthesize → export. Each is skipped when done and resumed when not."""
 
 import inspect
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
 from ultraif_ray.records import Prompt, arrow_schema
 
-STEPS = ("ingest", "decompose", "synthesize", "export")
 ROWS_PER_FILE = 50_000
 """Rows of one file that ingest writes: some tens of megabytes of prompts."""
 
@@ -49,17 +47,26 @@ def _ray_is_up() -> bool:
 
 
 def _run_steps(recipe: Recipe, folder: RunFolder, until: str, worker_logs: bool) -> None:
-    resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    folder.write_text(resolved, "recipe.yaml")
     ingest(recipe, folder, worker_logs)
-    if until == "decompose" or recipe.decompose.separate or folder.state("decompose"):
+    synthesizing = until in ("synthesize", "export")
+    source = _source_of_synthesis(recipe, folder)
+    if until == "decompose" or (synthesizing and source == "decompose"):
         _through_engines(recipe, folder, "ingest", "decompose", ("decompose",), worker_logs)
-    if until in ("synthesize", "export"):
-        source = "decompose" if folder.state("decompose") else "ingest"
+    if synthesizing:
         stages = ("compose", "respond") if source == "decompose" else ("decompose", "compose", "respond")
         _through_engines(recipe, folder, source, "synthesize", stages, worker_logs)
     if until == "export":
         export(recipe, folder)
+    resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    folder.write_text(resolved, "recipe.yaml")
+
+
+def _source_of_synthesis(recipe: Recipe, folder: RunFolder) -> str:
+    """The step whose rows synthesis reads: what it began with, else decompose where that is a step of its own."""
+    begun = folder.read_json("synthesize", "manifest.json").get("settings", {}).get("input", {})
+    for step in begun:
+        return str(step)
+    return "decompose" if recipe.decompose.separate or folder.state("decompose") else "ingest"
 
 
 # ---- ingest ----------------------------------------------------------------------------------------------------------
@@ -75,12 +82,12 @@ def ingest(recipe: Recipe, folder: RunFolder, worker_logs: bool = False) -> None
     """
     sources = find_sources(recipe.prompts)
     settings = content_settings(recipe, "ingest") | {"prompts": {s.path: version(s) for s in sources}}
+    if folder.state("ingest") != "done":
+        folder.clear("ingest")  # half an ingest is of no use to anyone
     if folder.begin("ingest", settings):
         return
     for source in sources:
         check_shape(source)
-    folder.clear("ingest", "rows")
-    folder.clear("ingest", "rejected")
     counts: Counter[str] = Counter()
     items = _parse_all(sources, recipe.ingest, worker_logs)
     with _Writer(folder, "rows", Prompt) as kept, _Writer(folder, "rejected", None) as rejected:
@@ -93,7 +100,8 @@ def ingest(recipe: Recipe, folder: RunFolder, worker_logs: bool = False) -> None
         raise InputError(
             f"no prompt could be used: {_listed(counts)}. They stand in {folder.uri('ingest', 'rejected')}"
         )
-    ledger.enter(folder, "ingest", counts.total(), dict(counts), tokens={})
+    outcomes = dict(counts) | {"accepted": folder.count("ingest")}  # what stands in the files, against what was read
+    ledger.enter(folder, "ingest", counts.total(), outcomes, tokens={})
     folder.finish("ingest")
 
 
@@ -229,8 +237,3 @@ def export(recipe: Recipe, folder: RunFolder) -> None:
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if reason != "accepted" and n)
-
-
-def summary(folder: RunFolder) -> dict[str, Any]:
-    """The ledger of a run."""
-    return json.loads(json.dumps(folder.read_json(ledger.LEDGER)))

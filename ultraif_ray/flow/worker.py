@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from ultraif_ray.engine.protocol import Cast, Engine
-from ultraif_ray.errors import EngineDead
+from ultraif_ray.errors import EngineDead, EngineUnavailable
 from ultraif_ray.method.journey import travel
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
 from ultraif_ray.records import Row, to_table
 
 Result = TypeVar("Result")
+
+OUTAGE_ROWS = 8
+"""Rows one after another without any answer, after every retry, from which on a server counts as gone."""
 
 _REPORT_S = 0.5
 """Seconds between two reports to the scoreboard."""
@@ -57,11 +60,13 @@ class Worker:
         recipe: the run's recipe.
         stages: the stages of the journey that run here.
         pools: the pools whose engines they need.
-        scoreboard: where to report progress, or None.
+        scoreboard: where to report progress.
+        last: whether this is the last operator, whose rows have come to their end.
     """
 
-    def __init__(self, recipe: Recipe, stages: tuple[str, ...], pools: tuple[str, ...], scoreboard: Any = None):
-        self._recipe, self._stages, self._scoreboard = recipe, stages, scoreboard
+    def __init__(self, recipe: Recipe, stages: tuple[str, ...], pools: tuple[str, ...], scoreboard: Any, last: bool):
+        self._recipe, self._stages, self._scoreboard, self._last = recipe, stages, scoreboard, last
+        self._unanswered = 0
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
         self._engines = self._run(open_engines(recipe, pools))
@@ -86,20 +91,28 @@ class Worker:
     async def _travel(self, row: Row) -> Row:
         cast = Cast(self._recipe.roles, self._engines, self._count_tokens)
         row = await travel(row, self._stages, cast, self._recipe)
-        if outcome := row.outcome or (row.decomposed if self._stages == ("decompose",) else ""):
-            self._unreported[outcome] += 1
+        self._watch_for_outage(row)
+        if self._last:
+            self._unreported[row.outcome or row.decomposed] += 1
         return row
+
+    def _watch_for_outage(self, row: Row) -> None:
+        """A server that is gone must not fail every row that is left: end the run, and it can go on later."""
+        lost = [f.reason for f in row.failures if f.reason.startswith(EngineUnavailable.__name__)]
+        self._unanswered = self._unanswered + 1 if lost else 0
+        if self._unanswered >= OUTAGE_ROWS:
+            raise EngineUnavailable(f"{OUTAGE_ROWS} rows in a row got no answer; the last: {lost[0]}")
 
     def _count_tokens(self, generated: int) -> None:
         self._unreported["generated tokens"] += generated
 
     async def _report_now_and_then(self) -> None:
-        while self._scoreboard is not None:
+        while True:
             await asyncio.sleep(_REPORT_S)
             self._report()
 
     def _report(self) -> None:
-        if self._scoreboard is not None and self._unreported:
+        if self._unreported:
             self._scoreboard.add.remote(dict(self._unreported))
             self._unreported.clear()
 

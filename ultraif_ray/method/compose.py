@@ -61,8 +61,8 @@ async def compose(previous: Instruction, category: str, cast: Cast, settings: Sy
             raise UnusableReply("composer", "repeats itself", raw)
         if not fresh:
             raise UnusableReply("composer", "no new question", raw)
-        added = " ".join(word for word in words(query) if word not in words(previous.query))
         # The question is in English, whatever the query's language: only in English do they share words.
+        added = " ".join(set(words(query)) - set(words(previous.query)))
         if is_english(query) and not any(asks_about(question, added) for question in fresh):
             raise UnusableReply("composer", "the question is not about what was added", raw)
         return Instruction(

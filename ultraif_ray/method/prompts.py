@@ -193,9 +193,12 @@ useless."""
 
 def respond(query: str, history: list[Turn]) -> list[Message]:
     """Ask for an answer to an instruction, after its history."""
+    system, turns = _RESPONDER, list(history)
+    if turns and turns[0].role == "system":  # chat templates take one system message
+        system = f"{turns.pop(0).content}\n\n{system}"
     return [
-        {"role": "system", "content": _RESPONDER},
-        *({"role": turn.role, "content": turn.content} for turn in history),
+        {"role": "system", "content": system},
+        *({"role": turn.role, "content": turn.content} for turn in turns),
         {"role": "user", "content": query},
     ]
 
