@@ -23,6 +23,6 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def packaged_model() -> str:
     """The folder of the small real model."""
-    from ultraif_ray.engine.packaged import resolve_model
+    from ultraif_ray.engine.models import resolve_model
 
     return resolve_model("packaged")

@@ -72,15 +72,6 @@ def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     assert (made.synthesize.k, made.synthesize.rounds, made.export.held_out) == (3, {2: 1.0}, 0)
 
 
-def test_responder_and_judge_in_different_workers_are_refused_unless_one_is_a_server() -> None:
-    pools = {"m": {"engine": "simulated"}, "n": {"engine": "simulated"}}
-    roles = MINIMAL["roles"] | {"judge": {"pool": "n"}}
-    with pytest.raises(RecipeError, match="talk in turns"):
-        parse_recipe(MINIMAL | {"pools": pools, "roles": roles})
-    pools["n"] = {"engine": "openai", "model": "j", "base_url": "http://127.0.0.1:1/v1"}
-    assert parse_recipe(MINIMAL | {"pools": pools, "roles": roles}).pools["n"].engine == "openai"
-
-
 @pytest.mark.parametrize("text", ["", "- a", "3", "a: [", "\x00", "name: x\n\tb: 1", "!!python/object:os.system {}"])
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError):

@@ -27,6 +27,7 @@ Prompts = Annotated[
     typer.Option("--prompts", metavar="FILE", help="Prompts, one or several, in place of the recipe's."),
 ]
 Run = Annotated[str | None, typer.Option("--run", metavar="FOLDER", help="The run's folder [runs/NAME].")]
+Remake = Annotated[bool, typer.Option("--remake", help="Delete what was made with other settings, and make it anew.")]
 Logs = Annotated[bool, typer.Option("--worker-logs", help="Show what the workers and their engines log.")]
 
 
@@ -51,24 +52,28 @@ def _step(until: str) -> Any:
         overrides: Overrides = None,
         prompts: Prompts = None,
         run: Run = None,
+        remake: Remake = False,
         worker_logs: Logs = False,
     ) -> None:
-        from ultraif_ray.flow import steps
-        from ultraif_ray.flow.show import print_end
-
-        loaded = _recipe(recipe, prompts, run, overrides)
-        try:
-            folder = steps.run(loaded, until=until, worker_logs=worker_logs)
-        except KeyboardInterrupt:
-            typer.echo("ultraif: interrupted; what is written is kept. The same command goes on from there.", err=True)
-            raise typer.Exit(130) from None
-        print_end(folder, loaded, until)
+        _run(_recipe(recipe, prompts, run, overrides), until=until, remake=remake, worker_logs=worker_logs)
 
     return command
 
 
-app.command("run", help="Run every step: ingest, decompose, synthesize, export. Goes on where an earlier run stopped.")(
-    _step("export")
+def _run(loaded: Any, **options: Any) -> None:
+    from ultraif_ray.flow import steps
+    from ultraif_ray.flow.show import print_end
+
+    try:
+        folder = steps.run(loaded, **options)
+    except KeyboardInterrupt:
+        typer.echo("ultraif: interrupted; what is written is kept. The same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
+    print_end(folder, loaded, options.get("only") or options.get("until") or "")
+
+
+app.command("run", help="Run every step, from prompts to the trained model. Goes on where an earlier run stopped.")(
+    _step("")
 )
 
 
@@ -96,7 +101,26 @@ def preview(
 app.command("ingest", help="Read the prompts, and nothing more.")(_step("ingest"))
 app.command("decompose", help="Up to decomposition, as a step of its own.")(_step("decompose"))
 app.command("synthesize", help="Up to judged responses.")(_step("synthesize"))
-app.command("export", help="Up to the training sets: the same as run.")(_step("export"))
+app.command("export", help="Up to the training sets.")(_step("export"))
+
+
+@app.command()
+def train(
+    step: Annotated[str, typer.Argument(metavar="composer|sft|dpo", help="What to train.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that has the data.")],
+    overrides: Overrides = None,
+    number: Annotated[int, typer.Option("--round", min=1, help="Which DPO round.")] = 1,
+    remake: Remake = False,
+    worker_logs: Logs = False,
+) -> None:
+    """Train by itself what a run would train: the composer, SFT, or a round of DPO."""
+    from ultraif_ray.errors import RecipeError
+
+    if step not in ("composer", "sft", "dpo"):
+        raise RecipeError(f"'{step}' is nothing to train; there is composer, sft and dpo")
+    loaded = _recipe(f"{run.rstrip('/')}/recipe.yaml", None, run, overrides)
+    only = f"round-{number}/dpo" if step == "dpo" else step
+    _run(loaded, only=only, remake=remake, worker_logs=worker_logs)
 
 
 @app.command()

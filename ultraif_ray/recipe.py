@@ -42,9 +42,13 @@ def _no_password(address: str) -> str:
 
 def _no_token(args: dict[str, Any]) -> dict[str, Any]:
     for key in args:
-        if key in ("hf_token", "api_key", "password"):
+        if key in ("hf_token", "hub_token", "api_key", "password"):
             raise ValueError(f"{key} is a secret and would stand in manifests; put it into the environment (HF_TOKEN)")
     return args
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_no_token)]
+"""Settings that are passed on to a library under its own names."""
 
 
 # ---- pools: engines, and where they run --------------------------------------------------------------------------
@@ -90,7 +94,7 @@ class VllmPool(Placement):
     """Context length in tokens; the model's own when not given."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
-    args: Annotated[dict[str, Any], AfterValidator(_no_token)] = {}
+    args: Arguments = {}
     """Further vLLM engine arguments by vLLM's own names (`AsyncEngineArgs`), such as `tensor_parallel_size`."""
 
 
@@ -142,13 +146,23 @@ class RoleSettings(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: PositiveInt = 1024
     """Most tokens of one reply."""
+    adapter: str | None = None
+    """A LoRA adapter on the pool's model: a folder or hub id (vllm), or the name it is served under (openai)."""
+
+
+class ComposerSettings(RoleSettings):
+    """The composer, which may be a model that was trained for it."""
+
+    trained: bool = False
+    """The model is an UltraComposer, such as the authors' released one: it is asked in that checkpoint's format. Set
+    by itself once this run's own composer is trained."""
 
 
 class Roles(Section):
     """The four roles. Defaults are the paper's: composer T=0.7; responder T=1.0, top-p 0.95; the others T=0."""
 
     decomposer: RoleSettings
-    composer: RoleSettings
+    composer: ComposerSettings
     responder: RoleSettings
     judge: RoleSettings
 
@@ -250,6 +264,111 @@ class Export(Section):
     """A system message to put before every example. The paper trains on the bare query."""
 
 
+# ---- training ------------------------------------------------------------------------------------------------------
+
+_OURS = {
+    "output_dir": "checkpoints go to the run's folder",
+    "overwrite_output_dir": "a step that is done is never overwritten",
+    "resume_from_checkpoint": "a run resumes by itself",
+    "max_steps": "say num_train_epochs, which every restart keeps to",
+    "remove_unused_columns": "ids stay with their rows",
+    "shuffle_dataset": "every epoch is shuffled already, by seed",
+    "train_sampling_strategy": "the order must not depend on the number of workers",
+    "chat_template_path": "say policy.chat_template",
+    "use_cpu": "say train.gpus",
+    "dataloader_drop_last": "every row is trained on once an epoch",
+    "ignore_data_skip": "a resumed epoch goes on where it was",
+    "auto_find_batch_size": "the global batch stays what it is",
+}
+
+
+def _trl_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    for key in fields:
+        if key in _OURS:
+            raise ValueError(f"{key} is not set here: {_OURS[key]}")
+    return fields
+
+
+TrlFields = Annotated[Arguments, AfterValidator(_trl_fields)]
+"""Fields of TRL's own config, under its own names; checked by building that config before a worker starts."""
+
+_PAPER_SFT = {"learning_rate": 1e-5, "num_train_epochs": 3, "max_length": 8192, "lr_scheduler_type": "cosine",
+              "warmup_steps": 0.03}  # fmt: skip
+_PAPER_DPO = {"learning_rate": 5e-7, "num_train_epochs": 3, "max_length": 8192, "lr_scheduler_type": "cosine",
+              "warmup_steps": 0.03, "beta": 0.1, "loss_type": ["sigmoid"]}  # fmt: skip
+
+
+class Composer(Section):
+    """Train an UltraComposer on what was decomposed (paper, section 3.1), and compose with it."""
+
+    model: str
+    """The model it starts from: a local folder, a hub id, or `packaged`."""
+    lora: Arguments | None = None
+    """Fields of peft's `LoraConfig`; full fine-tuning when not given. An adapter on the model of the composer's pool
+    is served from that pool; anything else gets a pool of its own, placed like the composer's."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    sft: TrlFields = {}
+    """Fields of TRL's `SFTConfig`."""
+    tried: int = Field(64, ge=0)
+    """Held-out pairs that the trained composer is tried on, for the shares of its answers that can be used."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_defaults(cls, data: Any) -> Any:
+        return _under(data, "sft", _PAPER_SFT)
+
+
+class Policy(Section):
+    """The model that is trained on the data. It need not be one that plays a role."""
+
+    model: str
+    """The model it starts from: a local folder, a hub id, or `packaged`."""
+    lora: Arguments | None = None
+    """Fields of peft's `LoraConfig`; full fine-tuning when not given."""
+    chat_template: str | None = None
+    """A Jinja file, for a base model that has no chat template."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    pool: str | None = None
+    """The vllm pool that serves the policy in DPO rounds; the responder's when not given. An adapter on that pool's
+    model is served from it; anything else gets a pool of its own, placed like it."""
+
+
+class Align(Section):
+    """Iterative DPO: each round samples from the policy of the round before, on deeper instructions."""
+
+    iterations: int = Field(1, ge=0)
+    """Rounds of synthesis and DPO after SFT; 0 ends with the SFT model."""
+    deeper: int = Field(1, ge=0)
+    """Constraints that every round adds to `synthesize.rounds`."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Share of the prompts, chosen by id, that a round takes."""
+
+
+class Train(Section):
+    """Where training runs, and what it survives."""
+
+    workers: Replicas = Replicas()
+    """Data-parallel workers. With min below max, training starts with what there is and resizes with the cluster; the
+    global batch stays per_device_train_batch_size x gradient_accumulation_steps x max."""
+    cpus: float = Field(1.0, ge=0)
+    """Logical CPUs of one worker."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs of one worker: 0 or 1."""
+    accelerator_type: str | None = None
+    """Ray's name of a GPU model, such as `A100` or `L4`."""
+    resources: dict[str, float] = {}
+    """Custom Ray resources of one worker."""
+    max_failures: int = Field(3, ge=-1)
+    """Failures of workers that training recovers from; preempted nodes do not count. -1: without end."""
+    keep_checkpoints: PositiveInt = 2
+    """Checkpoints that are kept while training runs."""
+    resize_s: PositiveFloat = 300.0
+    """Seconds between two looks at whether the cluster has room for more workers. Growing goes back to the last
+    checkpoint."""
+
+
 class Flow(Section):
     """How rows move through Ray Data."""
 
@@ -278,7 +397,32 @@ class Recipe(Section):
     decompose: Decompose = Decompose()
     synthesize: Synthesize = Synthesize()
     export: Export = Export()
+    composer: Composer | None = None
+    policy: Policy | None = None
+    sft: TrlFields = {}
+    """Fields of TRL's `SFTConfig`. Defaults are the paper's."""
+    dpo: TrlFields = {}
+    """Fields of TRL's `DPOConfig`. Defaults are the paper's."""
+    align: Align = Align()
+    train: Train = Train()
     flow: Flow = Flow()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_defaults(cls, data: Any) -> Any:
+        return _under(_under(data, "sft", _PAPER_SFT), "dpo", _PAPER_DPO)
+
+    def trl_fields(self, step: str) -> dict[str, Any]:
+        """The TRL fields of a training step: `composer`, `sft` or `dpo`."""
+        if step == "composer":
+            return dict(self.composer.sft) if self.composer else {}
+        return dict(self.sft if step == "sft" else self.dpo)
+
+    def global_batch(self, step: str) -> int:
+        """Examples of one optimizer step, however many workers there are. TRL's default is 8 a worker."""
+        fields = self.trl_fields(step)
+        per_worker = fields.get("per_device_train_batch_size", 8) * fields.get("gradient_accumulation_steps", 1)
+        return int(per_worker * self.train.workers.max)
 
     @property
     def run_folder(self) -> str:
@@ -287,21 +431,37 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _pools_fit(self) -> "Recipe":
-        used = set()
+        used = {self.policy.pool} if self.policy and self.policy.pool else set()
         for role in ROLES:
             pool = getattr(self.roles, role).pool
             if pool not in self.pools:
                 raise ValueError(f"roles.{role}.pool is '{pool}', which is no pool; there is {_names(self.pools)}")
             used.add(pool)
+        if missing := used - set(self.pools):
+            raise ValueError(f"policy.pool is {_names(missing)}, which is no pool; there is {_names(self.pools)}")
         if unused := set(self.pools) - used:
             raise ValueError(f"no role uses the pool {_names(unused)}: it would hold an engine for nothing. Remove it")
-        responder, judge = self.roles.responder.pool, self.roles.judge.pool
-        if responder != judge and not ({self.pools[responder].engine, self.pools[judge].engine} & {"openai"}):
-            raise ValueError(
-                f"responder (pool '{responder}') and judge (pool '{judge}') talk in turns and live in one worker: "
-                "put both on one pool, or reach one of them through an `openai` pool"
-            )
         return self
+
+    @model_validator(mode="after")
+    def _trained_models_can_be_served(self) -> "Recipe":
+        served = {"composer.model": self.composer and self.roles.composer.pool}
+        if self.policy and self.align.iterations:
+            served["policy.model"] = self.policy.pool or self.roles.responder.pool
+        for key, pool in served.items():
+            if pool and self.pools[pool].engine == "openai":
+                raise ValueError(
+                    f"{key} is trained by this run and then served by pool '{pool}', which is a server that cannot "
+                    "load it: name a vllm pool (roles.composer.pool, policy.pool)"
+                )
+        return self
+
+
+def _under(data: Any, key: str, defaults: dict[str, Any]) -> Any:
+    """`data` with defaults laid under its section `key`; what is no mapping is left for pydantic to refuse."""
+    if not isinstance(data, dict) or not isinstance(data.get(key, {}), dict):
+        return data
+    return {**data, key: {**defaults, **data.get(key, {})}}
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -410,11 +570,24 @@ _NOT_CONTENT = ("replicas", "cpus", "gpus", "accelerator_type", "resources", "ro
 
 
 def content_settings(recipe: Recipe, step: str) -> dict[str, Any]:
-    """The settings that decide what a step writes, as opposed to where and how fast: what its fingerprint covers."""
-    if step == "ingest":
-        return {"ingest": recipe.ingest.model_dump(mode="json")}
-    if step == "export":
-        return {"export": recipe.export.model_dump(mode="json")}
+    """The settings that decide what a step writes, as opposed to where and how fast: what its fingerprint covers.
+
+    Args:
+        recipe: the recipe, without the paths of what the run itself trains.
+        step: a step's name; of a round's step, such as `round-1/dpo`, the last part.
+    """
+    if step in ("ingest", "export"):
+        return {step: getattr(recipe, step).model_dump(mode="json")}
+    if step == "composer":
+        trained = recipe.composer.model_dump(mode="json") if recipe.composer else None
+        return {"composer": trained, "global_batch": recipe.global_batch("composer"), "seed": recipe.seed,
+                "held_out": recipe.export.held_out}  # fmt: skip
+    if step in ("sft", "dpo"):
+        policy = recipe.policy.model_dump(mode="json", exclude={"pool"}) if recipe.policy else None
+        return {"policy": policy, step: getattr(recipe, step), "global_batch": recipe.global_batch(step),
+                "seed": recipe.seed}  # fmt: skip
+    if step == "model":
+        return {}
     roles = {"decompose": ["decomposer"], "synthesize": list(ROLES)}[step]
     settings = {role: getattr(recipe.roles, role) for role in roles}
     pools = {role.pool: recipe.pools[role.pool] for role in settings.values()}

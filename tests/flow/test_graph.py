@@ -20,28 +20,39 @@ def laid_out(pools: dict[str, Any], *names: str) -> Recipe:
 
 def test_self_alignment_is_one_operator() -> None:
     (only,) = cut(laid_out({"m": {"engine": "simulated"}}, "m", "m", "m", "m"), STAGES)
-    assert (only.stages, only.pools, only.host) == (STAGES, ("m",), "m")
+    assert (only.stages, only.pools) == (STAGES, ("m",))
 
 
 def test_a_pool_per_role_is_cut_at_every_border() -> None:
     pools = {name: {"engine": "simulated"} for name in "abc"}
     operators = cut(laid_out(pools, "a", "b", "c", "c"), STAGES)
-    assert [(o.stages, o.host) for o in operators] == [(("decompose",), "a"), (("compose",), "b"), (("respond",), "c")]
+    assert [(o.stages, o.pools) for o in operators] == [
+        (("decompose",), ("a",)),
+        (("compose",), ("b",)),
+        (("respond",), ("c",)),
+    ]
 
 
 def test_a_server_causes_no_cut_wherever_it_stands() -> None:
     pools = {"m": {"engine": "simulated"}, "s": SERVER}
     for names in [("s", "m", "m", "m"), ("m", "s", "m", "m"), ("m", "m", "s", "m"), ("m", "m", "m", "s")]:
         (only,) = cut(laid_out(pools, *names), STAGES)
-        assert only.host == "m"
-        assert set(only.pools) == {"m", "s"}
+        assert only.pools == ("m", "s")
     (only,) = cut(laid_out({"s": SERVER}, "s", "s", "s", "s"), STAGES)
-    assert only.host == "s"
+    assert only.pools == ("s",)
+
+
+def test_two_engines_that_talk_in_turns_share_a_worker_and_its_resources() -> None:
+    pools = {n: {"engine": "simulated", "gpus": 1, "cpus": 1} for n in ("policy", "base")}
+    made = laid_out(pools, "base", "base", "policy", "base")
+    (only,) = cut(made, ("compose", "respond"))
+    assert set(only.pools) == {"policy", "base"}
+    assert resources(made, only) == {"CPU": 2, "GPU": 2}
 
 
 def test_a_pool_that_comes_back_after_another_gets_an_operator_of_its_own() -> None:
     pools = {"m": {"engine": "simulated"}, "n": {"engine": "simulated"}}
-    assert [o.host for o in cut(laid_out(pools, "m", "n", "m", "m"), STAGES)] == ["m", "n", "m"]
+    assert [o.pools for o in cut(laid_out(pools, "m", "n", "m", "m"), STAGES)] == [("m",), ("n",), ("m",)]
 
 
 def test_what_can_never_be_scheduled_is_refused_with_the_numbers() -> None:
@@ -56,7 +67,8 @@ def test_what_can_never_be_scheduled_is_refused_with_the_numbers() -> None:
 
 def test_resources_of_a_replica() -> None:
     pools = {"m": {"engine": "simulated", "cpus": 0.5, "gpus": 0.25, "resources": {"spot": 1}}}
-    assert resources(laid_out(pools, "m", "m", "m", "m").pools["m"]) == {"CPU": 0.5, "GPU": 0.25, "spot": 1}
+    made = laid_out(pools, "m", "m", "m", "m")
+    assert resources(made, cut(made, STAGES)[0]) == {"CPU": 0.5, "GPU": 0.25, "spot": 1}
 
 
 def test_a_workers_own_error_is_found_in_what_ray_wraps_around_it() -> None:

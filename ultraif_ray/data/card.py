@@ -54,6 +54,45 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
     return "\n\n".join(parts) + "\n"
 
 
+def model_card(recipe: Recipe, ledger: dict[str, Any], shown: dict[str, Any]) -> str:
+    """The card of the model that a run ends with.
+
+    Args:
+        recipe: the run's recipe.
+        ledger: the run's ledger, for the funnel and the losses.
+        shown: one prompt with the answers before and after; or empty.
+    """
+    assert recipe.policy  # noqa: S101 - there is no model without one
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["instruction-following", "ultraif", "trl"],
+        **({"base_model": recipe.policy.model} if "/" in recipe.policy.model.strip("./") else {}),
+    }
+    rounds = recipe.align.iterations
+    lora = "LoRA, merged into the weights" if recipe.policy.lora is not None else "full fine-tuning"
+    models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
+    lines = ["| step | examples | loss | held-out loss |", "| --- | --- | --- | --- |"]
+    for step, entry in ledger.items():
+        if report := entry.get("training"):
+            spans = [f"{x[0]:g} → {x[-1]:g}" if x else "–" for x in (report["loss"], report["held_out_loss"])]
+            lines.append(f"| {step} | {entry['outcomes'].get('trained on', 0)} | {spans[0]} | {spans[1]} |")
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
+        f"# {recipe.name}",
+        f"`{recipe.policy.model}` trained to follow complex instructions: SFT, then {rounds} round(s) of DPO ({lora}). "
+        f"Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
+        "## Training\n\n" + "\n".join(lines),
+        "## Data\n\nMade by " + ", ".join(f"{role} `{model}`" for role, model in models.items())
+        + " out of\n\n" + "\n".join(f"- `{prompt}`" for prompt in recipe.prompts),
+        _funnel(ledger),
+    ]  # fmt: skip
+    if shown:
+        text = _fenced(json.dumps(shown, indent=2, ensure_ascii=False))
+        parts.append(f"## The same instruction, before and after\n\n{text}")
+    return "\n\n".join(parts) + "\n"
+
+
 def _about(name: str, recipe: Recipe) -> str:
     contrast = {
         "sft": "Composed instructions, answered once and not judged.",

@@ -48,8 +48,15 @@ class Folder(Protocol):
         ...
 
 
-def export(recipe: Recipe, folder: Folder) -> dict[str, Any]:
-    """Write the sets of a run in one pass over its rows, in flat memory; a set without an example leaves no folder.
+def export(recipe: Recipe, folder: Folder, source: str, target: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Write sets in one pass over the rows of a step, in flat memory; a set without an example leaves no folder.
+
+    Args:
+        recipe: the run's recipe.
+        folder: the run's folder.
+        source: the step whose rows are read.
+        target: where in the folder the sets go, each into a folder of its name.
+        names: which of SETS.
 
     Returns:
         `outcomes`: rows by the sets they went to; `examples`: examples per set and split.
@@ -58,28 +65,28 @@ def export(recipe: Recipe, folder: Folder) -> dict[str, Any]:
     shown: dict[str, Example] = {}
     with ExitStack() as stack:
         files = {
-            (name, split): stack.enter_context(_SetFile(folder, recipe.export, name, split))
-            for name in SETS
+            (name, split): stack.enter_context(_SetFile(folder, recipe.export, folder.at(target, name), name, split))
+            for name in names
             for split in SPLITS
         }
-        for batch in folder.read_tables("synthesize"):
+        for batch in folder.read_tables(source):
             for record in batch.to_pylist():
                 row = Row.model_validate(record)
-                made = {name: list(examples(row, name, recipe.export)) for name in SETS}
+                made = {name: list(examples(row, name, recipe.export)) for name in names}
                 split = "held_out" if held_out(row.id, recipe.export.held_out) else "train"
                 for name, found in made.items():
                     files[name, split].add(found)
                     if found:
                         shown.setdefault(name, found[0])
-                outcomes["+".join(name for name in SETS if made[name]) or "nothing to export"] += 1
-        counts = {name: {split: files[name, split].count for split in SPLITS} for name in SETS}
-    for name in SETS:
+                outcomes["+".join(name for name in names if made[name]) or "nothing to export"] += 1
+        counts = {name: {split: files[name, split].count for split in SPLITS} for name in names}
+    for name in names:
         if not any(counts[name].values()):
             with suppress(FileNotFoundError):  # object stores have no empty folders
-                folder.fs.rm(folder.at("export", name), recursive=True)
+                folder.fs.rm(folder.at(target, name), recursive=True)
             continue
         text = card(name, recipe, folder.read_json("ledger.json"), counts[name], shown.get(name))
-        with folder.fs.open(folder.at("export", name, "README.md"), "w", encoding="utf-8") as file:
+        with folder.fs.open(folder.at(target, name, "README.md"), "w", encoding="utf-8") as file:
             file.write(text)
     return {"outcomes": dict(outcomes), "examples": counts, "tokens": {}}
 
@@ -182,9 +189,9 @@ _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
 class _SetFile:
     """One split of one set, in every format the recipe asks for."""
 
-    def __init__(self, folder: Folder, settings: Export, name: str, split: str):
+    def __init__(self, folder: Folder, settings: Export, place: str, name: str, split: str):
         self._schema = pa.schema(_COLUMNS[name, settings.layout])
-        self._folder, self._place = folder, folder.at("export", name)
+        self._folder, self._place = folder, place
         self._split, self._formats = split, settings.files
         self._waiting: list[Example] = []
         self.count = 0

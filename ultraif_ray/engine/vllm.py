@@ -11,7 +11,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ultraif_ray.engine.packaged import PACKAGED, resolve_model
+from ultraif_ray.engine.models import resolve_model
+from ultraif_ray.engine.packaged import PACKAGED
 from ultraif_ray.engine.protocol import Completion, Message, Reply, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import VllmPool
@@ -23,18 +24,19 @@ LEAST_ROOM = 16
 class VllmEngine:
     """One AsyncLLM. Make it inside a running event loop, and use it on that loop alone."""
 
-    def __init__(self, pool: VllmPool, seed: int):
+    def __init__(self, pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()):
         _prepare_environment(pool)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed)))
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed, adapters)))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
         self._tokenizer = self._llm.get_tokenizer()
         self._context: int = self._llm.model_config.max_model_len
         self._numbers = itertools.count()
+        self._adapters = {name: _adapter(name, number) for number, name in enumerate(adapters, start=1)}
         if self._tokenizer.chat_template is None:
             raise RecipeError(f"{pool.model} has no chat template, so it can play no role; use a chat model")
 
@@ -65,7 +67,12 @@ class VllmEngine:
         )
         output: Any = None
         try:
-            stream = self._llm.generate({"prompt_token_ids": prompt}, params, request_id=str(next(self._numbers)))
+            stream = self._llm.generate(
+                {"prompt_token_ids": prompt},
+                params,
+                request_id=str(next(self._numbers)),
+                lora_request=self._adapters[request.adapter] if request.adapter else None,
+            )
             async for output in stream:  # noqa: B007 - FINAL_ONLY yields once, at the end
                 pass
         except EngineDeadError as error:
@@ -116,7 +123,7 @@ class VllmEngine:
         return int(tokens[0])
 
 
-def engine_arguments(pool: VllmPool, seed: int) -> dict[str, Any]:
+def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) -> dict[str, Any]:
     """What vLLM's `AsyncEngineArgs` are made from: ours, then the CPU's needs, then the recipe's own `args`."""
     ours: dict[str, Any] = {
         "model": resolve_model(pool.model),
@@ -132,9 +139,29 @@ def engine_arguments(pool: VllmPool, seed: int) -> dict[str, Any]:
     if pool.gpus == 0:
         # bfloat16 without native support is some ten times slower, and compilation takes minutes.
         ours |= {"dtype": "float32", "enforce_eager": True}
+    if adapters:
+        ours |= {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": _rank(adapters)}
     if pool.model == PACKAGED:
         ours["served_model_name"] = PACKAGED
     return ours | pool.args
+
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The adapter ranks that vLLM has kernels for."""
+
+
+def _rank(adapters: tuple[str, ...]) -> int:
+    from peft import PeftConfig
+
+    ranks = [PeftConfig.from_pretrained(resolve_model(adapter)).r for adapter in adapters]
+    return next((rank for rank in _RANKS if rank >= max(ranks)), max(ranks))
+
+
+def _adapter(name: str, number: int) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    # The name is the folder's: an adapter name that is used again can serve the cache of the one before.
+    return LoRARequest(lora_name=name, lora_int_id=number, lora_path=resolve_model(name))
 
 
 def _prepare_environment(pool: VllmPool) -> None:

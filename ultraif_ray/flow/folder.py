@@ -5,10 +5,12 @@ RUN/ledger.json            per step: input, outcomes, tokens by role
 RUN/<step>/manifest.json   state, fingerprint, and the settings it stands for
 RUN/<step>/rows/           Parquet
 RUN/<step>/checkpoint/     Ray Data's record of the ids that are written
+RUN/<step>/checkpoints/    Ray Train's checkpoints, while a training step runs
+RUN/<step>/model/          what a training step trained: an adapter or a whole model, with its tokenizer
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -76,8 +78,14 @@ class RunFolder:
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
-    def begin(self, step: str, settings: dict[str, Any]) -> bool:
+    def begin(self, step: str, settings: dict[str, Any], later: Sequence[str] = (), remake: bool = False) -> bool:
         """Open a step for writing; True if it is done already, with these very settings.
+
+        Args:
+            step: the step's name.
+            settings: what decides its content.
+            later: the steps that were made from it.
+            remake: delete it and `later` where the settings differ, instead of refusing.
 
         Raises:
             RunError: the step holds rows made with other settings; the message shows the difference.
@@ -85,18 +93,32 @@ class RunFolder:
         manifest = self.read_json(step, "manifest.json")
         print_now = fingerprint(settings)
         changed = manifest.get("fingerprint") != print_now
-        if manifest and changed and (manifest.get("state") == "done" or self.count(step)):
-            lines = difference(manifest.get("settings", {}), settings)
-            raise RunError(
-                f"{self.uri(step)} was made with other settings, and rows of two kinds are not mixed:\n  "
-                + "\n  ".join(lines)
-                + "\nSet these back, name another folder with --run, or delete that folder."
-            )
+        if manifest and changed and (manifest.get("state") == "done" or self._holds_work(step)):
+            if not remake:
+                lines = difference(manifest.get("settings", {}), settings)
+                raise RunError(
+                    f"{self.uri(step)} was made with other settings, and rows of two kinds are not mixed:\n  "
+                    + "\n  ".join(lines)
+                    + (f"\nMade from it: {', '.join(later)}." if later else "")
+                    + "\nSet these back, name another folder with --run, or let --remake delete it"
+                    + (" and what was made from it." if later else ".")
+                )
+            for one in (*later, step):
+                self.clear(one)
+            manifest = {}
         if manifest.get("state") == "done":
             return True
         if changed:  # new, or begun with other settings and nothing written yet
             self.write_json({"state": "running", "fingerprint": print_now, "settings": settings}, step, "manifest.json")
         return False
+
+    def _holds_work(self, step: str) -> bool:
+        """Whether an unfinished step holds something that cost time: rows, or a training's checkpoints."""
+        return bool(self.count(step)) or self.fs.exists(self.at(step, "checkpoints"))
+
+    def made_with(self, step: str) -> str:
+        """The fingerprint of a step's settings; empty when it has not begun."""
+        return str(self.read_json(step, "manifest.json").get("fingerprint", ""))
 
     def finish(self, step: str) -> None:
         """Mark a step as done."""
@@ -119,12 +141,12 @@ class RunFolder:
         Where Ray Data keeps a checkpoint, only files whose checkpoint is committed: it commits a data file by giving
         the ids file with the same name its final name, so a file half written when its writer died is passed over.
         """
-        files = sorted(f for f in self._names(step, "rows") if f.endswith(".parquet"))
+        files = sorted(f for f in self.names(step, "rows") if f.endswith(".parquet"))
         if not self.fs.exists(self.at(step, "checkpoint")):
             return [self.at(step, "rows", name) for name in files]
         committed = {
             name.removesuffix(".parquet")
-            for name in self._names(step, "checkpoint")
+            for name in self.names(step, "checkpoint")
             if name.endswith(".parquet") and not name.endswith(".pending.parquet")
         }
         return [self.at(step, "rows", n) for n in files if any(p in committed for p in _prefixes(n))]
@@ -143,7 +165,8 @@ class RunFolder:
                 total += pq.ParquetFile(file).metadata.num_rows
         return total
 
-    def _names(self, *parts: str) -> list[str]:
+    def names(self, *parts: str) -> list[str]:
+        """What stands in a folder inside; nothing when there is no such folder."""
         folder = self.at(*parts)
         self.fs.invalidate_cache(folder)
         if not self.fs.exists(folder):

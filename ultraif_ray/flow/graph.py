@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions
 from ray.data._internal.execution import backpressure_policy
@@ -17,7 +19,7 @@ from ultraif_ray.errors import RecipeError, RunError, UltraIFError
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.worker import Worker
-from ultraif_ray.recipe import OpenAIPool, Placement, Recipe
+from ultraif_ray.recipe import OpenAIPool, Recipe
 from ultraif_ray.records import Role
 
 ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
@@ -31,34 +33,40 @@ ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
 class Operator:
     """A part of the journey that runs in one pool of Ray actors.
 
-    `pools` are those whose engines the actor opens; `host` names the one that decides where it runs.
+    `pools` are those whose engines the actor opens. The first decides how many replicas there are; a replica asks for
+    what all of them ask together.
     """
 
     stages: tuple[str, ...]
     pools: tuple[str, ...]
-    host: str
 
 
 def cut(recipe: Recipe, stages: tuple[str, ...]) -> list[Operator]:
     """Cut a journey into operators at the borders of the pools that live in a worker.
 
-    Neighbouring stages whose engines live in the same pool stay together, so that in self-alignment the whole journey
-    is one operator. A server reached over HTTP lives in no worker and causes no cut.
+    Neighbouring stages that share a pool stay together, so that no engine is loaded twice, and in self-alignment the
+    whole journey is one operator. A server reached over HTTP lives in no worker and causes no cut.
     """
     operators: list[Operator] = []
     for stage in stages:
         pools = tuple(dict.fromkeys(getattr(recipe.roles, role).pool for role in ROLES_OF_STAGE[stage]))
-        hosts = [p for p in pools if not isinstance(recipe.pools[p], OpenAIPool)]
-        host = hosts[0] if hosts else pools[0]
         if operators:
             last = operators[-1]
-            last_lives = not isinstance(recipe.pools[last.host], OpenAIPool)
-            if host == last.host or not hosts or not last_lives:
-                merged = tuple(dict.fromkeys(last.pools + pools))
-                operators[-1] = Operator((*last.stages, stage), merged, host if hosts else last.host)
+            resident, before = _resident(recipe, pools), _resident(recipe, last.pools)
+            if resident & before or not resident or not before:
+                operators[-1] = Operator((*last.stages, stage), _in_order(recipe, (*last.pools, *pools)))
                 continue
-        operators.append(Operator((stage,), pools, host))
+        operators.append(Operator((stage,), _in_order(recipe, pools)))
     return operators
+
+
+def _resident(recipe: Recipe, pools: tuple[str, ...]) -> set[str]:
+    return {pool for pool in pools if not isinstance(recipe.pools[pool], OpenAIPool)}
+
+
+def _in_order(recipe: Recipe, pools: tuple[str, ...]) -> tuple[str, ...]:
+    """Each pool once, those that live in the worker first."""
+    return tuple(sorted(dict.fromkeys(pools), key=lambda pool: isinstance(recipe.pools[pool], OpenAIPool)))
 
 
 # ---- the cluster -----------------------------------------------------------------------------------------------------
@@ -79,6 +87,8 @@ def connect(worker_logs: bool = False) -> None:
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
+        # Ray warns of every process beyond a few per core; ours mostly wait.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
         local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
     try:
         ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
@@ -104,9 +114,8 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, flo
     """
     wanted: dict[str, float] = {"CPU": float(READING_AND_WRITING)}
     for operator in cut(recipe, stages):
-        pool = recipe.pools[operator.host]
-        for name, amount in resources(pool).items():
-            wanted[name] = wanted.get(name, 0.0) + amount * pool.replicas.min
+        for name, amount in resources(recipe, operator).items():
+            wanted[name] = wanted.get(name, 0.0) + amount * recipe.pools[operator.pools[0]].replicas.min
     for name, amount in wanted.items():
         if amount > available.get(name, 0.0) + 1e-9:
             raise RecipeError(
@@ -116,17 +125,31 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, flo
             )
 
 
-def resources(pool: Placement) -> dict[str, float]:
-    """What one replica of a pool asks of the cluster, by Ray's resource names."""
-    asked = {"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources}
+def resources(recipe: Recipe, operator: Operator) -> dict[str, float]:
+    """What one replica of an operator asks of the cluster, by Ray's resource names."""
+    asked: Counter[str] = Counter()
+    for name in operator.pools:
+        pool = recipe.pools[name]
+        asked.update({"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources})
     return {name: amount for name, amount in asked.items() if amount}
 
 
 # ---- the pipeline ----------------------------------------------------------------------------------------------------
 
 
-def run_pipeline(recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], rows: int) -> None:
+def run_pipeline(
+    recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], rows: int, share: float = 1.0
+) -> None:
     """Take the rows of step `source` through `stages` into step `step`; rows written before are not done again.
+
+    Args:
+        recipe: the recipe, with what was trained in its place.
+        folder: the run's folder.
+        source: the step whose rows are read.
+        step: the step whose rows are written.
+        stages: the stages of the journey.
+        rows: how many rows are left, for the display.
+        share: the share of the source's rows, by id, that is taken.
 
     Raises:
         UltraIFError: what ended the pipeline, in the user's words where a worker gave some.
@@ -136,6 +159,8 @@ def run_pipeline(recipe: Recipe, folder: RunFolder, source: str, step: str, stag
     try:
         with Display(step, rows, recipe.flow.progress_s) as display:
             dataset = ray.data.read_parquet([folder.uri(source, "rows")], file_extensions=["parquet"])
+            if share < 1.0:
+                dataset = dataset.map_batches(keep_share, batch_format="pyarrow", fn_kwargs={"share": share})
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
             operators = cut(recipe, stages)
@@ -147,6 +172,16 @@ def run_pipeline(recipe: Recipe, folder: RunFolder, source: str, step: str, stag
         raise in_plain_words(error) from error
     finally:
         DataContext.get_current().checkpoint_config = None
+
+
+def keep_share(batch: pa.Table, share: float) -> pa.Table:
+    """The rows of a batch that belong to a share of all rows, by id."""
+    return batch.filter(pa.array([in_share(one, share) for one in batch.column("id").to_pylist()], pa.bool_()))
+
+
+def in_share(prompt_id: int, share: float) -> bool:
+    """Whether a prompt is in a share of all: by its id alone, and independent of whether it is held out."""
+    return prompt_id // 10_000 % 10_000 < share * 10_000
 
 
 def _configure(recipe: Recipe, checkpoint: str) -> None:
@@ -167,23 +202,24 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
 
 
 def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: Any, last: bool) -> Any:
-    pool = recipe.pools[operator.host]
-    blocks = max(1, -(-pool.rows_in_flight // recipe.flow.rows_per_block))
-    options: dict[str, Any] = {"num_cpus": pool.cpus}
-    if pool.gpus:
-        options["num_gpus"] = pool.gpus
-    if pool.accelerator_type:
-        options["accelerator_type"] = pool.accelerator_type
-    if pool.resources:
-        options["resources"] = pool.resources
+    pools = [recipe.pools[name] for name in operator.pools]
+    blocks = max(1, -(-min(pool.rows_in_flight for pool in pools) // recipe.flow.rows_per_block))
+    asked = resources(recipe, operator)
+    options: dict[str, Any] = {"num_cpus": asked.pop("CPU", 0)}
+    if gpus := asked.pop("GPU", 0):
+        options["num_gpus"] = gpus
+    if kinds := [pool.accelerator_type for pool in pools if pool.accelerator_type]:
+        options["accelerator_type"] = kinds[0]
+    if asked:
+        options["resources"] = asked
     return dataset.map_batches(
         Worker,
         fn_constructor_args=(recipe, operator.stages, operator.pools, scoreboard, last),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
-            min_size=pool.replicas.min,
-            max_size=pool.replicas.max,
+            min_size=pools[0].replicas.min,
+            max_size=pools[0].replicas.max,
             max_tasks_in_flight_per_actor=blocks,
             max_concurrent_calls_per_actor=blocks,
             enable_true_multi_threading=True,

@@ -11,7 +11,7 @@ from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.graph import check_fits, connect, cut, local_cpus, resources
+from ultraif_ray.flow.graph import Operator, check_fits, connect, cut, local_cpus, resources
 from ultraif_ray.flow.show import console
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
@@ -40,8 +40,8 @@ def print_plan(recipe: Recipe) -> None:
     out.print(_pool_table(recipe))
     out.print()
     for i, operator in enumerate(cut(recipe, STAGES)):
-        where = "one worker" if recipe.pools[operator.host].replicas.max == 1 else "workers"
-        out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.host}'")
+        where = "one worker" if recipe.pools[operator.pools[0]].replicas.max == 1 else "workers"
+        out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.pools[0]}'")
     check_fits(recipe, STAGES, available)
     out.print(f"fits: the cluster has {', '.join(f'{v:g} {k}' for k, v in sorted(available.items()))}\n")
     rows = f"{len(sample):,}" + (" or more" if more else "")
@@ -92,7 +92,7 @@ def _pool_table(recipe: Recipe) -> Table:
     table = Table("pool", "engine", "model", "serves", "replicas", "each asks", box=None)
     for name, pool in recipe.pools.items():
         serves = ", ".join(role for role, settings in recipe.roles if settings.pool == name)
-        asks = ", ".join(f"{v:g} {k}" for k, v in resources(pool).items())
+        asks = ", ".join(f"{v:g} {k}" for k, v in resources(recipe, Operator(stages=(), pools=(name,))).items())
         span = (
             f"{pool.replicas.min} to {pool.replicas.max}"
             if pool.replicas.min < pool.replicas.max

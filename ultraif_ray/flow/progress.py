@@ -18,14 +18,18 @@ class Scoreboard:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._notes, self._total = "", 0
 
-    def add(self, counts: dict[str, int]) -> None:
-        """Add one worker's report."""
+    def add(self, counts: dict[str, int], notes: str = "", total: int = 0) -> None:
+        """Add one worker's report; with `total` it tells how many there are to do in all, and begins anew."""
+        if total:
+            self._counts.clear()
         self._counts.update(counts)
+        self._notes, self._total = notes or self._notes, total or self._total
 
-    def counts(self) -> dict[str, int]:
-        """All reports so far."""
-        return dict(self._counts)
+    def read(self) -> tuple[dict[str, int], str, int]:
+        """All reports so far, the last notes, and the total where one was told."""
+        return dict(self._counts), self._notes, self._total
 
 
 class Display:
@@ -33,12 +37,13 @@ class Display:
 
     Args:
         step: the step's name.
-        rows: rows to do now.
+        total: rows (or steps) to do now; 0 while that is not known.
         every_s: seconds between two plain lines.
+        unit: what is counted.
     """
 
-    def __init__(self, step: str, rows: int, every_s: float):
-        self._step, self._rows, self._every_s = step, rows, every_s
+    def __init__(self, step: str, total: int, every_s: float, unit: str = "rows"):
+        self._step, self._total, self._every_s, self._unit = step, total, every_s, unit
         self.scoreboard: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -67,29 +72,32 @@ class Display:
             TextColumn("{task.fields[notes]}"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task(self._step, total=self._rows, notes="starting engines")
+            task = progress.add_task(self._step, total=self._total or None, notes="starting")
             while True:
                 stopping = self._stop.wait(_LIVE_S)
                 done, notes = self._state()
-                progress.update(task, completed=done, notes=notes)
+                progress.update(task, completed=done, total=self._total or None, notes=notes)
                 if stopping:
                     return
 
     def _print_line(self) -> None:
         done, notes = self._state()
         spent = time.monotonic() - self._started
-        left = f", about {(self._rows - done) * spent / done / 60:.0f} min left" if 0 < done < self._rows else ""
+        left = f", about {(self._total - done) * spent / done / 60:.0f} min left" if 0 < done < self._total else ""
         print(
-            f"{self._step}: {done}/{self._rows} rows in {spent:.0f} s; {notes}{left}",
+            f"{self._step}: {done}/{self._total or '?'} {self._unit} in {spent:.0f} s; {notes}{left}",
             file=sys.stderr,
             flush=True,
         )
 
     def _state(self) -> tuple[int, str]:
         try:
-            counts = ray.get(self.scoreboard.counts.remote(), timeout=5)
+            counts, said, total = ray.get(self.scoreboard.read.remote(), timeout=5)
         except Exception:  # noqa: BLE001 - the display must never end a run
             return 0, "no news"
+        self._total = total or self._total
+        if self._unit == "steps":
+            return sum(counts.values()), said or "starting"
         tokens = counts.pop("generated tokens", 0)
         rate = tokens / max(time.monotonic() - self._started, 1e-9)
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) or "no row done yet"

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +39,8 @@ def print_end(folder: RunFolder, recipe: Recipe, until: str) -> None:
     ledger = folder.read_json(LEDGER)
     _print_funnel(out, ledger)
     _print_tokens(out, ledger)
-    if until == "export" and "export" in ledger:
+    _print_training(out, ledger)
+    if until in ("", "export") and "export" in ledger:
         table = Table("set", "train", "held out", "where", title="Training sets", title_justify="left", box=None)
         for name, counts in ledger["export"]["examples"].items():
             where = folder.uri("export", name) if any(counts.values()) else "nothing to write"
@@ -47,8 +49,15 @@ def print_end(folder: RunFolder, recipe: Recipe, until: str) -> None:
         if row := _best(folder):
             out.print("One journey, whole", style="bold")
             print_row(out, row)
-    else:
+    if until not in ("", "export"):
         out.print(f"{until}: done, in {folder.uri(until)}" if folder.state(until) else f"done, in {folder}")
+    if shown := folder.read_json("model", "before_and_after.json") if not until else {}:
+        out.print("The same instruction before and after training", style="bold")
+        for turn in shown["prompt"]:
+            _text(out, turn["role"], turn["content"], "bold")
+        _text(out, "before", shown.get("before", "(a base model without a chat template cannot be asked)"), "yellow")
+        _text(out, "after", shown["after"], "green")
+        out.print(f"\nmodel: {folder.uri('model')}")
 
 
 def _print_funnel(out: Console, ledger: dict[str, Any]) -> None:
@@ -76,6 +85,29 @@ def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
             table.add_row(role, *(f"{t[key]:,}" for key in ("requests", "prompt", "cached", "generated")))
     if table.row_count:
         out.print(table, "")
+
+
+def _print_training(out: Console, ledger: dict[str, Any]) -> None:
+    table = Table("step", "examples", "loss", "", "", "held-out loss", title="Training", title_justify="left", box=None)
+    for step, entry in ledger.items():
+        if report := entry.get("training"):
+            loss = report["loss"]
+            held_out = " → ".join(f"{one:.3f}" for one in report["held_out_loss"]) or "no held-out examples"
+            examples = str(entry["outcomes"].get("trained on", 0))
+            table.add_row(step, examples, f"{loss[0]:.3f}", curve(loss), f"{loss[-1]:.3f}", held_out)
+            if report.get("tried"):
+                shares = f"{report['valid_json']:.0%} valid JSON, {report['usable']:.0%} changed the query and kept it"
+                table.add_row("", "", Text(f"of {report['tried']} held-out pairs tried: {shares}", style="dim"))
+    if table.row_count:
+        out.print(table, "")
+
+
+def curve(values: list[float], width: int = 40) -> str:
+    """Numbers as one line of blocks, each the mean of its share of them."""
+    width = min(width, len(values))
+    means = [fmean(values[i * len(values) // width : (i + 1) * len(values) // width]) for i in range(width)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (one - low) / (high - low))] if high > low else "▄" for one in means)
 
 
 def _best(folder: RunFolder) -> Row | None:

@@ -1,4 +1,9 @@
-"""A run, step by step: ingest → (decompose) → synthesize → export. Each is skipped when done and resumed when not."""
+"""A run, step by step, in the order of `steps_of`. Each step is skipped when it is done and resumed when it is not.
+
+    ingest → decompose → composer → synthesize → export → sft → (synthesize → export → dpo) x iterations → model
+
+Each writes a folder of its own, with a fingerprint of the settings and of the steps it was made from.
+"""
 
 import inspect
 import sys
@@ -11,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from ultraif_ray.data.export import SETS
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
 from ultraif_ray.data.readers import Source, find_sources, read_records, version
 from ultraif_ray.errors import InputError, RunError
 from ultraif_ray.flow import ledger
 from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
 from ultraif_ray.records import Prompt, arrow_schema
@@ -25,16 +32,78 @@ ROWS_PER_FILE = 50_000
 """Rows of one file that ingest writes: some tens of megabytes of prompts."""
 
 
-def run(recipe: Recipe, until: str = "export", worker_logs: bool = False) -> RunFolder:
-    """Run every step up to `until`; steps that are done are not done again.
+def steps_of(recipe: Recipe, folder: RunFolder) -> list[str]:
+    """The steps of a run, in order. A round's steps are named `round-1/dpo` and live in folders of these names."""
+    steps = ["ingest"]
+    if _decomposes_apart(recipe, folder):
+        steps.append("decompose")
+    if recipe.composer:
+        steps.append("composer")
+    steps += ["synthesize", "export"]
+    if recipe.policy:
+        steps.append("sft")
+        for t in range(1, recipe.align.iterations + 1):
+            steps += [f"round-{t}/synthesize", f"round-{t}/export", f"round-{t}/dpo"]
+        steps.append("model")
+    return steps
+
+
+def _decomposes_apart(recipe: Recipe, folder: RunFolder) -> bool:
+    """Whether decomposing is a step of its own: where a later step reads its rows, or the run has begun so."""
+    for source in folder.read_json("synthesize", "manifest.json").get("settings", {}).get("input", {}):
+        return bool(source == "decompose")
+    rounds = recipe.policy is not None and recipe.align.iterations > 0
+    return recipe.decompose.separate or recipe.composer is not None or rounds or bool(folder.state("decompose"))
+
+
+def inputs_of(step: str, steps: list[str]) -> list[str]:
+    """The steps whose output a step is made from; the first gives it its rows."""
+    place, _, kind = step.rpartition("/")
+    before = steps[: steps.index(step)]
+    policies = [one for one in before if one == "sft" or one.endswith("/dpo")]
+    trained = [one for one in before if one == "composer"]
+    if kind == "synthesize":
+        return ["decompose" if "decompose" in steps else "ingest", *trained, *policies[-1:]]
+    if kind == "export":
+        return [f"{place}/synthesize" if place else "synthesize"]
+    return {
+        "ingest": [],
+        "decompose": ["ingest"],
+        "composer": ["decompose"],
+        "sft": ["export"],
+        "dpo": [f"{place}/export", *policies[-1:]],
+        "model": policies[-1:],
+    }[kind]
+
+
+def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool = False, only: str = "") -> RunFolder:
+    """Run every step up to `until` (all when empty); steps that are done are not done again.
+
+    Args:
+        recipe: the run's recipe.
+        until: the last step to run.
+        worker_logs: show what the workers log.
+        remake: delete what was made with other settings, instead of refusing to go on.
+        only: run this one step, and nothing before it.
 
     Raises:
         UltraIFError: with what to change, or how to go on.
     """
     folder = RunFolder(recipe.run_folder)
+    steps = steps_of(recipe, folder)
+    if until == "decompose" and "decompose" not in steps:
+        steps.insert(1, "decompose")
+    for step in (only, until):
+        if step and step not in steps:
+            raise RunError(f"this recipe has no step '{step}'; it has {', '.join(steps)}")
+    wanted = [only] if only else steps[: steps.index(until) + 1] if until else steps
+    _check_training(recipe, wanted)
     ours = not _ray_is_up()
+    resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    folder.write_text(resolved, "recipe.yaml")
     try:
-        _run_steps(recipe, folder, until, worker_logs)
+        for step in wanted:
+            _run_step(recipe, folder, step, steps, worker_logs, remake)
     finally:
         if ours and _ray_is_up():
             sys.modules["ray"].shutdown()
@@ -46,33 +115,57 @@ def _ray_is_up() -> bool:
     return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
-def _run_steps(recipe: Recipe, folder: RunFolder, until: str, worker_logs: bool) -> None:
-    ingest(recipe, folder, worker_logs)
-    synthesizing = until in ("synthesize", "export")
-    source = _source_of_synthesis(recipe, folder)
-    if until == "decompose" or (synthesizing and source == "decompose"):
-        _through_engines(recipe, folder, "ingest", "decompose", ("decompose",), worker_logs)
-    if synthesizing:
-        stages = ("compose", "respond") if source == "decompose" else ("decompose", "compose", "respond")
-        _through_engines(recipe, folder, source, "synthesize", stages, worker_logs)
-    if until == "export":
-        export(recipe, folder)
-    resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    folder.write_text(resolved, "recipe.yaml")
+def _check_training(recipe: Recipe, steps: list[str]) -> None:
+    """Refuse what training could not use before anything is spent on making its data."""
+    if any(step.rpartition("/")[2] in ("composer", "sft", "dpo") for step in steps):
+        from ultraif_ray.train.settings import check_settings
+
+        check_settings(recipe)
 
 
-def _source_of_synthesis(recipe: Recipe, folder: RunFolder) -> str:
-    """The step whose rows synthesis reads: what it began with, else decompose where that is a step of its own."""
-    begun = folder.read_json("synthesize", "manifest.json").get("settings", {}).get("input", {})
-    for step in begun:
-        return str(step)
-    return "decompose" if recipe.decompose.separate or folder.state("decompose") else "ingest"
+def _run_step(recipe: Recipe, folder: RunFolder, step: str, steps: list[str], worker_logs: bool, remake: bool) -> None:
+    place, _, kind = step.rpartition("/")
+    if place:
+        recipe = in_round(recipe, int(place.removeprefix("round-")))
+    settings = content_settings(recipe, kind)
+    inputs = inputs_of(step, steps)
+    for source in inputs:
+        if folder.state(source) != "done":
+            raise RunError(f"{folder}: {step} is made from {source}, which is not done; run `ultraif run` first")
+    settings["input"] = {source: folder.made_with(source) for source in inputs}
+    if kind in ("decompose", "synthesize"):
+        settings["templates"] = fingerprint({"source": inspect.getsource(templates)})
+    if kind == "ingest":
+        sources = find_sources(recipe.prompts)
+        settings["prompts"] = {s.path: version(s) for s in sources}
+        if folder.state("ingest") != "done":
+            folder.clear("ingest")  # half an ingest is of no use to anyone
+    if kind in ("export", "model") and folder.made_with(step) != fingerprint(settings):
+        folder.clear(step)  # nothing in it is costly
+    later = [one for one in steps[steps.index(step) + 1 :] if folder.state(one)]
+    if folder.begin(step, settings, later, remake):
+        return
+    if kind == "ingest":
+        ingest(recipe, folder, sources, worker_logs)
+    elif kind in ("decompose", "synthesize"):
+        _through_engines(with_trained(recipe, folder, inputs), folder, inputs[0], step, worker_logs)
+    elif kind == "export":
+        counted = write_sets(recipe, folder, inputs[0], step, SETS)
+        ledger.enter(folder, step, folder.count(inputs[0]), **counted)
+    else:
+        from ultraif_ray.train.run import make_model, train
+
+        if kind == "model":
+            make_model(recipe, folder, inputs[0], worker_logs)
+        else:
+            train(recipe, folder, step, inputs, worker_logs)
+    folder.finish(step)
 
 
 # ---- ingest ----------------------------------------------------------------------------------------------------------
 
 
-def ingest(recipe: Recipe, folder: RunFolder, worker_logs: bool = False) -> None:
+def ingest(recipe: Recipe, folder: RunFolder, sources: list[Source], worker_logs: bool = False) -> None:
     """Read the prompts into `ingest/rows`, and what was turned away into `ingest/rejected`.
 
     Files are parsed by Ray tasks side by side and arrive in order; only ids are held, to find exact duplicates.
@@ -80,12 +173,6 @@ def ingest(recipe: Recipe, folder: RunFolder, worker_logs: bool = False) -> None
     Raises:
         InputError: a source is nothing that can be read, or nothing in it could be used.
     """
-    sources = find_sources(recipe.prompts)
-    settings = content_settings(recipe, "ingest") | {"prompts": {s.path: version(s) for s in sources}}
-    if folder.state("ingest") != "done":
-        folder.clear("ingest")  # half an ingest is of no use to anyone
-    if folder.begin("ingest", settings):
-        return
     for source in sources:
         check_shape(source)
     counts: Counter[str] = Counter()
@@ -102,7 +189,6 @@ def ingest(recipe: Recipe, folder: RunFolder, worker_logs: bool = False) -> None
         )
     outcomes = dict(counts) | {"accepted": folder.count("ingest")}  # what stands in the files, against what was read
     ledger.enter(folder, "ingest", counts.total(), outcomes, tokens={})
-    folder.finish("ingest")
 
 
 def _parse_all(sources: list[Source], settings: Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
@@ -177,62 +263,34 @@ class _Writer:
 # ---- decompose, synthesize -------------------------------------------------------------------------------------------
 
 
-def _through_engines(
-    recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], worker_logs: bool
-) -> None:
+def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, worker_logs: bool) -> None:
     """Take the rows of `source` through the engines into `step`, and account for every one.
 
     Raises:
-        RunError: the folder holds rows made with other settings, or the ledger does not sum.
+        RunError: the ledger does not sum.
     """
-    upstream = folder.read_json(source, "manifest.json").get("fingerprint")
-    settings = content_settings(recipe, step) | {
-        "input": {source: upstream},
-        "templates": fingerprint({"source": inspect.getsource(templates)}),
-    }
-    if not folder.begin(step, settings):
-        from ultraif_ray.flow.graph import connect, run_pipeline
+    from ultraif_ray.flow.graph import connect, in_share, run_pipeline
 
-        rows = folder.count(source)
-        left = rows - folder.count(step)
-        if left:
-            connect(worker_logs)
-            run_pipeline(recipe, folder, source, step, stages, left)
-        _enter_counts(folder, step, stages, rows)
-        folder.finish(step)
-
-
-def _enter_counts(folder: RunFolder, step: str, stages: tuple[str, ...], rows: int) -> None:
-    """Into the ledger with what the files hold; a journey in one go counts for both of its steps."""
-    if "decompose" in stages:
+    if step == "decompose":
+        stages: tuple[str, ...] = ("decompose",)
+    else:
+        stages = ("compose", "respond") if source == "decompose" else ("decompose", "compose", "respond")
+    share = recipe.align.share if "/" in step else 1.0
+    rows = folder.count(source)
+    if share < 1.0:
+        ids = (one for batch in folder.read_tables(source, ["id"]) for one in batch.column("id").to_pylist())
+        rows = sum(in_share(one, share) for one in ids)
+        if not rows:
+            raise RunError(f"{step}: align.share={share:g} leaves none of the {folder.count(source)} prompts: raise it")
+    if left := rows - folder.count(step):
+        connect(worker_logs)
+        run_pipeline(recipe, folder, source, step, stages, left, share)
+    if "decompose" in stages:  # a journey in one go counts for both of its steps
         counted = ledger.count_rows(folder, step, "decomposed", ("decomposer",))
         ledger.enter(folder, "decompose", rows, **counted)
     if "respond" in stages:
         counted = ledger.count_rows(folder, step, "outcome", ("composer", "responder", "judge"))
-        ledger.enter(folder, "synthesize", rows, **counted)
-
-
-# ---- export ----------------------------------------------------------------------------------------------------------
-
-
-def export(recipe: Recipe, folder: RunFolder) -> None:
-    """Write the training sets; always from scratch where anything changed, since nothing in it is costly.
-
-    Raises:
-        RunError: synthesis is not done.
-    """
-    if folder.state("synthesize") != "done":
-        raise RunError(f"{folder}: synthesis is not done; run `ultraif synthesize` first")
-    upstream = folder.read_json("synthesize", "manifest.json")["fingerprint"]
-    settings = content_settings(recipe, "export") | {"input": {"synthesize": upstream}}
-    manifest = folder.read_json("export", "manifest.json")
-    if manifest.get("state") == "done" and manifest.get("fingerprint") == fingerprint(settings):
-        return
-    folder.clear("export")
-    folder.begin("export", settings)
-    counted = write_sets(recipe, folder)
-    ledger.enter(folder, "export", folder.count("synthesize"), **counted)
-    folder.finish("export")
+        ledger.enter(folder, step, rows, **counted)
 
 
 def _listed(counts: Counter[str]) -> str:

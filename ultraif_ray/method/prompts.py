@@ -240,6 +240,11 @@ def composer_request(history: list[Turn], query: str) -> str:
     return f"[history]: {as_pairs(history)} \n [initial query]: {query}"
 
 
+def compose_trained(previous: Instruction) -> list[Message]:
+    """Ask a trained composer for one more constraint: no system prompt, as the released checkpoint is asked."""
+    return [{"role": "user", "content": composer_request(previous.history, previous.query)}]
+
+
 def composer_answer(query: str, question: str) -> str:
     """What a trained composer answers."""
     return _composed(query, question)

