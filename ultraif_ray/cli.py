@@ -5,6 +5,7 @@ Heavy imports (Ray, vLLM, datasets) wait inside the commands, so that `ultraif -
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -137,9 +138,14 @@ def show(
 
 
 def main() -> None:
-    """Run the command line; an error meant for the user is printed as a message, not a traceback."""
+    """Run the command line."""
+    report_errors(app)
+
+
+def report_errors(command: Callable[[], object]) -> None:
+    """Run a command; an error meant for the user is printed as a message, not a traceback, and ends the process."""
     try:
-        app()
+        command()
     except UltraIFError as error:
         typer.echo(f"ultraif: {error}", err=True)
         sys.exit(2)

@@ -140,7 +140,7 @@ def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) 
         # bfloat16 without native support is some ten times slower, and compilation takes minutes.
         ours |= {"dtype": "float32", "enforce_eager": True}
     if adapters:
-        ours |= {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": _rank(adapters)}
+        ours |= {"enable_lora": True, "max_loras": len(adapters), **_adapted(adapters)}
     if pool.model == PACKAGED:
         ours["served_model_name"] = PACKAGED
     return ours | pool.args
@@ -150,11 +150,16 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The adapter ranks that vLLM has kernels for."""
 
 
-def _rank(adapters: tuple[str, ...]) -> int:
+def _adapted(adapters: tuple[str, ...]) -> dict[str, Any]:
+    """The rank and the modules that vLLM must make room for: no more, since every adapted module costs every token."""
     from peft import PeftConfig
 
-    ranks = [PeftConfig.from_pretrained(resolve_model(adapter)).r for adapter in adapters]
-    return next((rank for rank in _RANKS if rank >= max(ranks)), max(ranks))
+    configs = [PeftConfig.from_pretrained(resolve_model(adapter)) for adapter in adapters]
+    rank = max(config.r for config in configs)
+    room: dict[str, Any] = {"max_lora_rank": next((r for r in _RANKS if r >= rank), rank)}
+    if not any(isinstance(config.target_modules, str) for config in configs):  # a pattern, which vLLM does not take
+        room["lora_target_modules"] = sorted(set().union(*(config.target_modules for config in configs)))
+    return room
 
 
 def _adapter(name: str, number: int) -> Any:

@@ -71,6 +71,7 @@ def _print_funnel(out: Console, ledger: dict[str, Any]) -> None:
 
 def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
     table = Table(
+        "step",
         "role",
         "requests",
         "prompt",
@@ -80,26 +81,31 @@ def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
         title_justify="left",
         box=None,
     )
-    for entry in ledger.values():
+    for step, entry in ledger.items():
         for role, t in entry.get("tokens", {}).items():
-            table.add_row(role, *(f"{t[key]:,}" for key in ("requests", "prompt", "cached", "generated")))
+            table.add_row(step, role, *(f"{t[key]:,}" for key in ("requests", "prompt", "cached", "generated")))
     if table.row_count:
         out.print(table, "")
 
 
 def _print_training(out: Console, ledger: dict[str, Any]) -> None:
-    table = Table("step", "examples", "loss", "", "", "held-out loss", title="Training", title_justify="left", box=None)
+    table = Table(
+        "step", "examples", "loss, first to last", "held-out loss", title="Training", title_justify="left", box=None
+    )
+    notes = []
     for step, entry in ledger.items():
         if report := entry.get("training"):
             loss = report["loss"]
             held_out = " → ".join(f"{one:.3f}" for one in report["held_out_loss"]) or "no held-out examples"
             examples = str(entry["outcomes"].get("trained on", 0))
-            table.add_row(step, examples, f"{loss[0]:.3f}", curve(loss), f"{loss[-1]:.3f}", held_out)
+            table.add_row(step, examples, f"{loss[0]:.3f} {curve(loss, 24)} {loss[-1]:.3f}", held_out)
             if report.get("tried"):
-                shares = f"{report['valid_json']:.0%} valid JSON, {report['usable']:.0%} changed the query and kept it"
-                table.add_row("", "", Text(f"of {report['tried']} held-out pairs tried: {shares}", style="dim"))
+                notes.append(
+                    f"{step}: of {report['tried']} held-out pairs tried, {report['valid_json']:.0%} gave valid JSON, "
+                    f"{report['usable']:.0%} a query that changed and kept its subject"
+                )
     if table.row_count:
-        out.print(table, "")
+        out.print(table, *notes, "", sep="\n")
 
 
 def curve(values: list[float], width: int = 40) -> str:

@@ -150,7 +150,8 @@ def _run_step(recipe: Recipe, folder: RunFolder, step: str, steps: list[str], wo
     elif kind in ("decompose", "synthesize"):
         _through_engines(with_trained(recipe, folder, inputs), folder, inputs[0], step, worker_logs)
     elif kind == "export":
-        counted = write_sets(recipe, folder, inputs[0], step, SETS)
+        names = tuple(name for name in SETS if not place or name != "composer")  # a round has no constraints of its own
+        counted = write_sets(recipe, folder, inputs[0], step, names)
         ledger.enter(folder, step, folder.count(inputs[0]), **counted)
     else:
         from ultraif_ray.train.run import make_model, train

@@ -31,10 +31,11 @@ from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config
 
 ROWS_SEEN = "rows_seen.npy"
-"""In each checkpoint: for every example that was trained on so far its step, epoch and id, in order, as int64."""
+"""In each checkpoint: for every example that was trained on so far its step, epoch, row in the file of examples, and
+prompt id, in order, as int64 of shape (examples, 4)."""
 
 _NOTHING = -1
-"""The id of an example that only fills up a step and is not learnt from."""
+"""Row and id of an example that only fills up a step and is not learnt from."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def _tokenizer(job: Job) -> Any:
 
 def _examples(uri: str) -> Dataset:
     """Examples as a memory-mapped Arrow table: on disk once per machine, not in the memory of every worker."""
-    return load_dataset("parquet", data_files=uri, split="train")
+    examples: Dataset = load_dataset("parquet", data_files=uri, split="train")
+    return examples.add_column("row", np.arange(len(examples)))
 
 
 # ---- the order of rows -----------------------------------------------------------------------------------------------
@@ -189,8 +191,7 @@ def _with_filler(dataset: Dataset, kind: str) -> Dataset:
     answers are the same.
     """
     filler = dict(dataset[0])
-    if "id" in filler:
-        filler["id"] = _NOTHING
+    filler |= {name: _NOTHING for name in ("row", "id") if name in filler}
     if kind == "dpo":
         filler["prompt_ids"] = filler["prompt_ids"][:2]
         filler["chosen_ids"] = filler["rejected_ids"] = filler["chosen_ids"][:1]
@@ -205,12 +206,12 @@ def _with_filler(dataset: Dataset, kind: str) -> Dataset:
 
 
 def _keeping_ids(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """TRL's collator, with the ids of a batch beside its tokens. Packed sequences hold several rows and have none."""
+    """TRL's collator, with rows and ids beside the tokens. Packed sequences hold several rows and have none."""
 
     def collate_with_ids(examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = collate(examples)
-        if "id" in examples[0]:
-            batch["row_ids"] = torch.tensor([example["id"] for example in examples])
+        if "row" in examples[0]:
+            batch["rows"] = torch.tensor([[example["row"], example["id"]] for example in examples])
         return batch
 
     return collate_with_ids
@@ -221,12 +222,12 @@ class Steady:
 
     global_batch: int
     seen: list[Any]
-    """Per example learnt from: (step, epoch, id)."""
+    """Per example learnt from: (step, epoch, row, id)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seen = []
-        self._ids_of_step: list[torch.Tensor] = []
+        self._rows_of_step: list[torch.Tensor] = []
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
         me: Any = self
@@ -240,22 +241,22 @@ class Steady:
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, with the ids of the batch taken out and kept."""
-        ids = inputs.pop("row_ids", None)
-        if ids is not None and model.training:
-            self._ids_of_step.append(ids)
+        rows = inputs.pop("rows", None)
+        if rows is not None and model.training:
+            self._rows_of_step.append(rows)
         return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]  # the trainer's
 
     def note_rows(self) -> None:
         """After a step: gather which rows it took, and remember them on rank 0. All workers call it together."""
         me: Any = self
-        if not self._ids_of_step:
+        if not self._rows_of_step:
             return
-        ids = me.accelerator.gather(torch.cat(self._ids_of_step)).tolist()
-        self._ids_of_step = []
+        rows = me.accelerator.gather(torch.cat(self._rows_of_step)).tolist()
+        self._rows_of_step = []
         steps = math.ceil((len(me.train_dataset) - 1) / self.global_batch)
         epoch = (me.state.global_step - 1) // steps
         if me.args.process_index == 0:
-            self.seen += [(me.state.global_step, epoch, one) for one in ids if one != _NOTHING]
+            self.seen += [(me.state.global_step, epoch, row, one) for row, one in rows if row != _NOTHING]
 
 
 class SteadySFTTrainer(Steady, SFTTrainer):
@@ -293,7 +294,7 @@ class Durable(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         folder.mkdir(exist_ok=True)
         if self._rank == 0:
-            np.save(folder / ROWS_SEEN, np.array(self._trainer.seen, dtype=np.int64).reshape(-1, 3))
+            np.save(folder / ROWS_SEEN, np.array(self._trainer.seen, dtype=np.int64).reshape(-1, 4))
         metrics = {"step": state.global_step, **(state.log_history[-1] if state.log_history else {})}
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
@@ -314,7 +315,7 @@ def _upload(trainer: Any, folder: str, output: str) -> None:
     fs, path = fsspec.core.url_to_fs(output)
     with open(f"{folder}/../metrics.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-    np.save(f"{folder}/../{ROWS_SEEN}", np.array(trainer.seen, dtype=np.int64).reshape(-1, 3))
+    np.save(f"{folder}/../{ROWS_SEEN}", np.array(trainer.seen, dtype=np.int64).reshape(-1, 4))
     for extra in ("training_args.bin",):  # a pickle, of use to nobody else
         Path(folder, extra).unlink(missing_ok=True)
     fs.makedirs(path, exist_ok=True)

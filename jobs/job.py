@@ -1,0 +1,46 @@
+"""What all jobs share: a recipe, overrides, one part of the run, and a line that says where its output is."""
+
+import os
+from typing import Annotated
+
+import typer
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+from ultraif_ray.cli import report_errors
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow import steps
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.recipe import load_recipe
+
+
+def submit(until: str = "", only: str = "") -> None:
+    """Run a part of a recipe's run, and print where it is: up to the step `until`, or the step `only`."""
+
+    def job(
+        recipe: Annotated[str, typer.Option(help="The recipe.")],
+        overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+        prompts: Annotated[list[str] | None, typer.Option(help="Prompts in place of the recipe's.")] = None,
+        run: Annotated[str | None, typer.Option(help="The run's folder.")] = None,
+        number: Annotated[int, typer.Option("--round", min=1, help="Which DPO round (train_dpo).")] = 1,
+        remake: Annotated[bool, typer.Option("--remake", help="Make anew what had other settings.")] = False,
+    ) -> None:
+        loaded = load_recipe(recipe, overrides or [])
+        loaded = loaded.model_copy(
+            update={"run": run or loaded.run, "prompts": tuple(prompts) if prompts else loaded.prompts}
+        )
+        _check_place(loaded.run_folder)
+        one = only.format(number=number)
+        folder: RunFolder = steps.run(loaded, until=until, only=one, worker_logs=True, remake=remake)
+        done = one or until or ("model" if loaded.policy else "export")
+        print(f"output: {folder.uri(done)}", flush=True)
+
+    report_errors(lambda: typer.run(job))
+
+
+def _check_place(run_folder: str) -> None:
+    """A submitted job works in a copy of the project that is thrown away with the cluster."""
+    if os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) and "://" not in run_folder and not run_folder.startswith("/"):
+        raise RecipeError(
+            f"the run's folder is '{run_folder}', inside the job's own copy of the project, which is lost with the "
+            "cluster: give --run an absolute path that every node sees, or an s3:// or gs:// URI"
+        )

@@ -1,0 +1,9 @@
+"""One DPO round's training, on the pairs that the run has made.
+
+ray job submit --working-dir . -- python jobs/train_dpo.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+"""
+
+from job import submit
+
+if __name__ == "__main__":
+    submit(only="round-{number}/dpo")

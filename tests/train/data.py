@@ -1,0 +1,71 @@
+"""A run folder with training sets ready, and a tiny model that really trains: what the tests here begin with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tests.flow.test_steps import recipe as simulated_recipe
+from ultraif_ray.data.export import _COLUMNS
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.recipe import Recipe
+
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
+
+
+def tiny_model(packaged: str, folder: Path) -> str:
+    """SmolLM2's tokenizer and architecture with 3 million random weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(packaged)
+    config.update(
+        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 16}
+    )  # fmt: skip
+    config.layer_types = None
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packaged).save_pretrained(folder)
+    return str(folder)
+
+
+def example(number: int, name: str) -> dict[str, Any]:
+    """Counting on: something that a tiny model can learn a little of."""
+    word = NUMBERS[number % 7]
+    prompt = [{"role": "user", "content": f"What follows {word}? Case {number}."}]
+    right = [{"role": "assistant", "content": f"After {word} comes {NUMBERS[(number + 1) % 7]}."}]
+    wrong = [{"role": "assistant", "content": f"Before {word} was {NUMBERS[(number - 1) % 7]}."}]
+    if name == "dpo":
+        return {"prompt": prompt, "chosen": right, "rejected": wrong, "id": number}
+    return {"prompt": prompt, "completion": right, "id": number}
+
+
+def folder_with_sets(root: Path, train: int, held_out: int = 0) -> RunFolder:
+    """A run folder whose export is done, with examples of our own in it."""
+    import pyarrow as pa
+
+    for name in ("sft", "dpo"):
+        place = root / "export" / name
+        place.mkdir(parents=True)
+        schema = pa.schema(_COLUMNS[name, "trl"])
+        for split, numbers in (("train", range(train)), ("held_out", range(train, train + held_out))):
+            if numbers:
+                rows = [example(n, name) for n in numbers]
+                pq.write_table(pa.Table.from_pylist(rows, schema=schema), place / f"{split}.parquet")
+    manifest = {"state": "done", "fingerprint": "made-by-hand", "settings": {}}
+    (root / "export" / "manifest.json").write_text(json.dumps(manifest))
+    return RunFolder(str(root))
+
+
+def training_recipe(tmp_path: Path, model: str, **sections: Any) -> Recipe:
+    """A recipe with simulated roles whose policy is really trained."""
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3}
+    data: dict[str, Any] = {
+        "policy": {"model": model},
+        "sft": fields,
+        "dpo": fields,
+        "train": {"workers": {"min": 2, "max": 2}},
+    }
+    return simulated_recipe(tmp_path, **(data | sections))

@@ -1,0 +1,183 @@
+"""Training under Ray Train for real, on a tiny model: killed and resumed, and as a part of a whole run."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from tests.train.data import folder_with_sets, tiny_model, training_recipe
+from ultraif_ray.errors import RunError
+from ultraif_ray.flow import steps
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.recipe import Recipe
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
+
+
+def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ultraif_ray.cli", "train", "sft", str(run), *overrides]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        assert driver.poll() is None, driver.stdout and driver.stdout.read()
+        time.sleep(0.2)
+    raise AssertionError("it did not happen in time")
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in run.glob("sft/checkpoints/checkpoint_*"))
+
+
+def train_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    mine = psutil.Process(driver.pid).children(recursive=True)
+    return [process for process in mine if "RayTrainWorker" in "".join(process.cmdline())]
+
+
+def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(tmp_path: Path, tiny: str) -> None:
+    run = tmp_path / "run"
+    folder_with_sets(run, train=44, held_out=6)
+    made = training_recipe(
+        tmp_path,
+        tiny,
+        sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 3},
+        train={"workers": {"min": 1, "max": 2}},
+    )
+    (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
+
+    driver = start(run)
+    try:
+        wait_for(lambda: checkpoints(run), driver)
+        before = checkpoints(run)[-1]
+        wait_for(lambda: train_workers(driver), driver)[-1].send_signal(signal.SIGKILL)
+        wait_for(lambda: checkpoints(run)[-1] > before, driver)
+    finally:
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+        driver.wait()
+        psutil.wait_procs(family, timeout=30)
+    assert not (run / "sft/model").exists()
+
+    resumed = start(run, "train.cpus=3")  # room for one worker only
+    output, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, output
+    assert ", 1 workers" in output
+    seen = np.load(run / "sft/rows_seen.npy")
+    for epoch in range(3):
+        assert sorted(seen[seen[:, 1] == epoch, 2].tolist()) == list(range(44))
+    per_step = Counter(seen[:, 0].tolist())
+    assert [per_step[step] for step in range(1, 34)] == ([4] * 11) * 3
+    losses = [json.loads(line) for line in (run / "sft/metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in losses if "loss" in entry] == list(range(1, 34))
+    held_out = [entry["eval_loss"] for entry in losses if "eval_loss" in entry]
+    assert held_out[-1] < held_out[0]
+    assert not (run / "sft/checkpoints").exists()
+    ledger = json.loads((run / "ledger.json").read_text())
+    assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 6}
+
+
+def hashes(root: Path) -> dict[str, str]:
+    files = [path for path in root.rglob("*") if path.is_file() and path.name != "recipe.yaml"]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
+    fields = {"max_length": 512, "per_device_train_batch_size": 8, "learning_rate": 3e-3, "num_train_epochs": 1}
+    return training_recipe(
+        tmp_path,
+        tiny,
+        count=40,
+        composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "tried": 2},
+        policy={"model": tiny, "lora": {"r": 4}},
+        sft=fields,
+        dpo=fields,
+        export={"held_out": 0.2},
+        synthesize={"judge": "logprob"},
+        train={"workers": {"min": 1, "max": 1}},
+        **sections,
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, tiny: str) -> None:
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made = whole_loop(tmp_path, tiny)
+    folder = steps.run(made)
+    ledger = folder.read_json("ledger.json")
+    names = ["ingest", "decompose", "composer", "synthesize", "export", "sft"]
+    names += ["round-1/synthesize", "round-1/export", "round-1/dpo"]
+    assert list(ledger) == names
+    for step in names:
+        assert sum(ledger[step]["outcomes"].values()) == ledger[step]["input"], step
+    assert ledger["composer"]["training"]["tried"] == 2
+    assert ledger["round-1/dpo"]["training"]["loss"][0] == pytest.approx(0.693, abs=1e-2)  # the policy is the reference
+    assert [s for s in steps.steps_of(made, folder) if folder.state(s) != "done"] == []
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run/model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/model")
+    assert tokenizer.chat_template
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    changed = [not (a == b).all() for a, b in zip(model.parameters(), base.parameters(), strict=True)]
+    assert any(changed)
+    shown = json.loads((tmp_path / "run/model/before_and_after.json").read_text())
+    assert shown["prompt"]
+    assert "before" in shown
+    assert "after" in shown
+    for name in ("sft", "dpo", "composer"):
+        assert load_dataset(str(tmp_path / "run/export" / name), split="train").num_rows
+
+    before = hashes(tmp_path / "run")
+    steps.run(made)
+    assert hashes(tmp_path / "run") == before
+
+    changed_recipe = whole_loop(tmp_path, tiny, align={"deeper": 2})
+    with pytest.raises(RunError, match="Made from it: round-1/export, round-1/dpo, model"):
+        steps.run(changed_recipe)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(tmp_path: Path, tiny: str) -> None:
+    made = training_recipe(tmp_path, tiny, sft={"max_length": 4})
+    with pytest.raises(RunError, match="sft is made from export, which is not done; run `ultraif run` first"):
+        steps.run(made, only="sft")
+    run = tmp_path / "run"
+    folder_with_sets(run, train=3)
+    with pytest.raises(RunError, match="none of the 3 examples fits into max_length=4 to train on"):
+        steps.run(made, only="sft")
+    (run / "export/sft/train.parquet").unlink()
+    with pytest.raises(RunError, match="sft: there is no example to train on"):
+        steps.run(training_recipe(tmp_path, tiny), only="sft")
+    with pytest.raises(RunError, match="this recipe has no step 'composer'"):
+        steps.run(made, only="composer")
+    assert RunFolder(str(run)).state("sft") != "done"
+
+
+def test_the_environment_of_this_process_is_left_alone(tmp_path: Path, tiny: str) -> None:
+    from ultraif_ray.train.settings import check_settings
+
+    before = dict(os.environ)
+    check_settings(training_recipe(tmp_path, tiny, sft={"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 2}}))
+    assert dict(os.environ) == before

@@ -1,0 +1,105 @@
+"""What no worker could train with is refused on the driver, with the mend."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.data import training_recipe
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.recipe import load_recipe
+from ultraif_ray.train.run import check_workers_fit
+from ultraif_ray.train.settings import check_settings, load_tokenizer, lora_config, trl_arguments, trl_config
+
+RECIPES = Path("jobs/recipes")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"sft": {"learnin_rate": 1}},
+            r"sft.learnin_rate is no field of TRL's SFTConfig; did you mean 'learning_rate'",
+        ),
+        ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is no field of TRL's DPOConfig"),
+        ({"dpo": {"loss_type": ["sigmoit"]}}, "dpo: TRL refuses it: .*sigmoit"),
+        ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),
+        ({"policy": {"model": "packaged", "lora": {"rank": 8}}}, "policy.lora: peft's LoraConfig refuses it: .*rank"),
+        ({"policy": {"model": "/nowhere"}}, "policy.model is '/nowhere', which cannot be loaded"),
+        ({"composer": {"model": "packaged", "sft": {"x": 1}}}, "composer.sft.x is no field"),
+        ({"export": {"files": ["jsonl"]}}, "training reads the sets as Parquet"),
+        ({"export": {"layout": "reference"}}, "export.layout=reference"),
+        ({"train": {"gpus": 2}}, "train.gpus is 2: a worker trains on one GPU"),
+        (
+            {"train": {"workers": {"min": 1, "max": 2}}, "sft": {"deepspeed": {"zero_optimization": {"stage": 2}}}},
+            "DeepSpeed's checkpoints hold for one number of workers",
+        ),
+    ],
+)
+def test_a_fault_is_named_before_anything_is_spent(
+    tmp_path: Path, packaged_model: str, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        check_settings(training_recipe(tmp_path, packaged_model, **sections))
+
+
+def test_what_the_run_decides_itself_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sft: resume_from_checkpoint is not set here: a run resumes by itself"):
+        training_recipe(tmp_path, "packaged", sft={"resume_from_checkpoint": "x"})
+
+
+def test_a_model_without_a_chat_template_is_refused_until_one_is_given(tmp_path: Path, packaged_model: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match=r"has no chat template: give one in policy\.chat_template"):
+        load_tokenizer("policy.model", str(tmp_path), None, False)
+    given = load_tokenizer("policy.model", str(tmp_path), str(RECIPES / "plain_chat.jinja"), False)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    asked = given.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
+    whole = given.apply_chat_template(turns, tokenize=False)
+    assert whole == asked + "Hello" + given.eos_token  # the answer follows what was asked, and ends
+    with pytest.raises(RecipeError, match=r"policy.chat_template is '/no.jinja', which cannot be read"):
+        load_tokenizer("policy.model", str(tmp_path), "/no.jinja", False)
+
+
+def test_more_workers_than_the_cluster_can_give_are_refused_with_the_numbers(tmp_path: Path) -> None:
+    place = training_recipe(tmp_path, "packaged", train={"workers": {"min": 3, "max": 8}, "gpus": 1}).train
+    check_workers_fit(place, {"CPU": 8, "GPU": 3})
+    with pytest.raises(RecipeError, match="needs 3 GPU for 3 workers, the cluster has 2 to spare"):
+        check_workers_fit(place, {"CPU": 8, "GPU": 2})
+
+
+def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:
+    made = training_recipe(tmp_path, "packaged", sft={}, dpo={})
+    sft = trl_config("sft", trl_arguments(made.sft, gpu=False, lora=False, seed=0, held_out=False), str(tmp_path))
+    dpo = trl_config("dpo", trl_arguments(made.dpo, gpu=False, lora=False, seed=0, held_out=False), str(tmp_path))
+    assert (sft.learning_rate, sft.num_train_epochs, sft.max_length, sft.warmup_steps) == (1e-5, 3, 8192, 0.03)
+    assert (dpo.learning_rate, dpo.beta, dpo.loss_type, dpo.num_train_epochs) == (5e-7, 0.1, ["sigmoid"], 3)
+    assert sft.lr_scheduler_type == dpo.lr_scheduler_type == "cosine"
+    assert (sft.bf16, sft.use_cpu, sft.activation_checkpointing) == (False, True, False)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_training_sections_of_every_shipped_recipe_resolve(path: Path, tmp_path: Path) -> None:
+    made = load_recipe(path)
+    gpu = made.train.gpus > 0
+    for step in ("composer", "sft", "dpo"):
+        fields = made.trl_fields(step)
+        resolved = trl_arguments(fields, gpu=gpu, lora=False, seed=0, held_out=True)
+        assert resolved["bf16"] == gpu
+        # bfloat16 and FSDP want a GPU; everything else is TRL's own judgement.
+        for name in ("fsdp", "fsdp_config"):
+            resolved.pop(name, None)
+        trl_config(step, resolved | {"bf16": False, "use_cpu": True}, str(tmp_path))
+    lora_config(made.policy.lora if made.policy else None)
+
+
+def test_weights_that_are_trained_are_held_in_float32_and_a_frozen_base_in_bfloat16() -> None:
+    whole = trl_arguments({}, gpu=True, lora=False, seed=0, held_out=False)
+    init = {"attn_implementation": "sdpa"}
+    adapter = trl_arguments({"model_init_kwargs": init}, gpu=True, lora=True, seed=0, held_out=False)
+    assert whole["model_init_kwargs"] == {"dtype": "float32"}
+    assert adapter["model_init_kwargs"] == {"dtype": "bfloat16", "attn_implementation": "sdpa"}

@@ -1,0 +1,156 @@
+"""The order of rows, and the example that only fills up."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler
+
+from tests.train.data import example, tiny_model
+from ultraif_ray.train.worker import Job, StepSampler, make_trainer
+
+
+def steps_of_all_workers(rows: int, global_batch: int, per_worker: int, workers: int, epoch: int) -> list[list[int]]:
+    """What each step takes, over all workers, as accelerate deals it out."""
+    accumulation = math.ceil(global_batch / (per_worker * workers))
+    slots = accumulation * per_worker * workers
+    dealt = []
+    for worker in range(workers):
+        sampler = StepSampler(rows, global_batch, slots, rows, 3, lambda: epoch)
+        batches = BatchSampler(sampler, per_worker, drop_last=False)
+        dealt.append(list(BatchSamplerShard(batches, num_processes=workers, process_index=worker)))
+    assert len({len(batches) for batches in dealt}) == 1
+    steps = math.ceil(rows / global_batch)
+    assert len(dealt[0]) == steps * accumulation
+    return [
+        sorted(
+            row
+            for batches in dealt
+            for batch in batches[step * accumulation : (step + 1) * accumulation]
+            for row in batch
+            if row != rows
+        )
+        for step in range(steps)
+    ]
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 90),
+    global_batch=st.integers(1, 24),
+    per_worker=st.integers(1, 5),
+    workers=st.integers(1, 5),
+    epoch=st.integers(0, 3),
+)
+def test_every_row_once_an_epoch_and_the_same_rows_in_a_step_for_any_number_of_workers(
+    rows: int, global_batch: int, per_worker: int, workers: int, epoch: int
+) -> None:
+    dealt = steps_of_all_workers(rows, global_batch, per_worker, workers, epoch)
+    assert sorted(row for step in dealt for row in step) == list(range(rows))
+    assert all(len(step) == global_batch for step in dealt[:-1])
+    assert dealt == steps_of_all_workers(rows, global_batch, 1, 1, epoch)
+
+
+def test_epochs_differ_in_their_order() -> None:
+    assert steps_of_all_workers(40, 8, 2, 2, 0) != steps_of_all_workers(40, 8, 2, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
+
+
+def trainer_for(kind: str, tiny: str, tmp_path: Path, **job: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / f"{kind}.parquet"
+    pq.write_table(pa.Table.from_pylist([example(n, kind) for n in range(5)]), file)
+    defaults: dict[str, Any] = {
+        "kind": kind,
+        "model": tiny,
+        "start": "",
+        "chat_template": "",
+        "trust_remote_code": False,
+        "lora": None,
+        "fields": {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1},
+        "train": str(file),
+        "held_out": "",
+        "output": str(tmp_path),
+        "global_batch": 2,
+        "seed": 0,
+        "gpu": False,
+    }
+    return make_trainer(Job(**(defaults | job)), str(tmp_path / "scratch"), 1, fresh=True)
+
+
+def gradient(trainer: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
+    trainer.model.zero_grad()
+    batch = trainer.data_collator(examples)
+    items = (batch["labels"] != -100).sum() if "labels" in batch else None
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, batch, num_items_in_batch=items).backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+def test_the_filler_adds_nothing_to_the_gradient_of_sft(tiny: str, tmp_path: Path) -> None:
+    trainer = trainer_for("sft", tiny, tmp_path)
+    rows = trainer.train_dataset
+    alone, filled = gradient(trainer, [rows[0]]), gradient(trainer, [rows[0], rows[len(rows) - 1]])
+    assert alone.norm() > 0
+    torch.testing.assert_close(alone, filled, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "nca_pair"])
+def test_the_filler_adds_nothing_to_the_gradient_of_dpo(tiny: str, tmp_path: Path, loss: str) -> None:
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1, "loss_type": [loss]}
+    trainer = trainer_for("dpo", tiny, tmp_path, fields=fields)
+    rows = trainer.train_dataset
+    alone, filled = gradient(trainer, [rows[0]]), gradient(trainer, [rows[0], rows[len(rows) - 1]])
+    assert alone.norm() > 0
+    torch.testing.assert_close(alone, 2 * filled, atol=1e-5, rtol=1e-4)  # the loss is a mean over the batch
+
+
+def test_the_loss_is_on_the_answer_alone(tiny: str, tmp_path: Path) -> None:
+    trainer = trainer_for("sft", tiny, tmp_path)
+    row = trainer.train_dataset[0]
+    learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+    text = trainer.processing_class.decode(learnt, skip_special_tokens=True).strip()
+    assert text == example(row["id"], "sft")["completion"][0]["content"]
+
+
+def test_only_the_adapter_is_trained_with_lora_and_dpo_goes_on_from_it(tiny: str, tmp_path: Path) -> None:
+    first = trainer_for("sft", tiny, tmp_path, lora={"r": 4})
+    first.train()
+    first.save_model(str(tmp_path / "step/model"))
+    trained = {name for name, p in first.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora" in name for name in trained)
+    second = trainer_for("dpo", tiny, tmp_path, lora={"r": 4}, start=str(tmp_path / "step"))
+    weights = dict(second.model.named_parameters())
+    policy = [name for name, p in weights.items() if p.requires_grad]
+    assert policy
+    for name in policy:  # the reference is a frozen copy of where the round starts
+        reference = weights[name.replace(".default.", ".ref.")]
+        assert not reference.requires_grad
+        torch.testing.assert_close(weights[name].data, reference.data)
+
+
+def test_rows_seen_are_those_of_each_epoch(tiny: str, tmp_path: Path) -> None:
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 2}
+    trainer = trainer_for("sft", tiny, tmp_path, fields=fields, global_batch=4)
+    from transformers import TrainerCallback
+
+    class Note(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            trainer.note_rows()
+
+    trainer.add_callback(Note())
+    trainer.train()
+    by_epoch = {epoch: sorted(row for _, e, row, _ in trainer.seen if e == epoch) for epoch in (0, 1)}
+    assert by_epoch == {0: [0, 1, 2, 3, 4], 1: [0, 1, 2, 3, 4]}
