@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions
 from ray.data._internal.execution import backpressure_policy
 from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
 from ray.data.checkpoint import CheckpointConfig
+from ray.data.expressions import col, lit
 
 from ultraif_ray import errors
 from ultraif_ray.errors import RecipeError, RunError, UltraIFError
@@ -160,7 +160,8 @@ def run_pipeline(
         with Display(step, rows, recipe.flow.progress_s) as display:
             dataset = ray.data.read_parquet([folder.uri(source, "rows")], file_extensions=["parquet"])
             if share < 1.0:
-                dataset = dataset.map_batches(keep_share, batch_format="pyarrow", fn_kwargs={"share": share})
+                # An expression goes into the read itself. An operator more would starve the others on a small machine.
+                dataset = dataset.filter(expr=col("id") < lit(_bound(share)))
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
             operators = cut(recipe, stages)
@@ -174,14 +175,13 @@ def run_pipeline(
         DataContext.get_current().checkpoint_config = None
 
 
-def keep_share(batch: pa.Table, share: float) -> pa.Table:
-    """The rows of a batch that belong to a share of all rows, by id."""
-    return batch.filter(pa.array([in_share(one, share) for one in batch.column("id").to_pylist()], pa.bool_()))
-
-
 def in_share(prompt_id: int, share: float) -> bool:
-    """Whether a prompt is in a share of all: by its id alone, and independent of whether it is held out."""
-    return prompt_id // 10_000 % 10_000 < share * 10_000
+    """Whether a prompt is in a share of all, by its id alone: ids are hashes, spread evenly over 63 bits."""
+    return prompt_id < _bound(share)
+
+
+def _bound(share: float) -> int:
+    return min(int(share * 2**63), 2**63 - 1)
 
 
 def _configure(recipe: Recipe, checkpoint: str) -> None:
