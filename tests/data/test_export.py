@@ -54,7 +54,7 @@ def exported(tmp_path: Path, rows: list[Row] = ROWS, **settings: Any) -> tuple[P
     pq.write_table(to_table(rows), tmp_path / "synthesize/rows/a.parquet")
     ledger = {"ingest": {"input": 6, "outcomes": {"accepted": 5, "empty": 1}, "tokens": {}}}
     (tmp_path / "ledger.json").write_text(json.dumps(ledger))
-    return tmp_path / "export", export(recipe, folder)
+    return tmp_path / "export", export(recipe, folder, "synthesize", "export", SETS)
 
 
 def made(**settings: Any) -> Recipe:

@@ -40,12 +40,31 @@ def test_engine_arguments_of_a_gpu_pool_leave_dtype_to_vllm_and_the_recipe_has_t
     assert (made["model"], made["tensor_parallel_size"], made["enable_prefix_caching"]) == ("org/big", 2, False)
 
 
+@pytest.fixture(scope="module")
+def adapter(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A LoRA adapter with random weights, large enough to be heard."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    folder = tmp_path_factory.mktemp("adapter")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(packaged_model), config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_engine_makes_room_for_the_adapters_that_roles_use_and_no_more(adapter: str) -> None:
+    made = engine_arguments(POOL, seed=0, adapters=(adapter,))
+    assert (made["enable_lora"], made["max_loras"], made["max_lora_rank"]) == (True, 1, 8)
+    assert made["lora_target_modules"] == ["q_proj", "v_proj"]
+    assert "enable_lora" not in engine_arguments(POOL, seed=0)
+
+
 @pytest.mark.vllm
 @pytest.mark.asyncio(loop_scope="module")
 class TestEngine:
     @pytest_asyncio.fixture(scope="class", loop_scope="module")
-    async def engine(self) -> AsyncIterator[VllmEngine]:
-        made = VllmEngine(POOL, seed=0)
+    async def engine(self, adapter: str) -> AsyncIterator[VllmEngine]:
+        made = VllmEngine(POOL, seed=0, adapters=(adapter,))
         yield made
         await made.close()
 
@@ -56,6 +75,13 @@ class TestEngine:
         assert first.completions[0].finish == "length"
         assert first.generated_tokens == 8
         assert again.prompt_tokens == first.prompt_tokens > again.cached_tokens > 0
+
+    async def test_an_adapter_answers_beside_the_frozen_base(self, engine: VllmEngine, adapter: str) -> None:
+        plain, adapted = ask("Name a colour.", max_tokens=12), ask("Name a colour.", max_tokens=12, adapter=adapter)
+        before = await engine.generate(plain)
+        other, again = await asyncio.gather(engine.generate(adapted), engine.generate(plain))
+        assert other.completions[0].text != before.completions[0].text
+        assert again.completions[0].text == before.completions[0].text
 
     async def test_n_samples_are_n_and_differ(self, engine: VllmEngine) -> None:
         reply = await engine.generate(ask("Say something.", n=4, temperature=1.0, max_tokens=12))
@@ -68,7 +94,7 @@ class TestEngine:
         start = Instruction(level=0, initial_query="q", query=prompt.query, questions=[])
         schemas = [
             decompose._schema(prompt, Decompose(max_constraints=1)),
-            compose_schema(start),
+            compose_schema(start, 1),
             judge._reasoning_schema(["1", "2"]),
         ]
         replies = await asyncio.gather(

@@ -75,3 +75,13 @@ def test_the_trained_composers_form_is_the_released_checkpoints() -> None:
     assert composer_request([], "Write.") == "[history]: [] \n [initial query]: Write."
     assert composer_request(history, "Go on.") == "[history]: [['hi', \"it's me\"]] \n [initial query]: Go on."
     assert composer_answer('Say "é".', "Is it é?") == '{"augmented query": "Say \\"é\\".", "question": ["Is it é?"]}'
+
+
+async def test_a_trained_composer_is_asked_in_its_own_form_without_a_system_prompt() -> None:
+    engine = saying(answer("Write about rain in two lines.", "Does it have two lines?", "Are there two lines?"))
+    made = recipe()
+    roles = made.roles.model_copy(update={"composer": made.roles.composer.model_copy(update={"trained": True})})
+    cast = cast_of(made.model_copy(update={"roles": roles}), composer=engine)
+    composed = await compose(START, "format", cast, made.synthesize)
+    assert engine.asked[0].messages == [{"role": "user", "content": composer_request([], START.query)}]
+    assert len(composed.questions) == 2  # the released checkpoint may ask several

@@ -13,6 +13,7 @@ from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.graph import Operator, check_fits, connect, cut, local_cpus, resources
 from ultraif_ray.flow.show import console
+from ultraif_ray.flow.steps import steps_of
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
@@ -43,13 +44,37 @@ def print_plan(recipe: Recipe) -> None:
         where = "one worker" if recipe.pools[operator.pools[0]].replicas.max == 1 else "workers"
         out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.pools[0]}'")
     check_fits(recipe, STAGES, available)
+    _print_training(recipe, available)
     out.print(f"fits: the cluster has {', '.join(f'{v:g} {k}' for k, v in sorted(available.items()))}\n")
     rows = f"{len(sample):,}" + (" or more" if more else "")
-    out.print(f"prompts: {rows} accepted; run folder: {folder} ({_progress(folder)})\n")
+    out.print(f"prompts: {rows} accepted; run folder: {folder}")
+    out.print(f"steps: {_progress(recipe, folder)}\n")
     out.print(_token_table(recipe, sample))
     of = f"of the first {SAMPLE:,} prompts; " if more else ""
     note = f"{of}at 4 characters a token, all of k answered and judged. Early stops and the prefix cache lower it."
     out.print(f"An estimate {note}", style="dim")
+
+
+def _print_training(recipe: Recipe, available: dict[str, float]) -> None:
+    """What is trained, where, and whether it can be."""
+    if not (recipe.composer or recipe.policy):
+        return
+    from ultraif_ray.train.settings import check_settings, check_workers_fit
+
+    check_settings(recipe)
+    check_workers_fit(recipe.train, available)
+    place = recipe.train
+    span = f"{place.workers.min} to {place.workers.max}" if place.workers.min < place.workers.max else place.workers.max
+    trained = {"composer": recipe.composer, "policy": recipe.policy}
+    models = ", ".join(
+        f"{name} from {one.model} ({'LoRA' if one.lora is not None else 'whole'})"
+        for name, one in trained.items()
+        if one
+    )
+    console().print(
+        f"training: {models}; {span} worker(s) of {place.cpus:g} CPU and {place.gpus:g} GPU; "
+        f"{recipe.global_batch('sft')} examples a step in SFT, {recipe.global_batch('dpo')} in DPO"
+    )
 
 
 def _sample(recipe: Recipe) -> tuple[list[Prompt], bool]:
@@ -102,10 +127,10 @@ def _pool_table(recipe: Recipe) -> Table:
     return table
 
 
-def _progress(folder: RunFolder) -> str:
-    states = {step: folder.state(step) for step in ("ingest", "decompose", "synthesize", "export")}
-    begun = [f"{step} {'done' if state == 'done' else 'begun'}" for step, state in states.items() if state]
-    return ", ".join(begun) or "new"
+def _progress(recipe: Recipe, folder: RunFolder) -> str:
+    states = {step: folder.state(step) for step in steps_of(recipe, folder)}
+    said = {"done": " (done)", "running": " (begun)", "": ""}
+    return " → ".join(f"{step}{said[state]}" for step, state in states.items())
 
 
 def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:

@@ -96,7 +96,8 @@ def _print_training(out: Console, ledger: dict[str, Any]) -> None:
     for step, entry in ledger.items():
         if report := entry.get("training"):
             loss = report["loss"]
-            held_out = " → ".join(f"{one:.3f}" for one in report["held_out_loss"]) or "no held-out examples"
+            losses = report["held_out_loss"]
+            held_out = f"{losses[0]:.3f} → {losses[-1]:.3f}" if losses else "no held-out examples"
             examples = str(entry["outcomes"].get("trained on", 0))
             table.add_row(step, examples, f"{loss[0]:.3f} {curve(loss, 24)} {loss[-1]:.3f}", held_out)
             if report.get("tried"):

@@ -15,14 +15,14 @@ from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.errors import RecipeError, RunError, UnusableReply
 from ultraif_ray.flow import ledger
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.graph import READING_AND_WRITING, connect, in_plain_words
+from ultraif_ray.flow.graph import connect, in_plain_words
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.trained import is_adapter
 from ultraif_ray.method.compose import Composed, accept
 from ultraif_ray.recipe import Composer, Policy, Recipe, Train
 from ultraif_ray.records import Instruction
 from ultraif_ray.train import tasks
-from ultraif_ray.train.settings import load_tokenizer
+from ultraif_ray.train.settings import check_workers_fit, load_tokenizer, worker_resources
 
 SHOWN_TOKENS = 200
 """Most tokens of the answer that is shown before and after training."""
@@ -77,26 +77,6 @@ def _trained(recipe: Recipe, kind: str) -> Composer | Policy:
         section = "composer" if kind == "composer" else "policy"
         raise RecipeError(f"the recipe has no section `{section}`, so there is nothing to train in the step {kind}")
     return trained
-
-
-def check_workers_fit(place: Train, available: dict[str, float]) -> None:
-    """Refuse training that the cluster could never schedule.
-
-    Raises:
-        RecipeError: naming the resource, what is asked and what there is.
-    """
-    for name, amount in _resources(place).items():
-        has = available.get(name, 0.0) - (READING_AND_WRITING if name == "CPU" else 0)
-        if amount * place.workers.min > has + 1e-9:
-            raise RecipeError(
-                f"training needs {amount * place.workers.min:g} {name} for {place.workers.min} workers, the cluster "
-                f"has {max(has, 0):g} to spare: lower train.workers.min, train.cpus or train.gpus, or add nodes"
-            )
-
-
-def _resources(place: Train) -> dict[str, float]:
-    asked = {"CPU": place.cpus, "GPU": place.gpus, **place.resources}
-    return {name: amount for name, amount in asked.items() if amount}
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------
@@ -172,7 +152,7 @@ def _fit(recipe: Recipe, job: Any, folder: RunFolder, step: str, worker_logs: bo
             scaling_config=ScalingConfig(
                 num_workers=_number_of_workers(place),
                 use_gpu=job.gpu,
-                resources_per_worker=_resources(place),
+                resources_per_worker=worker_resources(place),
                 accelerator_type=place.accelerator_type,
                 elastic_resize_monitor_interval_s=place.resize_s,
             ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Recipe, Train
 
 
 def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, held_out: bool) -> dict[str, Any]:
@@ -119,6 +119,27 @@ def _check_place(recipe: Recipe) -> None:
                     "DeepSpeed's checkpoints hold for one number of workers: set train.workers.min and max to the "
                     "same, or use fsdp"
                 )
+
+
+def check_workers_fit(place: Train, available: dict[str, float]) -> None:
+    """Refuse training that the cluster could never schedule.
+
+    Raises:
+        RecipeError: naming the resource, what is asked and what there is.
+    """
+    for name, amount in worker_resources(place).items():
+        has = available.get(name, 0.0)
+        if amount * place.workers.min > has + 1e-9:
+            raise RecipeError(
+                f"training needs {amount * place.workers.min:g} {name} for {place.workers.min} workers, the cluster "
+                f"has {has:g}: lower train.workers.min, train.cpus or train.gpus, or add nodes"
+            )
+
+
+def worker_resources(place: Train) -> dict[str, float]:
+    """What one training worker asks of the cluster, by Ray's resource names."""
+    asked = {"CPU": place.cpus, "GPU": place.gpus, **place.resources}
+    return {name: amount for name, amount in asked.items() if amount}
 
 
 def _check_fields(key: str, step: str, recipe: Recipe) -> None:

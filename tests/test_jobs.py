@@ -1,0 +1,44 @@
+"""The entry points for `ray job submit`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOBS = sorted(path.stem for path in Path("jobs").glob("*.py") if path.stem != "job")
+
+
+def job(name: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f"jobs/{name}.py", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120)
+
+
+def test_there_is_one_for_each_job() -> None:
+    assert JOBS == ["align", "decompose", "synthesize", "train_composer", "train_dpo", "train_sft"]
+
+
+@pytest.mark.ray
+def test_a_job_runs_its_part_and_prints_where_it_is(tmp_path: Path) -> None:
+    pool = "pools={m: {engine: simulated}}"
+    roles = "roles={decomposer: {pool: m}, composer: {pool: m}, responder: {pool: m}, judge: {pool: m}}"
+    more = ["composer=null", "policy=null", pool, roles]
+    done = job("decompose", "--recipe", "jobs/recipes/demo.yaml", "--run", str(tmp_path / "run"), *more)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"output: {tmp_path}/run/decompose"
+    assert (tmp_path / "run/decompose/manifest.json").exists()
+
+
+def test_a_run_folder_that_would_be_lost_with_the_job_is_refused() -> None:
+    refused = job("align", "--recipe", "jobs/recipes/demo.yaml", RAY_JOB_CONFIG_JSON_ENV_VAR="{}")
+    assert refused.returncode == 2
+    assert "which is lost with the cluster: give --run an absolute path" in refused.stderr
+
+
+def test_a_fault_in_the_recipe_is_one_line_and_an_exit_code() -> None:
+    refused = job("train_sft", "--recipe", "jobs/recipes/demo.yaml", "sft.learning_rat=1")
+    assert refused.returncode == 2
+    assert (
+        refused.stderr.strip().splitlines()[-1].startswith("ultraif: sft.learning_rat is no field of TRL's SFTConfig")
+    )
