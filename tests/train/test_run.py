@@ -47,7 +47,7 @@ def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: fl
 
 
 def checkpoints(run: Path) -> list[str]:
-    return sorted(path.name for path in run.glob("sft/checkpoints/checkpoint_*"))
+    return sorted(path.name for path in run.glob("sft/checkpoints/checkpoint_2*"))
 
 
 def train_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
