@@ -61,12 +61,12 @@ def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tm
     assert first.returncode == 0, first.stderr
     for part in ("Funnel", "Tokens", "Training sets", "One journey, whole", "54 accepted, 1 duplicate, 1 empty"):
         assert part in first.stdout
-    assert "synthesize: 40/40 rows" in first.stderr
+    assert "synthesize: 54/54 rows" in first.stderr
     again = ultraif("run", simulated, "export.held_out=0.2")
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert "rows in" not in again.stderr
     shown = ultraif("show", tmp_path / "run", "-n", 2)
-    assert "2 of 40 rows" in shown.stdout
+    assert "2 of 54 rows" in shown.stdout
     assert "--skip 2" in shown.stdout
     none = ultraif("show", tmp_path / "run", "--outcome", "nothing")
     assert "0 of 0 rows that ended as nothing" in none.stdout
