@@ -54,7 +54,7 @@ def adapter(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> st
 
 def test_engine_makes_room_for_the_adapters_that_roles_use_and_no_more(adapter: str) -> None:
     made = engine_arguments(POOL, seed=0, adapters=(adapter,))
-    assert (made["enable_lora"], made["max_loras"], made["max_lora_rank"]) == (True, 1, 8)
+    assert (made["enable_lora"], made["max_loras"], made["max_lora_rank"]) == (True, 2, 8)
     assert made["lora_target_modules"] == ["q_proj", "v_proj"]
     assert "enable_lora" not in engine_arguments(POOL, seed=0)
 

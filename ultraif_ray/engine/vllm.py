@@ -140,7 +140,10 @@ def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) 
         # bfloat16 without native support is some ten times slower, and compilation takes minutes.
         ours |= {"dtype": "float32", "enforce_eager": True}
     if adapters:
-        ours |= {"enable_lora": True, "max_loras": len(adapters), **_adapted(adapters)}
+        # On CPU, vLLM 0.29 looks up "no adapter" as slot -1, the last one: a slot more stays empty and changes nothing.
+        # Without it, a base request that shares a batch with an adapter's gets that adapter's weights.
+        slots = len(adapters) + (pool.gpus == 0)
+        ours |= {"enable_lora": True, "max_loras": slots, **_adapted(adapters)}
     if pool.model == PACKAGED:
         ours["served_model_name"] = PACKAGED
     return ours | pool.args
