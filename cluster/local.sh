@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# A small Ray cluster of several nodes on one machine, on loopback, to try jobs and failures on.
+#
+#   eval "$(cluster/local.sh start)"       a head without CPUs for work and two nodes (NODES=2 CPUS=3)
+#   ray job submit --working-dir . -- python jobs/synthesize.py --recipe … --run /absolute/path
+#   cluster/local.sh kill 1                node 1 is gone, with all its processes; as a spot node goes
+#   cluster/local.sh add                   one node more
+#   cluster/local.sh stop
+#
+# Every node is a process group of its own. `start` prints the variables that `ray`, `ray job` and `ultraif` need.
+set -euo pipefail
+
+HOME_OF_CLUSTER=${ULTRAIF_LOCAL_CLUSTER:-${TMPDIR:-/tmp}/ultraif-local-$(id -u)}
+NODES=${NODES:-2}        # nodes beside the head
+CPUS=${CPUS:-3}          # logical CPUs of each
+PORT=${PORT:-6379}
+DASHBOARD_PORT=${DASHBOARD_PORT:-8265}
+
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME_OF_CLUSTER/auth_token
+
+start_node() {           # NAME RAY-START-ARGUMENTS…
+    local name=$1
+    shift
+    setsid ray start --block --disable-usage-stats --node-ip-address=127.0.0.1 \
+        --min-worker-port=0 --max-worker-port=0 "$@" >"$HOME_OF_CLUSTER/$name.log" 2>&1 </dev/null &
+    echo $! >"$HOME_OF_CLUSTER/$name.pid"
+}
+
+start_worker() {         # NUMBER
+    start_node "node-$1" --address="127.0.0.1:$PORT" --num-cpus="$CPUS" --resources="{\"node_$1\": 1}"
+}
+
+alive_nodes() {
+    RAY_ADDRESS=127.0.0.1:$PORT timeout 30 python -c \
+        'import ray; ray.init(log_to_driver=False, logging_level="ERROR"); print(sum(n["Alive"] for n in ray.nodes()))' \
+        2>/dev/null || echo 0
+}
+
+kill_group() {           # NAME
+    local pid
+    pid=$(cat "$HOME_OF_CLUSTER/$1.pid")
+    kill -9 -- "-$pid" 2>/dev/null || true
+    rm -f "$HOME_OF_CLUSTER/$1.pid"
+}
+
+case ${1:-} in
+start)
+    if compgen -G "$HOME_OF_CLUSTER/*.pid" >/dev/null; then
+        echo "a cluster is running already: $0 stop" >&2
+        exit 1
+    fi
+    mkdir -p "$HOME_OF_CLUSTER"
+    (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH")
+    start_node head --head --port="$PORT" --num-cpus=0 \
+        --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT"
+    for _ in $(seq 120); do
+        if ray health-check --address "127.0.0.1:$PORT" >/dev/null 2>&1; then break; fi
+        sleep 0.5
+    done
+    for number in $(seq "$NODES"); do    # one by one: two that join from one address at once are taken for each other
+        start_worker "$number"
+        for _ in $(seq 30); do
+            if [ "$(alive_nodes)" -gt "$number" ]; then break; fi
+            sleep 1
+        done
+    done
+    if [ "$(alive_nodes)" -le "$NODES" ]; then
+        echo "the cluster did not come up; see $HOME_OF_CLUSTER/*.log" >&2
+        exit 1
+    fi
+    for _ in $(seq 30); do       # the part that takes jobs comes up last
+        if ray job submit --address "http://127.0.0.1:$DASHBOARD_PORT" -- true >/dev/null 2>&1; then break; fi
+        sleep 1
+    done
+    echo "export RAY_ADDRESS=127.0.0.1:$PORT RAY_API_SERVER_ADDRESS=http://127.0.0.1:$DASHBOARD_PORT"
+    echo "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH"
+    ;;
+add)
+    number=1
+    while [ -e "$HOME_OF_CLUSTER/node-$number.pid" ]; do number=$((number + 1)); done
+    start_worker "$number"
+    echo "node $number is starting"
+    ;;
+kill)
+    kill_group "node-${2:?which node, such as 1}"
+    ;;
+stop)
+    for file in "$HOME_OF_CLUSTER"/*.pid; do
+        [ -e "$file" ] && kill_group "$(basename "$file" .pid)"
+    done
+    rm -rf "$HOME_OF_CLUSTER"
+    ;;
+*)
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    exit 2
+    ;;
+esac

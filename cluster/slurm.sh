@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# A Ray cluster for the length of one Slurm allocation:  sbatch cluster/slurm.sh python jobs/align.py --recipe … --run /shared/…
+# Where the time limit ends it, the same command goes on from the run's folder.
+#SBATCH --job-name=ultraif
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+set -euo pipefail
+
+if [ $# -eq 0 ]; then
+    echo "usage: sbatch cluster/slurm.sh COMMAND…   (for instance: python jobs/align.py --recipe R --run /shared/runs/R)" >&2
+    exit 2
+fi
+
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head_node" hostname --ip-address | awk '{print $1}')
+port=$((20000 + SLURM_JOB_ID % 20000))   # other jobs may share the network
+
+# Every process of the cluster asks for the token; it lives in this job's environment and nowhere else.
+RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_MODE RAY_AUTH_TOKEN
+
+# symmetric-run starts Ray on every node, runs the command on the head when all are there, and stops Ray at its end.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=1 \
+    ray symmetric-run --address "$head_ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" -- "$@"

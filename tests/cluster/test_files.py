@@ -1,0 +1,81 @@
+"""What cannot be run here is checked as far as it goes without a cloud."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+KUBERAY_SCHEMAS = CLUSTER.parents[1] / "shared/tools/check_kuberay.py"
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_launcher_files_are_what_ray_takes(name: str) -> None:
+    written = yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())
+    made = prepare_config(written)
+    validate_config(made)
+    types = made["available_node_types"]
+    assert types["head"]["resources"]["CPU"] == 0
+    assert types["head"]["max_workers"] == 0
+    assert {types[kind]["labels"]["ray.io/market-type"] for kind in types if kind != "head"} == {"spot", "on-demand"}
+    assert all("--num-cpus=0" in c and "--dashboard-host=127.0.0.1" in c for c in made["head_start_ray_commands"][1:])
+    assert all("RAY_AUTH_MODE=token" in c for c in made["worker_start_ray_commands"][1:])
+
+
+@pytest.mark.skipif(not KUBERAY_SCHEMAS.exists(), reason="the schemas of KubeRay's resources are not at hand")
+def test_kuberay_manifests_fit_its_schemas() -> None:
+    files = sorted(map(str, (CLUSTER / "kuberay").glob("*.yaml")))
+    checked = subprocess.run([sys.executable, KUBERAY_SCHEMAS, *files], capture_output=True, text=True, check=False)
+    assert checked.stdout.endswith("3 checked, 0 faults\n"), checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob", "rayservice"])
+def test_kuberay_manifests_keep_the_head_free_and_outlast_a_drain(name: str) -> None:
+    spec = yaml.safe_load((CLUSTER / f"kuberay/{name}.yaml").read_text())["spec"]
+    cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert cluster["authOptions"]["mode"] == "token"
+    assert cluster["autoscalerOptions"]["version"] == "v2"
+    for group in cluster["workerGroupSpecs"]:
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 30  # RAY's default drain time
+
+
+def test_no_file_holds_a_secret() -> None:
+    for file in CLUSTER.rglob("*"):
+        if file.is_file():
+            text = file.read_text()
+            assert not any(word in text for word in ("AKIA", "BEGIN PRIVATE", "hf_", "aws_secret")), file
+
+
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sh"])
+def test_scripts_pass_shellcheck(script: str) -> None:
+    checked = subprocess.run(
+        [Path(sys.executable).parent / "shellcheck", CLUSTER / script], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_slurm_starts_one_ray_on_every_node_and_runs_the_command(tmp_path: Path) -> None:
+    """The script itself, with commands in Slurm's place that say what they were asked."""
+    for name, body in {
+        "scontrol": "echo node-a; echo node-b",
+        "hostname": "echo 10.0.0.7",
+        "srun": 'while [[ $1 == --* ]]; do shift; done; if [ "$1" = hostname ]; then echo 10.0.0.7; else echo "$@"; fi',
+    }.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_ID": "42", "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "64", "SLURM_GPUS_ON_NODE": "8",
+    }  # fmt: skip
+    command = [str(CLUSTER / "slurm.sh"), "python", "jobs/align.py", "--recipe", "r.yaml"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("ray ", 1)[1].strip() == (
+        "symmetric-run --address 10.0.0.7:20042 --min-nodes 2 --num-cpus=64 --num-gpus=8 -- "
+        "python jobs/align.py --recipe r.yaml"
+    )
+    assert subprocess.run([CLUSTER / "slurm.sh"], capture_output=True, check=False).returncode == 2

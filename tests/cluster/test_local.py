@@ -1,0 +1,101 @@
+"""Jobs on the cluster that `cluster/local.sh` starts: submitted, stopped, submitted again, with a node killed."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ultraif_ray.flow.folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "cluster/local.sh"
+ROLES = ("decomposer", "composer", "responder", "judge")
+
+pytestmark = pytest.mark.ray
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A head and two nodes; the environment that `start` says to set."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "ULTRAIF_LOCAL_CLUSTER": str(tmp_path_factory.mktemp("local")),
+        "PORT": free_port(),
+        "DASHBOARD_PORT": free_port(),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    started = subprocess.run([SCRIPT, "start"], env=environment, capture_output=True, text=True, check=False)
+    assert started.returncode == 0, started.stderr
+    said = dict(re.findall(r"(RAY_\w+)=(\S+)", started.stdout))
+    assert said["RAY_AUTH_MODE"] == "token"
+    yield environment | said
+    subprocess.run([SCRIPT, "stop"], env=environment, check=True)
+
+
+def submit(cluster: dict[str, str], tmp_path: Path, *more: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
+    pool = {"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4, "replicas": {"min": 1, "max": 3}}
+    settings = {
+        "pools": {"m": pool},
+        "roles": {role: {"pool": "m"} for role in ROLES},
+        "composer": None,
+        "policy": None,
+    }
+    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    job = ["python", "jobs/synthesize.py", "--recipe", "jobs/recipes/demo.yaml", "--run", str(tmp_path / "run")]
+    command = ["ray", "job", "submit", *([] if wait else ["--no-wait"]), "--working-dir", ".", "--"]
+    return subprocess.run(
+        [*command, *job, *overrides, *more],
+        cwd=ROOT,
+        env=cluster,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_a_job_is_stopped_and_submitted_again_and_a_node_dies(cluster: dict[str, str], tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "run"))
+    first = submit(cluster, tmp_path, wait=False)
+    assert first.returncode == 0, first.stderr
+    name = re.findall(r"raysubmit_\w+", first.stdout)[0]
+    deadline = time.monotonic() + 120
+    while folder.count("synthesize") < 8 and time.monotonic() < deadline:
+        time.sleep(0.3)
+    subprocess.run(["ray", "job", "stop", name], env=cluster, capture_output=True, check=True)
+    before = {one for batch in folder.read_tables("synthesize") for one in batch.column("id").to_pylist()}
+    assert 8 <= len(before) < 54
+    # The node's death is not waited for: the job that comes meets it.
+    subprocess.run([SCRIPT, "kill", "1"], env=cluster, check=True)
+    again = submit(cluster, tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"output: {tmp_path}/run/synthesize" in again.stdout
+    assert "Traceback" not in again.stdout
+    after = [one for batch in folder.read_tables("synthesize") for one in batch.column("id").to_pylist()]
+    assert len(after) == len(set(after)) == 54
+    assert before <= set(after)
+
+
+def test_a_fault_in_the_recipe_is_the_jobs_exit_code(cluster: dict[str, str], tmp_path: Path) -> None:
+    failed = submit(cluster, tmp_path, "synthesize.kk=1")
+    assert failed.returncode == 1
+    assert "synthesize.kk is not a key; did you mean 'k'?" in failed.stdout + failed.stderr
+    assert "exit code 2" in failed.stdout + failed.stderr
+
+
+def test_a_second_cluster_in_the_same_place_is_refused(cluster: dict[str, str]) -> None:
+    again = subprocess.run([SCRIPT, "start"], env=cluster, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "is running already" in again.stderr
