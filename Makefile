@@ -1,4 +1,4 @@
-# make demo | test | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+# make demo | test | chaos | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install lock clean
+.PHONY: demo test chaos lint install lock clean
 
 demo: install
 	$(BIN)/ultraif run jobs/recipes/demo.yaml
 
 test: install lint
 	$(BIN)/python -m pytest
+
+# Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty minutes.
+chaos: install
+	$(BIN)/python -m tests.chaos.campaign
 
 lint: install
 	$(BIN)/ruff check .

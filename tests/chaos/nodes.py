@@ -1,0 +1,167 @@
+"""A real Ray cluster of several nodes on this machine, made of processes that can be killed like a cloud kills them.
+
+Every node is a process group of its own. All processes carry a mark in their environment, by which they are found.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+MARK = "ULTRAIF_CHAOS"
+
+
+class Nodes:
+    """A head without CPUs for work, and nodes.
+
+    Args:
+        place: a folder for logs and for the file that measures what engines make.
+        nodes: nodes beside the head.
+        cpus: logical CPUs of each.
+    """
+
+    def __init__(self, place: Path, nodes: int = 2, cpus: int = 3):
+        self.place, self.cpus = place, cpus
+        self.mark = uuid.uuid4().hex
+        self.made = place / "made"
+        self.made.mkdir(exist_ok=True)
+        self._groups: dict[str, subprocess.Popen[bytes]] = {}
+        self._count = 0
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+            MARK: self.mark,
+            "ULTRAIF_MADE": str(self.made),
+            "PYTHONPATH": str(Path(__file__).parent / "site"),
+            "RAY_AUTH_MODE": "disabled",
+            # A dead node is noticed in seconds instead of half a minute, so that a test is short.
+            "RAY_health_check_initial_delay_ms": "2000",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_failure_threshold": "4",
+            "RAY_health_check_timeout_ms": "5000",
+        }
+        self.start(nodes)
+
+    def start(self, nodes: int) -> None:
+        """Start a new head and nodes."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        self.environment["RAY_ADDRESS"] = self.address
+        self._spawn("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+        check = [*RAY, "health-check", "--address", self.address]
+        deadline = time.monotonic() + 60
+        while subprocess.run(check, env=self.environment, capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, "the head did not come up"
+            time.sleep(0.3)
+        for _ in range(nodes):
+            self.add()
+
+    def add(self) -> str:
+        """Start a node."""
+        self._count += 1
+        name = f"node-{self._count}"
+        self._spawn(name, f"--address={self.address}", f"--num-cpus={self.cpus}")
+        return name
+
+    def _spawn(self, name: str, *arguments: str) -> None:
+        ours = ["--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
+                "--max-worker-port=0", "--object-store-memory=200000000", f"--labels=chaos={name}"]  # fmt: skip
+        with (self.place / f"{name}.log").open("ab") as log:
+            self._groups[name] = subprocess.Popen(
+                [*RAY, "start", *arguments, *ours],
+                env=self.environment, start_new_session=True, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes beside the head."""
+        return [name for name in self._groups if name != "head"]
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """Our living processes whose command line holds `title`."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                ours = process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
+                if ours and (title in " ".join(process.cmdline()) or title in process.name()):
+                    found.append(process)
+        return found
+
+    def raylet(self, name: str, patience_s: float = 120) -> psutil.Process:
+        """A node's raylet; one that is still starting is waited for."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            for process in psutil.Process(self._groups[name].pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if "raylet/raylet" in " ".join(process.cmdline()):
+                        return process
+            time.sleep(0.2)
+        raise AssertionError(f"{name} has no raylet; see {self.place}/{name}.log")
+
+    def kill_group(self, name: str) -> None:
+        """Kill a node with all its processes, workers and engines among them, as when a machine goes."""
+        group = self._groups.pop(name)
+        leader = psutil.Process(group.pid)
+        family = [leader, *leader.children(recursive=True)]
+        with suppress(ProcessLookupError):
+            os.killpg(group.pid, signal.SIGKILL)
+        for process in family:  # Ray's workers are in groups of their own
+            with suppress(psutil.Error):
+                process.kill()
+        group.wait()
+
+    def kill_raylet(self, name: str) -> None:
+        """Kill a node's raylet alone; what it started is left to notice."""
+        self.raylet(name).kill()
+        group = self._groups.pop(name)
+        group.wait(timeout=60)
+
+    def drain(self, name: str, seconds: float) -> None:
+        """Tell Ray that a node will be taken away, as a cloud does for a spot node, and then take it."""
+        code = (
+            "import ray; ray.init(log_to_driver=False, logging_level='ERROR');"
+            f"print(next(n['NodeID'] for n in ray.nodes() if n['Labels'].get('chaos') == {name!r}))"
+        )
+        look = [sys.executable, "-c", code]
+        deadline_s = time.monotonic() + 120  # the node may still be joining
+        while (
+            found := subprocess.run(look, env=self.environment, capture_output=True, text=True, check=False)
+        ).returncode:
+            assert time.monotonic() < deadline_s, found.stderr
+        node_id = found.stdout.split()[-1]
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        deadline = ["--deadline-remaining-seconds", str(int(seconds))]
+        command = [*RAY, "drain-node", "--address", self.address, "--node-id", node_id, *reason, *deadline]
+        subprocess.run(command, env=self.environment, capture_output=True, check=True)
+        time.sleep(seconds)
+        self.kill_group(name)
+
+    def stop(self) -> None:
+        """Kill everything."""
+        for name in list(self._groups):
+            self.kill_group(name)
+
+    def orphans(self, patience_s: float = 20) -> list[str]:
+        """What is still alive after `stop`, once it has had its time."""
+        deadline = time.monotonic() + patience_s
+        while (found := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return [" ".join(process.cmdline())[:100] for process in found]
+
+    def tokens_made(self) -> int:
+        """Tokens that engines gave to their callers, lost or kept, counted at the model boundary."""
+        return sum(int(line) for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        for file in self.made.iterdir():
+            yield from file.read_text().split()
