@@ -15,7 +15,7 @@ def ray_cluster() -> Iterator[None]:
     """One Ray for all tests that run pipelines, with more logical CPUs than the machine has."""
     import ray
 
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

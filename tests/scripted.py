@@ -13,6 +13,8 @@ Answer = str | Completion | list[str | Completion] | Exception
 class ScriptedEngine:
     """Answers each request with what `script(request, number)` returns."""
 
+    timeout_s = None
+
     def __init__(self, script: Callable[[Request, int], Answer]):
         self._script = script
         self.asked: list[Request] = []

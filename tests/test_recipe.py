@@ -112,3 +112,21 @@ def test_a_fingerprint_covers_what_is_made_and_not_how_fast() -> None:
     changed = difference(content_settings(same, "synthesize"), content_settings(other, "synthesize"))
     assert changed == ["synthesize.k: 5 → 2"]
     assert not difference(content_settings(same, "decompose"), content_settings(other, "decompose"))
+
+
+def test_a_pool_asks_for_the_gpus_that_its_engine_spreads_over() -> None:
+    with pytest.raises(RecipeError, match=r"pools\.m: args ask for 8 GPUs .* but gpus is 1: set gpus to 8"):
+        parse_recipe(
+            {
+                "name": "x",
+                "pools": {
+                    "m": {
+                        "engine": "vllm",
+                        "model": "org/big",
+                        "gpus": 1,
+                        "args": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2},
+                    }
+                },
+                "roles": {role: {"pool": "m"} for role in ("decomposer", "composer", "responder", "judge")},
+            }
+        )

@@ -125,6 +125,26 @@ def train(
 
 
 @app.command()
+def retry(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder.")],
+    overrides: Overrides = None,
+    remake: Annotated[bool, typer.Option("--remake", help="Delete what was trained from these rows.")] = False,
+    worker_logs: Logs = False,
+) -> None:
+    """Do the rows of a run again that failed; what they were is kept in its folder `retried`."""
+    from ultraif_ray.flow import steps
+    from ultraif_ray.flow.folder import RunFolder
+    from ultraif_ray.flow.show import print_end
+
+    loaded = _recipe(f"{run.rstrip('/')}/recipe.yaml", None, run, overrides)
+    if not (done := steps.retry(loaded, remake=remake, worker_logs=worker_logs)):
+        typer.echo("no row failed; there is nothing to do again")
+        return
+    print_end(RunFolder(loaded.run_folder), loaded, "export")
+    typer.echo(f"{done} failed rows were done again")
+
+
+@app.command()
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder.")],
     outcome: Annotated[str | None, typer.Option("--outcome", help="Only rows that ended so, such as failed.")] = None,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import fsspec
 import yaml
 from pydantic import (
     AfterValidator,
@@ -80,6 +81,8 @@ class Placement(Section):
     """Ray's name of a GPU model, such as `A100` or `L4`."""
     resources: dict[str, float] = {}
     """Custom Ray resources of one replica."""
+    labels: dict[str, str] = {}
+    """Ray node labels that a replica's node must have, such as `{ray.io/market-type: spot}`."""
     rows_in_flight: PositiveInt = 128
     """Journeys that run at once in one replica. They fill the engine's batch, so keep it above `max_num_seqs`."""
 
@@ -94,8 +97,22 @@ class VllmPool(Placement):
     """Context length in tokens; the model's own when not given."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+    timeout_s: PositiveFloat = 1800.0
+    """Seconds after which a request without an answer, waiting included, means that the engine hangs: it is replaced,
+    and its rows are done again."""
     args: Arguments = {}
-    """Further vLLM engine arguments by vLLM's own names (`AsyncEngineArgs`), such as `tensor_parallel_size`."""
+    """Further vLLM engine arguments by vLLM's own names (`AsyncEngineArgs`), such as `tensor_parallel_size`. With
+    `distributed_executor_backend: ray` one replica's GPUs may be on several nodes."""
+
+    @model_validator(mode="after")
+    def _gpus_for_its_parallelism(self) -> "VllmPool":
+        wanted = int(self.args.get("tensor_parallel_size", 1)) * int(self.args.get("pipeline_parallel_size", 1))
+        if wanted > 1 and self.gpus != wanted:
+            raise ValueError(
+                f"args ask for {wanted} GPUs (tensor_parallel_size x pipeline_parallel_size), but gpus is "
+                f"{self.gpus:g}: set gpus to {wanted}"
+            )
+        return self
 
 
 class OpenAIPool(Placement):
@@ -130,6 +147,8 @@ class SimulatedPool(Placement):
     """Share of JSON replies that are cut in half."""
     refused_share: float = Field(0.0, ge=0, le=1)
     """Share of requests that are refused."""
+    timeout_s: PositiveFloat = 1800.0
+    """Seconds after which the engine counts as hanging."""
     seed: int = 0
     cpus: float = Field(0.1, ge=0)
 
@@ -376,6 +395,13 @@ class Flow(Section):
     """Rows of one batch, one task and one output block: the unit of lost work when a worker dies."""
     blocks_between: PositiveInt = 16
     """Most blocks that wait between two chained operators."""
+    rows_per_file: PositiveInt | None = None
+    """Rows of one output file at least, while there are as many; a thousandth of all when not given, so that a
+    large run writes some thousand files and a small one saves every block."""
+    breaker_share: float = Field(0.98, gt=0, le=1)
+    """Share of a worker's last rows that fail from which on the run ends, since it cannot be the rows."""
+    breaker_rows: PositiveInt = 200
+    """How many of a worker's last rows are looked at; none before there are as many."""
     progress_s: PositiveFloat = 30.0
     """Seconds between two progress lines where there is no terminal."""
 
@@ -474,10 +500,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: naming the key, the value seen and what would be right.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with fsspec.open(str(path), "r", encoding="utf-8") as file:
+            data = yaml.safe_load(file)
     except FileNotFoundError:
         raise RecipeError(f"{path}: there is no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ImportError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
@@ -565,8 +592,8 @@ def _describe(value: Any) -> str:
 
 # ---- fingerprints --------------------------------------------------------------------------------------------------
 
-_NOT_CONTENT = ("replicas", "cpus", "gpus", "accelerator_type", "resources", "rows_in_flight", "max_concurrency",
-                "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s")  # fmt: skip
+_NOT_CONTENT = ("replicas", "cpus", "gpus", "accelerator_type", "resources", "labels", "rows_in_flight",
+                "max_concurrency", "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s")  # fmt: skip
 
 
 def content_settings(recipe: Recipe, step: str) -> dict[str, Any]:

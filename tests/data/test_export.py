@@ -181,3 +181,12 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
         '"rejected"',
     ):
         assert part in text
+
+
+def test_another_runs_set_is_never_read_in_its_place(tmp_path: Path) -> None:
+    """`datasets` caches a folder by its last name and its card."""
+    sizes = []
+    for run, rows in (("one", 3), ("two", 5)):
+        place, _ = exported(tmp_path / run, rows=[row(10_000 * i + 9_000, "good", "bad") for i in range(rows)])
+        sizes.append(len(datasets.load_dataset(str(place / "sft"), split="train", cache_dir=str(tmp_path / "cache"))))
+    assert sizes == [3, 5]

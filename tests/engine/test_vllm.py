@@ -40,6 +40,14 @@ def test_engine_arguments_of_a_gpu_pool_leave_dtype_to_vllm_and_the_recipe_has_t
     assert (made["model"], made["tensor_parallel_size"], made["enable_prefix_caching"]) == ("org/big", 2, False)
 
 
+def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
+    half = VllmPool(engine="vllm", model="org/small", gpus=0.5)
+    assert engine_arguments(half, seed=0)["gpu_memory_utilization"] == 0.45
+    said = VllmPool(engine="vllm", model="org/small", gpus=0.5, args={"gpu_memory_utilization": 0.3})
+    assert engine_arguments(said, seed=0)["gpu_memory_utilization"] == 0.3
+    assert "gpu_memory_utilization" not in engine_arguments(VllmPool(engine="vllm", model="org/big", gpus=1), seed=0)
+
+
 @pytest.fixture(scope="module")
 def adapter(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A LoRA adapter with random weights, large enough to be heard."""

@@ -61,3 +61,59 @@ def test_paths_for_ray_are_absolute_and_keep_their_scheme(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     assert RunFolder("runs/x").uri("ingest") == f"{tmp_path}/runs/x/ingest"
     assert RunFolder("memory://b/runs/").uri("ingest") == "memory:///b/runs/ingest"
+
+
+def step_with(tmp_path: Path, files: dict[str, list[int]], checkpoints: dict[str, list[int]]) -> RunFolder:
+    for kind, tables in (("rows", files), ("checkpoint", checkpoints)):
+        (tmp_path / "synthesize" / kind).mkdir(parents=True)
+        for name, ids in tables.items():
+            table = pa.table({"id": ids, "outcome": ["failed" if one % 2 else "paired" for one in ids]})
+            pq.write_table(table, tmp_path / "synthesize" / kind / f"{name}.parquet")
+    folder = RunFolder(str(tmp_path))
+    folder.write_json({"state": "running"}, "synthesize", "manifest.json")
+    return folder
+
+
+def ids_in(folder: RunFolder) -> list[int]:
+    return sorted(one for batch in folder.read_tables("synthesize") for one in batch.column("id").to_pylist())
+
+
+def ids_done(folder: RunFolder) -> list[int]:
+    """What Ray Data would not do again."""
+    names = [n for n in folder.names("synthesize", "checkpoint") if not n.endswith(".pending.parquet")]
+    return sorted(
+        one for n in names for one in pq.read_table(folder.at("synthesize", "checkpoint", n))["id"].to_pylist()
+    )
+
+
+def test_settle_leaves_each_id_once_and_forgets_ids_without_their_rows(tmp_path: Path) -> None:
+    files = {"a-0": [1, 2], "b-0": [2, 3], "half-0": [9], "late-0": [1, 2]}
+    folder = step_with(tmp_path, files, {"a": [1, 2], "b": [2, 3], "lost": [7], "half.pending": [9], "late": [1, 2]})
+    assert folder.settle("synthesize") == 3
+    assert ids_in(folder) == ids_done(folder) == [1, 2, 3]
+    assert folder.settle("synthesize") == 0
+
+
+def test_settle_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    """The ids are replaced before the rows."""
+    folder = step_with(tmp_path, {"a-0": [1, 2, 3]}, {"a": [2]})
+    assert folder.settle("synthesize") == 2
+    assert ids_in(folder) == [2]
+
+
+def test_forget_takes_failed_rows_out_and_keeps_them_beside(tmp_path: Path) -> None:
+    folder = step_with(tmp_path, {"a-0": [1, 2, 3], "b-0": [4, 6]}, {"a": [1, 2, 3], "b": [4, 6]})
+    folder.finish("synthesize")
+    assert folder.forget("synthesize", "outcome", "failed") == 2
+    assert folder.state("synthesize") == "running"
+    assert ids_in(folder) == ids_done(folder) == [2, 4, 6]
+    assert pq.read_table(tmp_path / "synthesize/retried/attempt-1.parquet")["id"].to_pylist() == [1, 3]
+    assert folder.forget("synthesize", "outcome", "failed") == 0
+
+
+def test_what_is_written_into_a_finished_step_counts_no_more(tmp_path: Path) -> None:
+    folder = step_with(tmp_path, {"a-0": [1, 2]}, {"a": [1, 2]})
+    folder.finish("synthesize")
+    pq.write_table(pa.table({"id": [2]}), tmp_path / "synthesize/rows/zombie-0.parquet")
+    pq.write_table(pa.table({"id": [2]}), tmp_path / "synthesize/checkpoint/zombie.parquet")
+    assert ids_in(folder) == [1, 2]

@@ -4,6 +4,7 @@ import pytest
 
 from tests.scripted import recipe
 from ultraif_ray.errors import InputError, RecipeError, RunError
+from ultraif_ray.flow.cluster import Cluster, Node
 from ultraif_ray.flow.graph import check_fits, cut, in_plain_words, resources
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, parse_recipe
@@ -58,11 +59,35 @@ def test_a_pool_that_comes_back_after_another_gets_an_operator_of_its_own() -> N
 def test_what_can_never_be_scheduled_is_refused_with_the_numbers() -> None:
     pools = {"m": {"engine": "vllm", "model": "packaged", "gpus": 2, "replicas": {"min": 2, "max": 4}}}
     made = laid_out(pools, "m", "m", "m", "m")
-    check_fits(made, STAGES, {"CPU": 4, "GPU": 4})
+    two_nodes = Cluster((Node({"CPU": 2, "GPU": 2}),) * 2)
+    check_fits(made, STAGES, two_nodes)
     with pytest.raises(RecipeError, match=r"needs 4 GPU at least .* the cluster has 2"):
-        check_fits(made, STAGES, {"CPU": 4, "GPU": 2})
-    with pytest.raises(RecipeError, match="needs 4 CPU at least"):
-        check_fits(made, STAGES, {"CPU": 3, "GPU": 4})
+        check_fits(made, STAGES, Cluster((Node({"CPU": 4, "GPU": 2}),)))
+    with pytest.raises(RecipeError, match=r"needs 4 CPU at least \(2 for reading and writing, 2 for a replica"):
+        check_fits(made, STAGES, Cluster((Node({"CPU": 3, "GPU": 4}),)))
+    with pytest.raises(RecipeError, match="2 GPU on one node, which no node of the cluster has"):
+        check_fits(made, STAGES, Cluster((Node({"CPU": 2, "GPU": 1}),) * 8))
+    check_fits(made, STAGES, Cluster((Node({"CPU": 2}),), grows=True))  # the autoscaler brings GPU nodes
+
+
+def test_labels_and_accelerators_are_part_of_what_fits() -> None:
+    pool = {"engine": "vllm", "model": "packaged", "gpus": 1, "labels": {"market": "spot"}, "accelerator_type": "L4"}
+    made = laid_out({"m": pool}, "m", "m", "m", "m")
+    resources = {"CPU": 8, "GPU": 1, "accelerator_type:L4": 1}
+    check_fits(made, STAGES, Cluster((Node(resources, {"market": "spot"}),)))
+    with pytest.raises(RecipeError, match=r"and the labels \{'market': 'spot'\} on one node"):
+        check_fits(made, STAGES, Cluster((Node(resources, {"market": "on-demand"}),)))
+    with pytest.raises(RecipeError, match="accelerator_type:L4"):
+        check_fits(made, STAGES, Cluster((Node({"CPU": 8, "GPU": 1}, {"market": "spot"}),)))
+
+
+def test_an_engine_that_ray_spreads_needs_its_gpus_on_no_one_node() -> None:
+    args = {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}
+    pool = {"engine": "vllm", "model": "packaged", "gpus": 4, "args": args}
+    made = laid_out({"m": pool}, "m", "m", "m", "m")
+    check_fits(made, STAGES, Cluster((Node({"CPU": 2, "GPU": 2}),) * 2))
+    with pytest.raises(RecipeError, match="needs 4 GPU at least"):
+        check_fits(made, STAGES, Cluster((Node({"CPU": 4, "GPU": 2}),)))
 
 
 def test_resources_of_a_replica() -> None:

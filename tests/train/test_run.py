@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.chaos.nodes import Nodes
 from tests.train.data import folder_with_sets, tiny_model, training_recipe
 from ultraif_ray.errors import RunError
 from ultraif_ray.flow import steps
@@ -95,6 +97,37 @@ def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(tmp_pat
     assert not (run / "sft/checkpoints").exists()
     ledger = json.loads((run / "ledger.json").read_text())
     assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 6}
+
+
+def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:
+    """Preemption with notice: nothing is saved by schedule here, so the one checkpoint is the notice's."""
+    run = tmp_path / "run"
+    folder_with_sets(run, train=12)
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 60}
+    unsaved = fields | {"save_strategy": "steps", "save_steps": 10_000}
+    made = training_recipe(tmp_path, tiny, sft=unsaved, train={"workers": {"min": 1, "max": 1}})
+    (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
+    cluster = Nodes(tmp_path, nodes=2)
+    log = tmp_path / "driver.log"
+    try:
+        with log.open("w") as file:
+            driver = subprocess.Popen(
+                [sys.executable, "-m", "ultraif_ray.cli", "train", "sft", str(run), "flow.progress_s=1"],
+                env=cluster.environment, stdout=file, stderr=file, text=True,
+            )  # fmt: skip
+        wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()), driver, 240)
+        (worker,) = cluster.processes("RayTrainWorker")
+        assert not checkpoints(run)
+        node = next(name for name in cluster.names if cluster.raylet(name).pid in [p.pid for p in worker.parents()])
+        cluster.drain(node, seconds=10)
+        assert len(checkpoints(run)) == 1
+        assert driver.wait(timeout=240) == 0, log.read_text()
+    finally:
+        cluster.stop()
+    seen = np.load(run / "sft/rows_seen.npy")
+    assert len(seen) == 60 * 12
+    for epoch in range(60):
+        assert sorted(seen[seen[:, 1] == epoch, 2].tolist()) == list(range(12))
 
 
 def hashes(root: Path) -> dict[str, str]:

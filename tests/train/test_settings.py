@@ -7,6 +7,7 @@ import pytest
 
 from tests.train.data import training_recipe
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.cluster import Cluster, Node
 from ultraif_ray.recipe import load_recipe
 from ultraif_ray.train.settings import (
     check_settings,
@@ -73,9 +74,9 @@ def test_a_model_without_a_chat_template_is_refused_until_one_is_given(tmp_path:
 
 def test_more_workers_than_the_cluster_can_give_are_refused_with_the_numbers(tmp_path: Path) -> None:
     place = training_recipe(tmp_path, "packaged", train={"workers": {"min": 3, "max": 8}, "gpus": 1}).train
-    check_workers_fit(place, {"CPU": 8, "GPU": 3})
-    with pytest.raises(RecipeError, match="needs 3 GPU for 3 workers, the cluster has 2"):
-        check_workers_fit(place, {"CPU": 8, "GPU": 2})
+    check_workers_fit(place, Cluster((Node({"CPU": 8, "GPU": 3}),)))
+    with pytest.raises(RecipeError, match=r"needs 3 GPU at least \(3 for a training worker\), the cluster has 2"):
+        check_workers_fit(place, Cluster((Node({"CPU": 8, "GPU": 2}),)))
 
 
 def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:

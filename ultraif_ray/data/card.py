@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -20,6 +21,9 @@ _ABOUT = {
 def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, int], example: Any) -> str:
     """The card of one set.
 
+    The config's description is new each time: `datasets` keeps what it has read under the folder's last name and
+    the card's configs, and would otherwise give the rows of another run whose folder is called `sft` too.
+
     Args:
         name: `sft`, `dpo` or `composer`.
         recipe: the run's recipe.
@@ -33,7 +37,7 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
         "pretty_name": f"{recipe.name} ({name})",
         "task_categories": ["text-generation"],
         "tags": ["instruction-following", "ultraif", "synthetic"],
-        "configs": [{"config_name": "default", "data_files": splits}],
+        "configs": [{"config_name": "default", "description": f"{recipe.name} {uuid4().hex}", "data_files": splits}],
     }
     models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
     settings = content_settings(recipe, "synthesize") | content_settings(recipe, "export")

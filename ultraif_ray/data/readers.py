@@ -5,8 +5,10 @@ an otherwise good file comes out as a Fault, to be counted; a file that is nothi
 """
 
 import csv
+import hashlib
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -244,12 +246,32 @@ def _read_dataset(source: Source) -> Iterator[tuple[int, Record]]:
         yield from enumerate(split, start=1)
 
 
-def version(source: Source) -> str:
-    """What tells one state of a source from another: size and time of change, or the store's own tag."""
+HASHED = 512 << 20
+"""Bytes up to which a local file is told by its content."""
+
+
+def versions(sources: list[Source]) -> dict[str, str]:
+    """What tells one state of the sources from another: each by its name below the folder that holds all local ones.
+
+    A submitted job works in a copy of the project, in another folder and with new dates each time. So a local file is
+    told by its content (a very large one by size and date), one in a store by the store's own tag.
+    """
+    local = [os.path.dirname(source.path) for source in sources if source.path.startswith("/")]
+    root = os.path.commonpath(local) if local else "/"
+    return {
+        os.path.relpath(source.path, root) if source.path.startswith("/") else source.path: _version(source)
+        for source in sources
+    }
+
+
+def _version(source: Source) -> str:
     if source.kind in ("hub", "saved"):
         return source.kind
     fs, path = fsspec.core.url_to_fs(source.path)
     info = fs.info(path)
+    if source.path.startswith("/") and info["size"] <= HASHED:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return f"{info.get('size')}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"
 
 

@@ -21,6 +21,8 @@ TOP_LOGPROBS = 20
 class OpenAIEngine:
     """One client with a bound on open requests."""
 
+    timeout_s = None  # the client has a limit for each try
+
     def __init__(self, pool: OpenAIPool):
         self._pool = pool
         self._client = openai.AsyncOpenAI(

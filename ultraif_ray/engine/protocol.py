@@ -3,10 +3,12 @@
 This is the model boundary: `method` speaks only this, so a test can put a scripted engine in a real one's place.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ultraif_ray.errors import EngineDead
 from ultraif_ray.recipe import Roles
 from ultraif_ray.records import Role, Usage
 
@@ -59,6 +61,11 @@ class Reply:
 class Engine(Protocol):
     """A model that can be asked. Many requests are open at once on one event loop."""
 
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds without an answer after which the engine counts as hanging; None where it sees to that itself."""
+        ...
+
     async def generate(self, request: Request) -> Reply:
         """Continue the conversation.
 
@@ -101,7 +108,11 @@ class Cast:
         labels: tuple[str, ...] = (),
         temperature: float | None = None,
     ) -> list[Completion]:
-        """Ask a role; `temperature` overrides the recipe's, for a second try at a reply that was no use."""
+        """Ask a role; `temperature` overrides the recipe's, for a second try at a reply that was no use.
+
+        Raises:
+            EngineError: as `Engine.generate`; EngineDead also where the engine does not answer in its time.
+        """
         settings = getattr(self._roles, role)
         spent = self._usage.setdefault(role, Usage(role=role))
         request = Request(
@@ -116,7 +127,12 @@ class Cast:
             labels=labels,
         )
         spent.requests += 1
-        reply = await self._engines[settings.pool].generate(request)
+        engine = self._engines[settings.pool]
+        try:
+            async with asyncio.timeout(engine.timeout_s):
+                reply = await engine.generate(request)
+        except TimeoutError:
+            raise EngineDead(f"pool {settings.pool} gave no answer in {engine.timeout_s:g} s (its timeout_s)") from None
         spent.prompt += reply.prompt_tokens
         spent.cached += reply.cached_tokens
         spent.generated += reply.generated_tokens

@@ -23,6 +23,7 @@ class SimulatedEngine:
 
     def __init__(self, pool: SimulatedPool):
         self._pool = pool
+        self.timeout_s = pool.timeout_s
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
@@ -85,4 +86,4 @@ _WORDS = ("amber", "birch", "cedar", "dune", "ember", "fern", "grove", "heath", 
 
 
 def _sentence(draw: random.Random, count: int) -> str:
-    return " ".join(draw.choice(_WORDS) for _ in range(count))
+    return " ".join(draw.choices(_WORDS, k=count))

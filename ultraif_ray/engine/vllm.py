@@ -35,6 +35,7 @@ class VllmEngine:
             raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
         self._tokenizer = self._llm.get_tokenizer()
         self._context: int = self._llm.model_config.max_model_len
+        self.timeout_s = pool.timeout_s
         self._numbers = itertools.count()
         self._adapters = {name: _adapter(name, number) for number, name in enumerate(adapters, start=1)}
         if self._tokenizer.chat_template is None:
@@ -139,6 +140,8 @@ def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) 
     if pool.gpus == 0:
         # bfloat16 without native support is some ten times slower, and compilation takes minutes.
         ours |= {"dtype": "float32", "enforce_eager": True}
+    if 0 < pool.gpus < 1:
+        ours["gpu_memory_utilization"] = round(0.9 * pool.gpus, 3)  # others share the GPU; alone, vLLM takes 0.9 of it
     if adapters:
         # On CPU, vLLM 0.29 looks up "no adapter" as slot -1, the last one: a slot more stays empty and changes nothing.
         # Without it, a base request that shares a batch with an adapter's gets that adapter's weights.

@@ -3,8 +3,10 @@
 RUN/recipe.yaml            the resolved recipe of the last command
 RUN/ledger.json            per step: input, outcomes, tokens by role
 RUN/<step>/manifest.json   state, fingerprint, and the settings it stands for
+RUN/<step>/files.json      the data files of a step that is done
 RUN/<step>/rows/           Parquet
 RUN/<step>/checkpoint/     Ray Data's record of the ids that are written
+RUN/<step>/retried/        failed rows as they were before `ultraif retry` did them again
 RUN/<step>/checkpoints/    Ray Train's checkpoints, while a training step runs
 RUN/<step>/model/          what a training step trained: an adapter or a whole model, with its tokenizer
 """
@@ -15,7 +17,9 @@ from contextlib import suppress
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ultraif_ray.errors import RunError
@@ -121,7 +125,9 @@ class RunFolder:
         return str(self.read_json(step, "manifest.json").get("fingerprint", ""))
 
     def finish(self, step: str) -> None:
-        """Mark a step as done."""
+        """Mark a step as done. What a dead run's worker may still write into its folder counts no more."""
+        if files := self.data_files(step):
+            self.write_json({"files": [path.rsplit("/", 1)[-1] for path in files]}, step, "files.json")
         self.write_json({**self.read_json(step, "manifest.json"), "state": "done"}, step, "manifest.json")
 
     def state(self, step: str) -> str:
@@ -133,23 +139,26 @@ class RunFolder:
         with suppress(FileNotFoundError):
             self.fs.rm(self.at(step, *parts), recursive=True)
 
+    def copy(self, source: tuple[str, ...], target: tuple[str, ...]) -> None:
+        """Copy the files of a folder inside to another; nothing where there is none."""
+        for name in self.names(*source):
+            self.fs.makedirs(self.at(*target), exist_ok=True)
+            self.fs.copy(self.at(*source, name), self.at(*target, name))
+
     # ---- rows ------------------------------------------------------------------------------------------------------
 
     def data_files(self, step: str) -> list[str]:
-        """The data files of a step that count, sorted.
+        """The data files of a step that count, sorted: those it was done with; before that, those with a checkpoint.
 
-        Where Ray Data keeps a checkpoint, only files whose checkpoint is committed: it commits a data file by giving
-        the ids file with the same name its final name, so a file half written when its writer died is passed over.
+        Ray Data commits a data file by giving the file of its ids its final name, so one that was half written when its
+        writer died is passed over.
         """
-        files = sorted(f for f in self.names(step, "rows") if f.endswith(".parquet"))
-        if not self.fs.exists(self.at(step, "checkpoint")):
-            return [self.at(step, "rows", name) for name in files]
-        committed = {
-            name.removesuffix(".parquet")
-            for name in self.names(step, "checkpoint")
-            if name.endswith(".parquet") and not name.endswith(".pending.parquet")
-        }
-        return [self.at(step, "rows", n) for n in files if any(p in committed for p in _prefixes(n))]
+        listed = self.read_json(step, "files.json").get("files", [])
+        found = listed or sorted(name for name in self.names(step, "rows") if name.endswith(".parquet"))
+        if not listed and self.fs.exists(self.at(step, "checkpoint")):
+            ids = self._id_files(step)
+            found = [name for name in found if _id_file(name, ids)]
+        return [self.at(step, "rows", name) for name in found]
 
     def read_tables(self, step: str, columns: list[str] | None = None, rows: int = 1024) -> Iterator[pa.RecordBatch]:
         """The rows of a step in batches, in flat memory."""
@@ -165,6 +174,93 @@ class RunFolder:
                 total += pq.ParquetFile(file).metadata.num_rows
         return total
 
+    # ---- one row for each id ---------------------------------------------------------------------------------------
+
+    def settle(self, step: str) -> int:
+        """Mend what a run that died, or its last worker, left in an unfinished step; the number of rows taken out.
+
+        Ids without their data file are forgotten, so that they are done again. A row counts where its id stands in the
+        checkpoint beside its file; of two rows with one id the first file's stays; the others are taken out. Each file
+        is replaced whole, ids before data, so this can be cut off anywhere and done again.
+        """
+        id_files = self._id_files(step)
+        owners: dict[str, list[str]] = {}
+        for name in sorted(self.names(step, "rows")):
+            if name.endswith(".parquet") and (id_file := _id_file(name, id_files)):
+                owners.setdefault(id_file, []).append(name)
+        for orphan in id_files - owners.keys():
+            self.fs.rm(self.at(step, "checkpoint", orphan))
+        if not owners:
+            return 0
+        parts = [self._ids(step, "checkpoint", id_file) for id_file in owners]
+        every = np.concatenate(parts)
+        first = np.zeros(len(every), dtype=bool)
+        first[np.unique(every, return_index=True)[1]] = True
+        taken_out, start = 0, 0
+        for (id_file, names), ids in zip(owners.items(), parts, strict=True):
+            kept = ids[first[start : start + len(ids)]]
+            start += len(ids)
+            if len(kept) < len(ids):
+                self._replace(pa.table({"id": kept}), step, "checkpoint", id_file)
+            if sum(self._rows_in(step, "rows", name) for name in names) > len(kept):
+                taken_out += sum(self._keep_only(kept, step, name) for name in names)
+        return taken_out
+
+    def forget(self, step: str, outcome_column: str, outcome: str) -> int:
+        """Take the rows with an outcome out of a step, so that a run does them again; their number.
+
+        They are kept in `retried/`, a file for each time.
+        """
+        self.settle(step)
+        self.clear(step, "files.json")
+        ids = self._id_files(step)
+        batches = [b.filter(pc.field(outcome_column) == outcome) for b in self.read_tables(step)]
+        gone = pa.Table.from_batches([batch for batch in batches if batch.num_rows] or batches[:1])
+        if not gone.num_rows:
+            return 0
+        number = len(self.names(step, "retried")) + 1
+        self.fs.makedirs(self.at(step, "retried"), exist_ok=True)
+        self._replace(gone, step, "retried", f"attempt-{number}.parquet")
+        manifest = self.read_json(step, "manifest.json")
+        self.write_json({**manifest, "state": "running"}, step, "manifest.json")
+        forgotten = gone.column("id").to_numpy()
+        for id_file in ids:
+            before = self._ids(step, "checkpoint", id_file)
+            if np.isin(before, forgotten).any():
+                self._replace(pa.table({"id": before[~np.isin(before, forgotten)]}), step, "checkpoint", id_file)
+        self.settle(step)
+        return int(gone.num_rows)
+
+    def _id_files(self, step: str) -> set[str]:
+        """Ray Data's committed checkpoint files of a step."""
+        return {
+            name
+            for name in self.names(step, "checkpoint")
+            if name.endswith(".parquet") and not name.endswith(".pending.parquet")
+        }
+
+    def _ids(self, *parts: str) -> np.ndarray:
+        with self.fs.open(self.at(*parts), "rb") as file:
+            return np.asarray(pq.read_table(file, columns=["id"]).column("id").to_numpy())
+
+    def _rows_in(self, *parts: str) -> int:
+        with self.fs.open(self.at(*parts), "rb") as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
+
+    def _keep_only(self, ids: np.ndarray, step: str, name: str) -> int:
+        with self.fs.open(self.at(step, "rows", name), "rb") as file:
+            table = pq.read_table(file)
+        kept = table.filter(pa.array(np.isin(table.column("id").to_numpy(), ids)))
+        self._replace(kept, step, "rows", name)
+        return int(table.num_rows - kept.num_rows)
+
+    def _replace(self, table: pa.Table, *parts: str) -> None:
+        """Write a Parquet file, whole or not at all. The new one is made outside of folders that Ray reads whole."""
+        new = self.at(parts[0], f"new-{parts[-1]}")
+        with self.fs.open(new, "wb") as file:
+            pq.write_table(table, file)
+        self.fs.mv(new, self.at(*parts))
+
     def names(self, *parts: str) -> list[str]:
         """What stands in a folder inside; nothing when there is no such folder."""
         folder = self.at(*parts)
@@ -174,8 +270,7 @@ class RunFolder:
         return [path.rsplit("/", 1)[-1] for path in self.fs.ls(folder, detail=False)]
 
 
-def _prefixes(name: str) -> Iterator[str]:
-    """What a data file's checkpoint may be called: its own stem, or the part before Ray's `-N` for a file's pieces."""
+def _id_file(name: str, ids: set[str]) -> str:
+    """The checkpoint file of a data file: of the same name, or without Ray's `-N` for a file's pieces; or empty."""
     stem = name.removesuffix(".parquet")
-    yield stem
-    yield stem.rsplit("-", 1)[0]
+    return next((f"{one}.parquet" for one in (stem, stem.rsplit("-", 1)[0]) if f"{one}.parquet" in ids), "")

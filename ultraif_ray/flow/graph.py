@@ -1,7 +1,5 @@
 """The Ray Data pipeline: `read_parquet → map_batches(worker) → write_parquet`, one operator per pool, checkpointed."""
 
-import logging
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -13,13 +11,17 @@ from ray.data._internal.execution import backpressure_policy
 from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.expressions import col, lit
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ultraif_ray import errors
-from ultraif_ray.errors import RecipeError, RunError, UltraIFError
+from ultraif_ray.errors import RunError, UltraIFError
+from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
+from ultraif_ray.flow.suspects import start_register
 from ultraif_ray.flow.worker import Worker
-from ultraif_ray.recipe import OpenAIPool, Recipe
+from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, VllmPool
 from ultraif_ray.records import Role
 
 ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
@@ -69,60 +71,22 @@ def _in_order(recipe: Recipe, pools: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(pools), key=lambda pool: isinstance(recipe.pools[pool], OpenAIPool)))
 
 
-# ---- the cluster -----------------------------------------------------------------------------------------------------
-
-
-def connect(worker_logs: bool = False) -> None:
-    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already.
-
-    Raises:
-        RunError: the cluster does not answer.
-    """
-    for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__name__ != "SessionFileHandler":  # the terminal gets our own words; Ray's log file keeps all
-            handler.setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
-    local: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
-        # Ray warns of every process beyond a few per core; ours mostly wait.
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
-        local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
-    try:
-        ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
-
-
-READING_AND_WRITING = 2
-"""Logical CPUs that Ray Data needs beside the workers: for the tasks that read and write, and on resume for the actor
-that leaves out what is done."""
-
-
-def local_cpus() -> int:
-    """Logical CPUs of a Ray of our own: the cores, and what reads and writes beside them and mostly waits."""
-    return len(os.sched_getaffinity(0)) + READING_AND_WRITING
-
-
-def check_fits(recipe: Recipe, stages: tuple[str, ...], available: dict[str, float]) -> None:
+def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> None:
     """Refuse a run that the cluster could never schedule.
 
     Raises:
         RecipeError: naming the resource, what is asked and what there is.
     """
-    wanted: dict[str, float] = {"CPU": float(READING_AND_WRITING)}
+    one_cpu = Need("reading and writing", READING_AND_WRITING, {"CPU": 1.0})
+    needs = [one_cpu]
     for operator in cut(recipe, stages):
-        for name, amount in resources(recipe, operator).items():
-            wanted[name] = wanted.get(name, 0.0) + amount * recipe.pools[operator.pools[0]].replicas.min
-    for name, amount in wanted.items():
-        if amount > available.get(name, 0.0) + 1e-9:
-            raise RecipeError(
-                f"the run needs {amount:g} {name} at least (for CPU, {READING_AND_WRITING} for reading and writing), "
-                f"the cluster has {available.get(name, 0.0):g}: lower replicas.min, cpus or gpus of the pools, "
-                "or add nodes"
-            )
+        pools = [recipe.pools[name] for name in operator.pools]
+        kinds = {f"accelerator_type:{pool.accelerator_type}": 0.001 for pool in pools if pool.accelerator_type}
+        labels = {key: value for pool in pools for key, value in pool.labels.items()}
+        spread = any(spreads(pool) for pool in pools)
+        asked = resources(recipe, operator) | kinds
+        needs.append(Need(f"a replica of pool '{operator.pools[0]}'", pools[0].replicas.min, asked, spread, labels))
+    check_needs(needs, cluster, "lower replicas.min, cpus or gpus of the pools, or add nodes")
 
 
 def resources(recipe: Recipe, operator: Operator) -> dict[str, float]:
@@ -154,25 +118,42 @@ def run_pipeline(
     Raises:
         UltraIFError: what ended the pipeline, in the user's words where a worker gave some.
     """
-    check_fits(recipe, stages, ray.cluster_resources())
+    await_room(lambda found: check_fits(recipe, stages, found))
     _configure(recipe, folder.uri(step, "checkpoint"))
+    groups: list[PlacementGroup] = []
     try:
         with Display(step, rows, recipe.flow.progress_s) as display:
-            dataset = ray.data.read_parquet([folder.uri(source, "rows")], file_extensions=["parquet"])
+            files = [folder.uri(source, "rows", path.rsplit("/", 1)[-1]) for path in folder.data_files(source)]
+            dataset = ray.data.read_parquet(files)
             if share < 1.0:
                 # An expression goes into the read itself. An operator more would starve the others on a small machine.
                 dataset = dataset.filter(expr=col("id") < lit(_bound(share)))
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
             operators = cut(recipe, stages)
+            register = start_register()
             for operator in operators:
-                last = operator is operators[-1]
-                dataset = _add_operator(dataset, operator, recipe, display.scoreboard, last)
-            dataset.write_parquet(folder.uri(step, "rows"))
+                told = (
+                    recipe,
+                    operator.stages,
+                    operator.pools,
+                    display.scoreboard,
+                    register,
+                    operator is operators[-1],
+                )
+                dataset = _add_operator(dataset, operator, recipe, told, groups)
+            dataset.write_parquet(folder.uri(step, "rows"), min_rows_per_file=_rows_per_file(recipe, rows))
     except Exception as error:
         raise in_plain_words(error) from error
     finally:
         DataContext.get_current().checkpoint_config = None
+        for group in groups:
+            remove_placement_group(group)
+
+
+def _rows_per_file(recipe: Recipe, rows: int) -> int:
+    """Some thousand files for a large run, which every store lists quickly; a block a file for a small one."""
+    return recipe.flow.rows_per_file or min(4096, max(recipe.flow.rows_per_block, rows // 1000))
 
 
 def in_share(prompt_id: int, share: float) -> bool:
@@ -201,21 +182,13 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
     )
 
 
-def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: Any, last: bool) -> Any:
+def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, told: Any, groups: list[PlacementGroup]) -> Any:
     pools = [recipe.pools[name] for name in operator.pools]
     blocks = max(1, -(-min(pool.rows_in_flight for pool in pools) // recipe.flow.rows_per_block))
-    asked = resources(recipe, operator)
-    options: dict[str, Any] = {"num_cpus": asked.pop("CPU", 0)}
-    if gpus := asked.pop("GPU", 0):
-        options["num_gpus"] = gpus
-    if kinds := [pool.accelerator_type for pool in pools if pool.accelerator_type]:
-        options["accelerator_type"] = kinds[0]
-    if asked:
-        options["resources"] = asked
     return dataset.map_batches(
         Worker,
-        fn_constructor_args=(recipe, operator.stages, operator.pools, scoreboard, last),
-        batch_size=None,
+        fn_constructor_args=told,
+        batch_size=recipe.flow.rows_per_block,  # a block; Ray wants it said where there are GPUs
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
             min_size=pools[0].replicas.min,
@@ -224,8 +197,49 @@ def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, scoreboard: 
             max_concurrent_calls_per_actor=blocks,
             enable_true_multi_threading=True,
         ),
-        **options,
+        **_placement(recipe, operator, groups),
     )
+
+
+def _placement(recipe: Recipe, operator: Operator, groups: list[PlacementGroup]) -> dict[str, Any]:
+    """Ray's options for the actors of an operator.
+
+    An engine that Ray spreads over nodes gets a placement group for each replica: one bundle for each GPU, as vLLM
+    wants it, on as few nodes as will do. The group ends up in `groups`, to be freed.
+    """
+    pools = [recipe.pools[name] for name in operator.pools]
+    asked = resources(recipe, operator)
+    cpus, gpus = asked.pop("CPU", 0), asked.pop("GPU", 0)
+    options: dict[str, Any] = {"num_cpus": cpus}
+    kinds = [pool.accelerator_type for pool in pools if pool.accelerator_type]
+    if labels := {key: value for pool in pools for key, value in pool.labels.items()}:
+        options["label_selector"] = labels
+    if not any(spreads(pool) for pool in pools):
+        if gpus:
+            options["num_gpus"] = gpus
+        if kinds:
+            options["accelerator_type"] = kinds[0]
+        if asked:
+            options["resources"] = asked
+        return options
+    kind = {f"accelerator_type:{kinds[0]}": 0.001} if kinds else {}
+    bundles = [{"GPU": 1.0, **kind} for _ in range(int(gpus))]
+    bundles[0] |= {"CPU": cpus, **asked}
+    selectors = [labels] * len(bundles) if labels else None
+
+    def in_a_group() -> dict[str, Any]:
+        groups.append(placement_group(bundles, strategy="PACK", bundle_label_selector=selectors))
+        strategy = PlacementGroupSchedulingStrategy(
+            groups[-1], placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        )
+        return {"scheduling_strategy": strategy}
+
+    return {"num_cpus": cpus, "resources": asked or None, "ray_remote_args_fn": in_a_group}
+
+
+def spreads(pool: Pool) -> bool:
+    """Whether one replica's GPUs may be on several nodes: vLLM's Ray executor places them."""
+    return isinstance(pool, VllmPool) and pool.args.get("distributed_executor_backend") == "ray"
 
 
 class _WaitingBlocks(BackpressurePolicy):

@@ -10,8 +10,9 @@ from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.graph import Operator, check_fits, connect, cut, local_cpus, resources
+from ultraif_ray.flow.graph import Operator, check_fits, cut, resources
 from ultraif_ray.flow.show import console
 from ultraif_ray.flow.steps import steps_of
 from ultraif_ray.method import prompts as templates
@@ -37,7 +38,7 @@ def print_plan(recipe: Recipe) -> None:
     sample, more = _sample(recipe)
     _check_models(recipe)
     folder = RunFolder(recipe.run_folder)
-    available = _available()
+    available = _cluster()
     out.print(_pool_table(recipe))
     out.print()
     for i, operator in enumerate(cut(recipe, STAGES)):
@@ -45,7 +46,7 @@ def print_plan(recipe: Recipe) -> None:
         out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.pools[0]}'")
     check_fits(recipe, STAGES, available)
     _print_training(recipe, available)
-    out.print(f"fits: the cluster has {', '.join(f'{v:g} {k}' for k, v in sorted(available.items()))}\n")
+    out.print(f"{_said(available)}\n")
     rows = f"{len(sample):,}" + (" or more" if more else "")
     out.print(f"prompts: {rows} accepted; run folder: {folder}")
     out.print(f"steps: {_progress(recipe, folder)}\n")
@@ -55,7 +56,7 @@ def print_plan(recipe: Recipe) -> None:
     out.print(f"An estimate {note}", style="dim")
 
 
-def _print_training(recipe: Recipe, available: dict[str, float]) -> None:
+def _print_training(recipe: Recipe, available: Cluster) -> None:
     """What is trained, where, and whether it can be."""
     if not (recipe.composer or recipe.policy):
         return
@@ -99,18 +100,23 @@ def _check_models(recipe: Recipe) -> None:
             raise RecipeError(f"pools.{name}.model: there is no model in {pool.model} (no config.json)")
 
 
-def _available() -> dict[str, float]:
-    """The cluster's resources; of this machine, without starting Ray, where no cluster is named."""
-    if os.environ.get("RAY_ADDRESS"):
-        import ray
+def _cluster() -> Cluster:
+    """The cluster that RAY_ADDRESS names; what this machine has, without starting Ray, where none is named."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return this_machine()
+    import ray
 
-        connect()
-        found = dict(ray.cluster_resources())
-        ray.shutdown()
-        return {k: v for k, v in found.items() if ":" not in k and "memory" not in k}
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    cpus = float(local_cpus())
-    return {"CPU": cpus, "GPU": float(gpus)} if gpus else {"CPU": cpus}
+    connect()
+    found = cluster()
+    ray.shutdown()
+    return found
+
+
+def _said(found: Cluster) -> str:
+    listed = {k: v for k, v in sorted(found.total.items()) if ":" not in k and "memory" not in k}
+    nodes = f", on {len(found.nodes)} nodes" if len(found.nodes) > 1 else ""
+    has = f"the cluster has {', '.join(f'{v:g} {k}' for k, v in listed.items())}{nodes}"
+    return f"{has}; its autoscaler may add what is missing" if found.grows else f"fits: {has}"
 
 
 def _pool_table(recipe: Recipe) -> Table:

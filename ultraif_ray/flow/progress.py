@@ -10,6 +10,8 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ultraif_ray.flow.cluster import beside_the_driver
+
 _LIVE_S = 0.5
 
 
@@ -44,7 +46,7 @@ class Display:
 
     def __init__(self, step: str, total: int, every_s: float, unit: str = "rows"):
         self._step, self._total, self._every_s, self._unit = step, total, every_s, unit
-        self.scoreboard: Any = ray.remote(num_cpus=0)(Scoreboard).remote()
+        self.scoreboard: Any = ray.remote(num_cpus=0, scheduling_strategy=beside_the_driver())(Scoreboard).remote()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True)
 
@@ -101,4 +103,5 @@ class Display:
         tokens = counts.pop("generated tokens", 0)
         rate = tokens / max(time.monotonic() - self._started, 1e-9)
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) or "no row done yet"
-        return sum(counts.values()), f"{outcomes}; {rate:.0f} tokens/s"
+        done = sum(counts.values())  # with the rows that a dying worker made for nothing
+        return min(done, self._total) if self._total else done, f"{outcomes}; {rate:.0f} tokens/s"

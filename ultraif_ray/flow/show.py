@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -117,11 +118,15 @@ def curve(values: list[float], width: int = 40) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (one - low) / (high - low))] if high > low else "▄" for one in means)
 
 
+LOOKED_AT = 2_000
+"""Rows among which the one to show is chosen: a large run has enough of them at its beginning."""
+
+
 def _best(folder: RunFolder) -> Row | None:
     """The row that shows most: a paired one with constraints if there is one."""
     ranked = ("unsatisfied", "satisfied", "paired")
     best, best_rank = None, (-2, 0)
-    for row in _rows(folder, "synthesize"):
+    for row in islice(_rows(folder, "synthesize"), LOOKED_AT):
         rank = (ranked.index(row.outcome) if row.outcome in ranked else -1, len(row.constraints))
         if rank > best_rank:
             best, best_rank = row, rank

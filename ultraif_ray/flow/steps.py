@@ -19,10 +19,11 @@ import yaml
 from ultraif_ray.data.export import SETS
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
-from ultraif_ray.data.readers import Source, find_sources, read_records, version
+from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.errors import InputError, RunError
 from ultraif_ray.flow import ledger
 from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.lease import Lease
 from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
@@ -100,14 +101,50 @@ def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool
     _check_training(recipe, wanted)
     ours = not _ray_is_up()
     resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    folder.write_text(resolved, "recipe.yaml")
     try:
-        for step in wanted:
-            _run_step(recipe, folder, step, steps, worker_logs, remake)
+        with Lease(folder) as lease:
+            folder.write_text(resolved, "recipe.yaml")
+            for step in wanted:
+                lease.check()
+                try:
+                    _run_step(recipe, folder, step, steps, worker_logs, remake)
+                except OSError as error:
+                    raise RunError(
+                        f"{step}: {error}\nWhat was written is kept: mend the cause and run the same command again."
+                    ) from error
     finally:
         if ours and _ray_is_up():
             sys.modules["ray"].shutdown()
     return folder
+
+
+def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> int:
+    """Do the rows again that ended as failed in synthesis (in decomposition, where that is all there is); their number.
+
+    Args:
+        recipe: the run's recipe.
+        remake: delete what was trained from these rows, instead of refusing.
+        worker_logs: show what the workers log.
+
+    Raises:
+        RunError: later steps were made from these rows, or there is nothing to retry.
+    """
+    folder = RunFolder(recipe.run_folder)
+    step = next((one for one in ("synthesize", "decompose") if folder.state(one)), "")
+    if not step:
+        raise RunError(f"{folder}: no rows have been through an engine here; start with `ultraif run`")
+    steps = steps_of(recipe, folder)
+    later = [one for one in steps[steps.index(step) + 1 :] if folder.state(one) and one != "export"]
+    if later and not remake:
+        raise RunError(f"{folder}: made from {step}: {', '.join(later)}. Add --remake to delete these and retry")
+    with Lease(folder):
+        for one in later:
+            folder.clear(one)
+        forgotten = folder.forget(step, "outcome" if step == "synthesize" else "decomposed", "failed")
+        folder.clear("export")
+    if forgotten:
+        run(recipe, until=step if step == "decompose" else "export", worker_logs=worker_logs)
+    return forgotten
 
 
 def _ray_is_up() -> bool:
@@ -137,7 +174,7 @@ def _run_step(recipe: Recipe, folder: RunFolder, step: str, steps: list[str], wo
         settings["templates"] = fingerprint({"source": inspect.getsource(templates)})
     if kind == "ingest":
         sources = find_sources(recipe.prompts)
-        settings["prompts"] = {s.path: version(s) for s in sources}
+        settings["prompts"] = versions(sources)
         if folder.state("ingest") != "done":
             folder.clear("ingest")  # half an ingest is of no use to anyone
     if kind in ("export", "model") and folder.made_with(step) != fingerprint(settings):
@@ -196,7 +233,8 @@ def _parse_all(sources: list[Source], settings: Ingest, worker_logs: bool) -> It
     """The items of all sources in order, parsed by Ray tasks."""
     import ray
 
-    from ultraif_ray.flow.graph import connect, in_plain_words
+    from ultraif_ray.flow.cluster import connect
+    from ultraif_ray.flow.graph import in_plain_words
 
     connect(worker_logs)
     dataset = ray.data.from_items(
@@ -270,7 +308,8 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
     Raises:
         RunError: the ledger does not sum.
     """
-    from ultraif_ray.flow.graph import connect, in_share, run_pipeline
+    from ultraif_ray.flow.cluster import connect
+    from ultraif_ray.flow.graph import in_share, run_pipeline
 
     if step == "decompose":
         stages: tuple[str, ...] = ("decompose",)
@@ -283,9 +322,12 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
         rows = sum(in_share(one, share) for one in ids)
         if not rows:
             raise RunError(f"{step}: align.share={share:g} leaves none of the {folder.count(source)} prompts: raise it")
+    folder.settle(step)
     if left := rows - folder.count(step):
         connect(worker_logs)
         run_pipeline(recipe, folder, source, step, stages, left, share)
+        if late := folder.settle(step):
+            print(f"{step}: {late} rows that a dead run's worker still wrote were taken out", file=sys.stderr)
     if "decompose" in stages:  # a journey in one go counts for both of its steps
         counted = ledger.count_rows(folder, step, "decomposed", ("decomposer",))
         ledger.enter(folder, "decompose", rows, **counted)

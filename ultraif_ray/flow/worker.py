@@ -5,19 +5,22 @@ the engine's continuous batching mixes their requests. A paused consumer can blo
 """
 
 import asyncio
+import multiprocessing
 import os
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
+import ray
 
 from ultraif_ray.engine.protocol import Cast, Engine
-from ultraif_ray.errors import EngineDead, EngineUnavailable
-from ultraif_ray.method.journey import travel
+from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
+from ultraif_ray.flow.suspects import Gate
+from ultraif_ray.method.journey import give_up, travel
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
 from ultraif_ray.records import Row, to_table
 
@@ -82,14 +85,27 @@ class Worker:
         stages: the stages of the journey that run here.
         pools: the pools whose engines they need.
         scoreboard: where to report progress.
+        register: where rows in flight are noted.
         last: whether this is the last operator, whose rows have come to their end.
     """
 
-    def __init__(self, recipe: Recipe, stages: tuple[str, ...], pools: tuple[str, ...], scoreboard: Any, last: bool):
-        self._recipe, self._stages, self._scoreboard, self._last = recipe, stages, scoreboard, last
+    def __init__(
+        self,
+        recipe: Recipe,
+        stages: tuple[str, ...],
+        pools: tuple[str, ...],
+        scoreboard: Any,
+        register: Any,
+        last: bool,
+    ):
+        self._recipe, self._stages, self._last = recipe, stages, last
+        self._scoreboard, self._register = scoreboard, register
         self._unanswered = 0
+        self._ends: deque[str] = deque(maxlen=recipe.flow.breaker_rows)
+        self._in_flight: set[int] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
+        self._gate = Gate()
         self._engines = self._run(open_engines(recipe, pools))
         self._unreported: Counter[str] = Counter()
         asyncio.run_coroutine_threadsafe(self._report_now_and_then(), self._loop)
@@ -97,25 +113,59 @@ class Worker:
     def __call__(self, block: pa.Table) -> pa.Table:
         """One block in, the same rows in the same order out."""
         rows = [Row.model_validate(row) for row in block.to_pylist()]
-        try:
-            return to_table(self._run(self._travel_all(rows)))
-        except EngineDead as error:
-            # Raising would only retry on the same dead engine: leave, and Ray starts another worker with this block.
-            print(f"worker {os.getpid()}: {error}; leaving", file=sys.stderr, flush=True)
-            os._exit(1)
+        ids = [row.id for row in rows]
+        suspects, convicted, hopeless = ray.get(self._register.enter.remote(ids))
+        if hopeless:
+            raise EngineUnavailable("the engine died with every row it was given; its log, --worker-logs, says why")
+        self._in_flight.update(ids)
+        rows = self._run(self._travel_all(rows, set(suspects), set(convicted)))
+        self._in_flight.difference_update(ids)
+        self._register.leave.remote(ids, len(ids) - len(convicted))
+        return to_table(rows)
 
-    async def _travel_all(self, rows: list[Row]) -> list[Row]:
-        rows = await asyncio.gather(*(self._travel(row) for row in rows))
+    def __del__(self) -> None:
+        """Stop the engines when Ray Data lets an idle replica go."""
+        for engine in getattr(self, "_engines", {}).values():
+            with suppress(Exception):
+                asyncio.run_coroutine_threadsafe(engine.close(), self._loop).result(timeout=30)
+
+    def _leave(self, error: EngineDead, at_work: list[int]) -> NoReturn:
+        """Leave, so that Ray starts another worker with these blocks: raising would only retry on the same engine."""
+        print(f"worker {os.getpid()}: {error}; leaving", file=sys.stderr, flush=True)
+        with suppress(Exception):
+            ray.get(self._register.engine_died.remote(at_work), timeout=10)
+        for child in multiprocessing.active_children():  # an engine that hangs would keep its memory
+            child.kill()
+        os._exit(1)
+
+    async def _travel_all(self, rows: list[Row], suspects: set[int], convicted: set[int]) -> list[Row]:
+        rows = await asyncio.gather(*(self._travel(row, row.id in suspects, row.id in convicted) for row in rows))
         self._report()
         return rows
 
-    async def _travel(self, row: Row) -> Row:
-        cast = Cast(self._recipe.roles, self._engines, self._count_tokens)
-        row = await travel(row, self._stages, cast, self._recipe)
+    async def _travel(self, row: Row, suspect: bool, convicted: bool) -> Row:
+        if convicted:
+            row = give_up(row, self._stages, "kills its engine: the engine died each time, the last time with it alone")
+        elif suspect:
+            async with self._gate.alone():
+                await self._register.isolate.remote(row.id)
+                row = await self._journey(row, alone=True)
+                self._register.acquit.remote(row.id)
+        else:
+            async with self._gate.together():
+                row = await self._journey(row)
         self._watch_for_outage(row)
+        self._watch_for_failures(row)
         if self._last:
             self._unreported[row.outcome or row.decomposed] += 1
         return row
+
+    async def _journey(self, row: Row, alone: bool = False) -> Row:
+        cast = Cast(self._recipe.roles, self._engines, self._count_tokens)
+        try:
+            return await travel(row, self._stages, cast, self._recipe)
+        except EngineDead as error:  # leave at once: the next row must not come to the same engine
+            self._leave(error, [row.id] if alone else list(self._in_flight))
 
     def _watch_for_outage(self, row: Row) -> None:
         """A server that is gone must not fail every row that is left: end the run, and it can go on later."""
@@ -123,6 +173,19 @@ class Worker:
         self._unanswered = self._unanswered + 1 if lost else 0
         if self._unanswered >= OUTAGE_ROWS:
             raise EngineUnavailable(f"{OUTAGE_ROWS} rows in a row got no answer; the last: {lost[0]}")
+
+    def _watch_for_failures(self, row: Row) -> None:
+        """Where nearly every row fails, something other than the rows is wrong, and each costs tokens."""
+        failed = "failed" in (row.outcome, row.decomposed if self._stages == ("decompose",) else "")
+        self._ends.append(row.failures[-1].reason.split(":")[0] if failed and row.failures else "")
+        reasons = Counter(reason for reason in self._ends if reason)
+        if len(self._ends) == self._ends.maxlen and reasons.total() > self._recipe.flow.breaker_share * len(self._ends):
+            listed = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
+            raise RunError(
+                f"{reasons.total()} of the last {len(self._ends)} rows of a worker failed: {listed}. Look at "
+                "`ultraif show RUN --outcome failed`, mend the cause, then `ultraif retry RUN`; "
+                "flow.breaker_share=1 goes on regardless"
+            )
 
     def _count_tokens(self, generated: int) -> None:
         self._unreported["generated tokens"] += generated

@@ -41,6 +41,15 @@ async def travel(row: Row, stages: tuple[str, ...], cast: Cast, recipe: Recipe) 
     return row
 
 
+def give_up(row: Row, stages: tuple[str, ...], reason: str) -> Row:
+    """End a row as failed that must not go through `stages`."""
+    if "decompose" in stages:
+        row.fail("decomposer", reason)
+    if "compose" in stages or "respond" in stages:
+        row.fail("composer" if "compose" in stages else "responder", reason)
+    return row
+
+
 @contextmanager
 def _failing_as(row: Row, role: Role) -> Iterator[None]:
     """End the row's step as failed when a reply is no use or the engine refuses; a dead engine is not its fault."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ultraif_ray.data.card import model_card
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.errors import RecipeError, RunError, UnusableReply
 from ultraif_ray.flow import ledger
+from ultraif_ray.flow.cluster import await_room, connect
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.graph import connect, in_plain_words
+from ultraif_ray.flow.graph import in_plain_words
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.trained import is_adapter
 from ultraif_ray.method.compose import Composed, accept
@@ -44,10 +46,13 @@ def train(recipe: Recipe, folder: RunFolder, step: str, inputs: list[str], worke
     """
     connect(worker_logs)
     place = recipe.train
-    check_workers_fit(place, ray.cluster_resources())
+    await_room(lambda found: check_workers_fit(place, found))
     kind = step.rpartition("/")[2]
     trained: Composer | Policy = _trained(recipe, kind)
     counts = _examples(recipe, folder, step, inputs[0], trained)
+    if not counts["train"].get("accepted"):
+        _pass_on(folder, step, inputs, counts)
+        return
     job = _job(recipe, folder, step, inputs, trained, held_out=bool(counts["held_out"].get("accepted")))
     _fit(recipe, job, folder, step, worker_logs)
     metrics = tasks.read_metrics(folder.uri(step, "metrics.jsonl"))
@@ -99,7 +104,7 @@ def _examples(
         copy = folder.uri(step, "examples", f"{split}.parquet")
         source_file = folder.uri(place, f"{split}.parquet")
         counts[split] = _run_task(tasks.measure, Train(), source_file, copy, tokenizer, max_length)
-    if not counts["train"].get("accepted"):
+    if not counts["train"].get("accepted") and kind != "dpo":
         found = sum(counts["train"].values())
         why = f"none of the {found} examples fits into max_length={max_length}" if found else "there is no example"
         raise RunError(
@@ -107,6 +112,17 @@ def _examples(
             "rows, and give more prompts or a better model"
         )
     return counts
+
+
+def _pass_on(folder: RunFolder, step: str, inputs: list[str], counts: dict[str, dict[str, int]]) -> None:
+    """A DPO round that found no pair to train on keeps the policy that it began with, and says so."""
+    print(f"{step}: no pair to train on; the policy stays the one of {inputs[1]}", file=sys.stderr, flush=True)
+    for part in ("model", "merged"):
+        folder.copy((inputs[1], part), (step, part))
+    left = {"too long": 0, "no answer": 0, "held out": counts["held_out"].get("accepted", 0)}
+    for split in counts.values():
+        left |= {reason: left[reason] + split.get(reason, 0) for reason in ("too long", "no answer")}
+    ledger.enter(folder, step, sum(left.values()), {reason: n for reason, n in left.items() if n})
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -236,10 +252,7 @@ def make_model(recipe: Recipe, folder: RunFolder, last: str, worker_logs: bool =
         model, adapter = policy.model, folder.uri(last, "model")
         _run_task(tasks.merge, recipe.train, model, adapter, folder.uri("model"), policy.trust_remote_code)
     else:
-        with_files = {name: folder.at(last, "model", name) for name in folder.names(last, "model")}
-        folder.fs.makedirs(folder.at("model"), exist_ok=True)
-        for name, path in with_files.items():
-            folder.fs.copy(path, folder.at("model", name))
+        folder.copy((last, "model"), ("model",))
     shown = _before_and_after(recipe, folder, policy)
     folder.write_json(shown, "model", "before_and_after.json")
     text = model_card(recipe, folder.read_json("ledger.json"), shown)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.cluster import Cluster, Need, check_needs
 from ultraif_ray.recipe import Recipe, Train
 
 
@@ -121,19 +122,15 @@ def _check_place(recipe: Recipe) -> None:
                 )
 
 
-def check_workers_fit(place: Train, available: dict[str, float]) -> None:
+def check_workers_fit(place: Train, cluster: Cluster) -> None:
     """Refuse training that the cluster could never schedule.
 
     Raises:
         RecipeError: naming the resource, what is asked and what there is.
     """
-    for name, amount in worker_resources(place).items():
-        has = available.get(name, 0.0)
-        if amount * place.workers.min > has + 1e-9:
-            raise RecipeError(
-                f"training needs {amount * place.workers.min:g} {name} for {place.workers.min} workers, the cluster "
-                f"has {has:g}: lower train.workers.min, train.cpus or train.gpus, or add nodes"
-            )
+    kind = {f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {}
+    need = Need("a training worker", place.workers.min, worker_resources(place) | kind)
+    check_needs([need], cluster, "lower train.workers.min, train.cpus or train.gpus, or add nodes")
 
 
 def worker_resources(place: Train) -> dict[str, float]:

@@ -1,0 +1,65 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ultraif_ray.errors import RunError
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.lease import LEASE, Lease
+
+
+def lease(tmp_path: Path) -> Lease:
+    return Lease(RunFolder(str(tmp_path)), beat_s=0.2, silent_s=1.0)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with lease(tmp_path) as first:
+        with (
+            pytest.raises(RunError, match=rf"is in use by the run of process {os.getpid()} on .*--run"),
+            lease(tmp_path),
+        ):
+            pass
+        first.check()
+    assert not (tmp_path / LEASE).exists()
+    with lease(tmp_path):
+        pass
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(tmp_path: Path) -> None:
+    code = f"import os; from tests.flow.test_lease import *; lease(Path({str(tmp_path)!r})).__enter__(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    started = time.monotonic()
+    with lease(tmp_path) as mine:
+        assert time.monotonic() - started < 1.0  # the time it would have watched
+        mine.check()
+
+
+def test_the_lease_of_another_machine_is_taken_when_it_is_silent(tmp_path: Path) -> None:
+    (tmp_path / LEASE).write_text(json.dumps({"holder": "x", "host": "elsewhere", "pid": 1, "beats": 7}))
+    with lease(tmp_path) as mine:
+        mine.check()
+
+
+def test_a_run_that_was_suspended_too_long_stops(tmp_path: Path) -> None:
+    other = {"holder": "x", "host": "elsewhere", "pid": 1, "beats": 1}
+
+    def work() -> None:
+        with lease(tmp_path):
+            (tmp_path / LEASE).write_text(json.dumps(other))
+            threading.Event().wait(5)  # is interrupted
+            pytest.fail("the run went on")
+
+    with pytest.raises(RunError, match="process 1 on elsewhere has taken this folder over"):
+        work()
+    assert json.loads((tmp_path / LEASE).read_text()) == other
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"), lease(tmp_path / "file"):
+        pass

@@ -1,0 +1,168 @@
+"""The cluster: connecting to it, what it has, and whether it can ever give what a run needs."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ultraif_ray.errors import RecipeError, RunError
+
+
+def connect(worker_logs: bool = False) -> None:
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already.
+
+    Raises:
+        RunError: the cluster does not answer.
+    """
+    for handler in logging.getLogger("ray.data").handlers:
+        if type(handler).__name__ != "SessionFileHandler":  # the terminal gets our own words; Ray's log file keeps all
+            handler.setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
+    local: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
+        # Ray warns of every process beyond a few per core; ours mostly wait.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+        local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
+    try:
+        ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
+
+
+READING_AND_WRITING = 2
+"""Logical CPUs that Ray Data needs beside the workers: for the tasks that read and write, and on resume for the actor
+that leaves out what is done."""
+
+
+def local_cpus() -> int:
+    """Logical CPUs of a Ray of our own: the cores, and what reads and writes beside them and mostly waits."""
+    return len(os.sched_getaffinity(0)) + READING_AND_WRITING
+
+
+def beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    """Where a small actor of the driver's belongs: on its node, which is not a spot node, while that is there."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node has in all, by Ray's resource names, and its labels."""
+
+    resources: dict[str, float]
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes that are up, and whether an autoscaler may add others."""
+
+    nodes: tuple[Node, ...]
+    grows: bool = False
+
+    @property
+    def total(self) -> dict[str, float]:
+        """All nodes together, by Ray's resource names."""
+        return dict(sum((Counter(node.resources) for node in self.nodes), Counter()))
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that must be placed `count` times, each on one node unless it `spreads` over several."""
+
+    what: str
+    count: int
+    each: dict[str, float]
+    spreads: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def cluster() -> Cluster:
+    """The cluster that is connected."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return Cluster(tuple(Node(node["Resources"], node.get("Labels", {})) for node in alive), grows=_grows())
+
+
+def _grows() -> bool:
+    """Whether an autoscaler manages the cluster. Ray does not say so directly: an autoscaler names the types of its
+    nodes, and a cluster that was put together by hand has none, or `node_…` for each of its nodes.
+    """
+    if is_autoscaler_v2():
+        return any(node.get("Labels", {}).get("ray.io/node-group") for node in ray.nodes())
+    status = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    report = (json.loads(status).get("autoscaler_report") or {}) if status else {}
+    kinds = [*(report.get("active_nodes") or ()), *(report.get("idle_nodes") or ())]
+    return any(not kind.startswith("node_") for kind in kinds)
+
+
+def this_machine() -> Cluster:
+    """What a Ray of our own would have here, without starting it."""
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return Cluster((Node({"CPU": float(local_cpus())} | ({"GPU": float(gpus)} if gpus else {})),))
+
+
+def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
+    """Refuse what could never be scheduled; where an autoscaler may add nodes, that is for it to say.
+
+    Raises:
+        RecipeError: naming what is asked and what there is.
+    """
+    if cluster.grows:
+        return
+    for need in needs:
+        if not need.spreads and not any(_holds(node, need) for node in cluster.nodes):
+            each = ", ".join(f"{amount:g} {name}" for name, amount in need.each.items())
+            wanted = f"{each or 'nothing'}" + (f" and the labels {need.labels}" if need.labels else "")
+            raise RecipeError(f"{need.what} asks for {wanted} on one node, which no node of the cluster has: {advice}")
+    wanted_in_all: Counter[str] = Counter()
+    for need in needs:
+        wanted_in_all.update({name: amount * need.count for name, amount in need.each.items()})
+    for name, amount in wanted_in_all.items():
+        has = cluster.total.get(name, 0.0)
+        if amount > has + 1e-9:
+            whose = ", ".join(f"{n.each[name] * n.count:g} for {n.what}" for n in needs if name in n.each)
+            raise RecipeError(f"the run needs {amount:g} {name} at least ({whose}), the cluster has {has:g}: {advice}")
+
+
+JOINING_S = 60.0
+"""Seconds that the nodes of a cluster which was just started are waited for."""
+
+
+def await_room(check: Callable[[Cluster], None]) -> None:
+    """Wait until `check` passes on the cluster that is connected, since its nodes may still be joining.
+
+    Raises:
+        RecipeError: what `check` says, at once where the cluster is our own, else after `JOINING_S`.
+    """
+    deadline = time.monotonic() + (JOINING_S if os.environ.get("RAY_ADDRESS") else 0)
+    said = False
+    while True:
+        try:
+            return check(cluster())
+        except RecipeError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not said:
+                print(f"waiting {JOINING_S:.0f} s for nodes: {error}", file=sys.stderr, flush=True)
+            said = True
+            time.sleep(2)
+
+
+def _holds(node: Node, need: Need) -> bool:
+    enough = all(node.resources.get(name, 0.0) + 1e-9 >= amount for name, amount in need.each.items())
+    plain = {key: value for key, value in need.labels.items() if not value.startswith(("!", "in(", "!in("))}
+    return enough and all(node.labels.get(key) == value for key, value in plain.items())

@@ -1,0 +1,112 @@
+"""Which rows were in an engine when it died, kept outside of the workers that die with it.
+
+A prompt that kills its engine would kill the next one too, for ever, with every row beside it. So rows are noted before
+they are begun, and one that comes again was in flight when its worker died. A row that was there too often runs alone;
+if its engine dies once more, it is the one, and ends as failed. A node that is taken away leaves the same mark, so a
+death that nobody saw weighs half as much as one of the engine that its worker reported.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import ray
+
+from ultraif_ray.flow.cluster import beside_the_driver
+
+SUSPECT = 4
+"""Weight of deaths from which a row runs alone: two deaths of an engine, or four that may have been the node's."""
+
+CONVICTED = 2
+"""Weight of deaths while alone from which a row is ended: one death of an engine, or two that nobody saw."""
+
+HOPELESS = 3
+"""Rows that were ended so, with none that came through, from which on it is the engine and not the rows."""
+
+
+class Register:
+    """Ray actor on the driver's node: the rows in flight, and how often each was there when its worker died."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[int, int] = {}
+        self._alone: dict[int, int] = {}
+        self._convicted: set[int] = set()
+        self._ended = self._through = 0
+
+    def enter(self, ids: list[int]) -> tuple[list[int], list[int], bool]:
+        """Note rows as in flight. Of these: which must run alone, which are to be ended; and whether all is in vain."""
+        for one in ids:
+            self._deaths[one] = self._deaths.get(one, -1) + 1
+        if guilty := {one for one in ids if self._deaths[one] - self._alone.get(one, 1 << 60) >= CONVICTED}:
+            self._convicted |= guilty
+            self._ended += len(guilty)
+            self._deaths = dict.fromkeys(self._deaths, 0)  # they explain the deaths of all that were beside them
+            self._alone.clear()
+        convicted = [one for one in ids if one in self._convicted]
+        suspects = [one for one in ids if self._deaths[one] >= SUSPECT and one not in self._convicted]
+        return suspects, convicted, self._ended >= HOPELESS and not self._through
+
+    def engine_died(self, ids: list[int]) -> None:
+        """Note that an engine died with these rows in flight."""
+        for one in ids:
+            self._deaths[one] = self._deaths.get(one, 0) + 1
+
+    def isolate(self, one: int) -> None:
+        """Note that a row now runs alone."""
+        self._alone.setdefault(one, self._deaths.get(one, 0))
+
+    def acquit(self, one: int) -> None:
+        """Note that a row came through alone: it is not the one."""
+        self._alone.pop(one, None)
+        self._deaths[one] = 0
+
+    def leave(self, ids: list[int], through: int) -> None:
+        """Note rows as done, `through` of them by the engine."""
+        self._through += through
+        for one in ids:
+            self._deaths.pop(one, None)
+            self._alone.pop(one, None)
+            self._convicted.discard(one)
+
+
+def start_register() -> "ray.actor.ActorHandle":
+    """A register where the driver is: not on a spot node, and back, though empty, should it ever die."""
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": beside_the_driver()}
+    return ray.remote(Register).options(**options).remote()
+
+
+class Gate:
+    """Lets many rows of a worker run at once, or one alone. Used on the worker's one event loop."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._running = self._waiting_alone = 0
+        self._closed = False
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """Run beside others; waits while a row runs alone or wants to."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._closed and not self._waiting_alone)
+            self._running += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Run with no other row in this worker."""
+        async with self._changed:
+            self._waiting_alone += 1
+            await self._changed.wait_for(lambda: not self._closed and not self._running)
+            self._waiting_alone -= 1
+            self._closed = True
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._closed = False
+                self._changed.notify_all()
