@@ -21,7 +21,8 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME_OF_CLUSTER/auth_token
 start_node() {           # NAME RAY-START-ARGUMENTS…
     local name=$1
     shift
-    setsid ray start --block --disable-usage-stats --node-ip-address=127.0.0.1 \
+    # A folder for each node: those that share one number their sockets in it, and two that start at once clash.
+    setsid ray start --block --disable-usage-stats --node-ip-address=127.0.0.1 --temp-dir="$HOME_OF_CLUSTER/$name" \
         --min-worker-port=0 --max-worker-port=0 "$@" >"$HOME_OF_CLUSTER/$name.log" 2>&1 </dev/null &
     echo $! >"$HOME_OF_CLUSTER/$name.pid"
 }
@@ -57,12 +58,10 @@ start)
         if ray health-check --address "127.0.0.1:$PORT" >/dev/null 2>&1; then break; fi
         sleep 0.5
     done
-    for number in $(seq "$NODES"); do    # one by one: two that join from one address at once are taken for each other
-        start_worker "$number"
-        for _ in $(seq 30); do
-            if [ "$(alive_nodes)" -gt "$number" ]; then break; fi
-            sleep 1
-        done
+    for number in $(seq "$NODES"); do start_worker "$number"; done
+    for _ in $(seq 30); do
+        if [ "$(alive_nodes)" -gt "$NODES" ]; then break; fi
+        sleep 1
     done
     if [ "$(alive_nodes)" -le "$NODES" ]; then
         echo "the cluster did not come up; see $HOME_OF_CLUSTER/*.log" >&2

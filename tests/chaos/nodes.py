@@ -4,10 +4,12 @@ Every node is a process group of its own. All processes carry a mark in their en
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -52,6 +54,7 @@ class Nodes:
 
     def start(self, nodes: int) -> None:
         """Start a new head and nodes."""
+        self._scratch = tempfile.mkdtemp(prefix="nodes-")  # short: a socket's path may have some hundred characters
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -75,7 +78,9 @@ class Nodes:
 
     def _spawn(self, name: str, *arguments: str) -> None:
         ours = ["--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
-                "--max-worker-port=0", "--object-store-memory=200000000", f"--labels=chaos={name}"]  # fmt: skip
+                "--max-worker-port=0", "--object-store-memory=200000000", f"--labels=chaos={name}",
+                # Nodes that share a folder number their sockets in it; two that start at once take the same number.
+                f"--temp-dir={self._scratch}/{name}"]  # fmt: skip
         with (self.place / f"{name}.log").open("ab") as log:
             self._groups[name] = subprocess.Popen(
                 [*RAY, "start", *arguments, *ours],
@@ -150,6 +155,7 @@ class Nodes:
         """Kill everything."""
         for name in list(self._groups):
             self.kill_group(name)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def orphans(self, patience_s: float = 20) -> list[str]:
         """What is still alive after `stop`, once it has had its time."""

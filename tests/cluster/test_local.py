@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,12 @@ def free_port() -> str:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """A head and two nodes; the environment that `start` says to set."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "ULTRAIF_LOCAL_CLUSTER": str(tmp_path_factory.mktemp("local")),
+        "ULTRAIF_LOCAL_CLUSTER": tempfile.mkdtemp(
+            prefix="local-"
+        ),  # short: a socket's path may have some hundred characters
         "PORT": free_port(),
         "DASHBOARD_PORT": free_port(),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -137,8 +137,9 @@ try:
     made = with_pool(recipe(place, count=12), {"engine": "simulated", "gpus": 1, "cpus": 0.5})
     folder = steps.run(made)
     print(json.dumps({"grows": before.grows, "gpus before": before.total.get("GPU", 0), "rows": len(rows_of(folder)),
-                      "gpus after": cluster().total.get("GPU", 0)}))
+                      "gpus after": cluster().total.get("GPU", 0)}), flush=True)
 finally:
+    ray.shutdown()  # a driver whose head goes first dies of it
     os.killpg(head.pid, signal.SIGTERM)
 """
 

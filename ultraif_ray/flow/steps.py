@@ -233,10 +233,12 @@ def _parse_all(sources: list[Source], settings: Ingest, worker_logs: bool) -> It
     """The items of all sources in order, parsed by Ray tasks."""
     import ray
 
-    from ultraif_ray.flow.cluster import connect
+    from ultraif_ray.flow.cluster import Need, await_room, check_needs, connect
     from ultraif_ray.flow.graph import in_plain_words
 
     connect(worker_logs)
+    one_cpu = [Need("reading the prompts", 1, {"CPU": 1.0})]
+    await_room(lambda found: check_needs(one_cpu, found, "add nodes"))
     dataset = ray.data.from_items(
         [{"path": s.path, "kind": s.kind} for s in sources], override_num_blocks=len(sources)
     ).map_batches(parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings})
