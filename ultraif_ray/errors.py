@@ -11,6 +11,14 @@ UltraIFError              a message for the user: what was wrong, the value seen
 UnusableReply             a reply arrived, but the step cannot use it (never leaves `method`)
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # records needs libraries that `--help` must not wait for
+    from ultraif_ray.records import Role
+
+GO_ON = "What was written is kept: mend the cause and run the same command again."
+"""Said where a run ends through something outside of it."""
+
 
 class UltraIFError(Exception):
     """Base of every error that is meant for the user's eyes; the CLI prints its text and exits with 2."""
@@ -29,7 +37,9 @@ class RunError(UltraIFError):
 
 
 class EngineError(UltraIFError):
-    """A model could not answer."""
+    """A model could not answer. `role` is the one that asked, where a row's journey is known."""
+
+    role: "Role | None" = None
 
 
 class RequestRefused(EngineError):

@@ -53,14 +53,14 @@ class Report:
         return not faults and not self.orphans and self.made - self.kept <= self.at_risk
 
 
-def simulated(rows: int) -> dict[str, Any]:
+def simulated() -> dict[str, Any]:
     """A recipe of some seconds a row, on up to four replicas."""
     pool = {"engine": "simulated", "tokens_per_s": 150, "broken_share": 0.1, "rows_in_flight": 8, "cpus": 1,
             "replicas": {"min": 1, "max": 4}}  # fmt: skip
     return {"pools": {"m": pool}, "roles": {role: {"pool": "m"} for role in ROLES}, "synthesize": {"k": 3}}
 
 
-def real(rows: int) -> dict[str, Any]:
+def real() -> dict[str, Any]:
     """SmolLM2 in vLLM, one replica, with short answers: starting the engine is what takes time here."""
     pool = {"engine": "vllm", "model": "packaged", "max_model_len": 1024, "cpus": 1, "rows_in_flight": 8}
     roles = {role: {"pool": "m", "max_tokens": 40} for role in ROLES}
@@ -215,7 +215,7 @@ def main() -> None:
         kinds, rows, settings = (on_vllm[:3], 28, real) if on_vllm else (others[:8], 240, simulated)
         with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
             nodes = 1 if on_vllm else 2
-            report = campaign(Path(scratch), settings(rows), kinds, draw.randrange(1 << 30), rows, nodes)
+            report = campaign(Path(scratch), settings(), kinds, draw.randrange(1 << 30), rows, nodes)
         print(f"run {len(reports) + 1}: {json.dumps(asdict(report))}", file=sys.stderr, flush=True)
         reports.append(report)
         done = sum(report.kills.values())

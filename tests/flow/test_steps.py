@@ -229,6 +229,9 @@ def test_failed_rows_are_done_again_and_what_they_were_is_kept(tmp_path: Path) -
     assert all(after[one] == before[one] for one in before.keys() - failed)
     kept = pq.read_table(folder.at("synthesize", "retried", "attempt-1.parquet")).to_pylist()
     assert {row["id"] for row in kept} == failed
+    spent = sum(usage["generated"] for row in kept for usage in row["usage"])
+    ledger = folder.read_json("ledger.json")
+    assert ledger["synthesize"]["retried"] == {"attempts": len(failed), "generated": spent}
     assert folder.state("export") == "done"
 
 

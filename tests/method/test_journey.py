@@ -25,7 +25,9 @@ def role_of(request: Request) -> str:
 class World:
     """Four roles in one script: `answers` are the responses in sampling order, those with `good` pass."""
 
-    def __init__(self, *answers: str | Completion | Exception, decomposer: Answer | None = None):
+    def __init__(
+        self, *answers: str | Completion | Exception, decomposer: Answer | None = None, judge: Answer | None = None
+    ):
         found = {
             "constraint": "no rhymes",
             "simplified_query": "Write about rain.",
@@ -34,6 +36,7 @@ class World:
         }
         self.decomposer = decomposer or as_json({"constraints": [found]})
         self.answers, self.sampled, self.asked = answers, 0, Counter[str]()
+        self.judge = judge
         self.engine = ScriptedEngine(self._say)
 
     def _say(self, request: Request, number: int) -> Answer:
@@ -56,6 +59,8 @@ class World:
             if isinstance(wave[0], Exception):
                 return wave[0]
             return [one for one in wave if not isinstance(one, Exception)]
+        if self.judge:
+            return self.judge
         good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
         numbers = [str(i + 1) for i in range(len(request.schema["required"]))] if request.schema else []
         return as_json({n: {"explanation": "", "answer": good} for n in numbers})
@@ -198,6 +203,12 @@ async def test_an_engine_that_refuses_ends_the_row_with_its_words(error: Excepti
     assert row.failures[0].stage == "responder"
     assert row.failures[0].reason == f"{type(error).__name__}: {error}"
     assert row.usage  # what was spent before is not forgotten
+
+
+async def test_a_refused_question_is_the_judges_failure() -> None:
+    row = await journey(World("good", judge=RequestRefused("too long")), settings())
+    assert [(failure.stage, failure.reason) for failure in row.failures] == [("judge", "RequestRefused: too long")]
+    assert row.outcome == "failed"
 
 
 async def test_a_dead_engine_is_not_the_rows_fault() -> None:

@@ -29,6 +29,7 @@ RECIPES = Path("jobs/recipes")
             r"sft.learnin_rate is no field of TRL's SFTConfig; did you mean 'learning_rate'",
         ),
         ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is no field of TRL's DPOConfig"),
+        ({"dpo": {"loss_type": ["nca"]}}, "dpo.loss_type: 'nca' is no loss of TRL's; there are sigmoid, .*nca_pair"),
         ({"dpo": {"f_divergence_type": 3, "lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
         ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),
         ({"policy": {"model": "packaged", "lora": {"rank": 8}}}, "policy.lora: peft's LoraConfig refuses it: .*rank"),

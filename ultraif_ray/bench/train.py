@@ -2,12 +2,14 @@
 
     python -m ultraif_ray.bench.train RUN [--examples N] [--rounds N]
 
-RUN is the folder of a run whose recipe has a policy and whose export is done. Both ways train one epoch of SFT on the
-same rows with the same fields, in turns, and TRL itself tells the time (`train_runtime`: without start-up and saving of
-the end model). Prints one JSON line: examples/s of each, and their ratio.
+RUN is the folder of a run whose recipe has a policy and whose export is done. Both ways train SFT on the same rows with
+the same fields, in turns, each in a process that was just started, and TRL itself tells the time (`train_runtime`:
+without start-up and saving of the end model). Prints one JSON line: examples/s of each, and their ratio.
 """
 
 import json
+import math
+import multiprocessing
 import statistics
 import tempfile
 from pathlib import Path
@@ -26,7 +28,9 @@ from ultraif_ray.train.settings import load_tokenizer, lora_config, trl_argument
 
 def compare(
     run: Annotated[str, typer.Argument(metavar="RUN")],
-    examples: Annotated[int, typer.Option(min=1, help="Examples of an epoch.")] = 48,
+    examples: Annotated[
+        int, typer.Option(min=1, help="Examples to train on; fewer rows are taken several times.")
+    ] = 96,
     rounds: Annotated[int, typer.Option(min=1, help="Times each way is measured.")] = 2,
 ) -> None:
     """Measure both ways in turns, and print the ratio."""
@@ -36,21 +40,24 @@ def compare(
     source = Path(run) / "export/sft/train.parquet"
     if not source.exists():
         raise RunError(f"{run}: there is no export/sft/train.parquet")
-    fields = recipe.sft | {"num_train_epochs": 1, "save_strategy": "no"}
+    table = pq.read_table(source).slice(0, examples)
+    epochs = math.ceil(examples / len(table))
+    fields = recipe.sft | {"num_train_epochs": epochs, "save_strategy": "no"}
     one = recipe.train.model_copy(update={"workers": type(recipe.train.workers)()})
     recipe = recipe.model_copy(update={"sft": fields, "train": one})
-    table = pq.read_table(source).slice(0, examples)
     ours, plain = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as scratch:
             pq.write_table(table, f"{scratch}/train.parquet")
-            plain.append(_plain(recipe, f"{scratch}/train.parquet", scratch))
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                plain.append(process.apply(_plain, (recipe, f"{scratch}/train.parquet", scratch)))
         with tempfile.TemporaryDirectory() as scratch:
             ours.append(_under_ray(recipe, table, scratch))
+    trained_on = epochs * len(table)
     result = {
-        "examples": len(table),
-        "plain_examples_per_s": round(len(table) / statistics.median(plain), 3),
-        "ray_train_examples_per_s": round(len(table) / statistics.median(ours), 3),
+        "examples": trained_on,
+        "plain_examples_per_s": round(trained_on / statistics.median(plain), 3),
+        "ray_train_examples_per_s": round(trained_on / statistics.median(ours), 3),
         "ratio": round(statistics.median(plain) / statistics.median(ours), 3),
     }
     print(json.dumps(result), flush=True)

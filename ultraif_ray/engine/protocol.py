@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ultraif_ray.errors import EngineDead
+from ultraif_ray.errors import EngineDead, EngineError
 from ultraif_ray.recipe import Roles
 from ultraif_ray.records import Role, Usage
 
@@ -131,6 +131,9 @@ class Cast:
         try:
             async with asyncio.timeout(engine.timeout_s):
                 reply = await engine.generate(request)
+        except EngineError as error:
+            error.role = role
+            raise
         except TimeoutError:
             raise EngineDead(f"pool {settings.pool} gave no answer in {engine.timeout_s:g} s (its timeout_s)") from None
         spent.prompt += reply.prompt_tokens

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ultraif_ray import errors
-from ultraif_ray.errors import RunError, UltraIFError
+from ultraif_ray.errors import GO_ON, RunError, UltraIFError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
@@ -273,5 +273,5 @@ def in_plain_words(error: BaseException) -> UltraIFError:
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     return RunError(
         f"the pipeline ended: {first[:300]}" + (f" … {last[:300]}" if last != first else "")
-        + "\nWhat was written is kept: mend the cause and run the same command again. --worker-logs shows more."
+        + f"\n{GO_ON} --worker-logs shows more."
     )  # fmt: skip

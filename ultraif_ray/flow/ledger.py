@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from ultraif_ray.errors import RunError
 from ultraif_ray.flow.folder import RunFolder
@@ -65,7 +66,19 @@ def count_rows(folder: RunFolder, step: str, outcome_column: str, roles: tuple[s
         "outcomes": dict(outcomes),
         "failures": dict(reasons.most_common()),
         "tokens": {role: dict(counts) for role, counts in tokens.items()},
+        **_retried(folder, step),
     }
+
+
+def _retried(folder: RunFolder, step: str) -> dict[str, dict[str, int]]:
+    """What rows cost before `ultraif retry` did them again: attempts, and their tokens, which stand in no row now."""
+    rows = generated = 0
+    for name in folder.names(step, "retried"):
+        with folder.fs.open(folder.at(step, "retried", name), "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=["usage"]):
+                rows += batch.num_rows
+                generated += sum(usage["generated"] for row in batch.column("usage").to_pylist() for usage in row)
+    return {"retried": {"attempts": rows, "generated": generated}} if rows else {}
 
 
 def _kind(reason: str) -> str:

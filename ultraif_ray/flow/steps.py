@@ -20,7 +20,7 @@ from ultraif_ray.data.export import SETS
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
-from ultraif_ray.errors import InputError, RunError
+from ultraif_ray.errors import GO_ON, InputError, RunError
 from ultraif_ray.flow import ledger
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.lease import Lease
@@ -109,9 +109,7 @@ def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool
                 try:
                     _run_step(recipe, folder, step, steps, worker_logs, remake)
                 except OSError as error:
-                    raise RunError(
-                        f"{step}: {error}\nWhat was written is kept: mend the cause and run the same command again."
-                    ) from error
+                    raise RunError(f"{step}: {error}\n{GO_ON}") from error
     finally:
         if ours and _ray_is_up():
             sys.modules["ray"].shutdown()

@@ -60,7 +60,7 @@ def _failing_as(row: Row, role: Role) -> Iterator[None]:
     except EngineDead:
         raise
     except EngineError as error:
-        row.fail(role, f"{type(error).__name__}: {error}")
+        row.fail(error.role or role, f"{type(error).__name__}: {error}")
 
 
 async def add_constraints(row: Row, cast: Cast, recipe: Recipe) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,8 @@ def _check_fields(key: str, step: str, recipe: Recipe) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
             raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(step).__name__}; {hint}")
+    if step == "dpo":
+        _check_losses(fields.get("loss_type", []))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
     here = {name: value for name, value in fields.items() if name not in ("bf16", "fp16", "tf32", "deepspeed")}
     arguments = trl_arguments(here, gpu=False, lora=False, seed=recipe.seed, held_out=True)
@@ -155,6 +158,15 @@ def _check_fields(key: str, step: str, recipe: Recipe) -> None:
             trl_config(step, arguments, scratch)
         except (ValueError, TypeError, ImportError) as error:
             raise RecipeError(f"{key}: TRL refuses it: {' '.join(str(error).split())[:400]}") from None
+
+
+def _check_losses(losses: str | list[str]) -> None:
+    """TRL itself finds an unknown loss in the first step of training; the help of its field names those there are."""
+    loss_type = next(field for field in dataclasses.fields(_config_class("dpo")) if field.name == "loss_type")
+    known = re.findall(r"`'(\w+)'`", loss_type.metadata.get("help", ""))
+    for loss in [losses] if isinstance(losses, str) else losses:
+        if known and loss not in known:
+            raise RecipeError(f"dpo.loss_type: '{loss}' is no loss of TRL's; there are {', '.join(known)}")
 
 
 @contextmanager
