@@ -151,8 +151,10 @@ def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None
     assert folder.read_json("ledger.json")["synthesize"]["input"] == 32
 
 
-def planted(tmp_path: Path, code: str, made: Recipe, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """A run in a process of its own, whose workers' simulated engine has `generate` replaced by `code`."""
+def planted(
+    tmp_path: Path, code: str, made: Recipe, *overrides: str, start: str = "    pass\n"
+) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, whose workers' simulated engine does `start` first and `code` at each request."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(
         "import asyncio, os, pathlib\n"
@@ -164,6 +166,9 @@ def planted(tmp_path: Path, code: str, made: Recipe, *overrides: str) -> subproc
         f"{code}"
         "    return await plain(self, request)\n"
         "simulated.SimulatedEngine.generate = generate\n"
+        "async def check(self, labels):\n"
+        f"{start}"
+        "simulated.SimulatedEngine.check = check\n"
     )
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(made.model_dump(mode="json")))
@@ -235,7 +240,7 @@ def test_failed_rows_are_done_again_and_what_they_were_is_kept(tmp_path: Path) -
     assert folder.state("export") == "done"
 
 
-def test_an_engine_that_dies_or_hangs_is_replaced_and_a_prompt_that_kills_it_every_time_fails_alone(
+def test_an_engine_that_is_lost_dies_or_hangs_is_replaced_and_a_prompt_that_kills_it_every_time_fails_alone(
     tmp_path: Path,
 ) -> None:
     code = (
@@ -249,9 +254,16 @@ def test_an_engine_that_dies_or_hangs_is_replaced_and_a_prompt_that_kills_it_eve
         "    if 'number 13 ' in text:\n"
         "        raise EngineDead('killed by a prompt')\n"
     )
+    start = (
+        f"    lost = pathlib.Path({str(tmp_path)!r}, 'lost')\n"
+        "    if not lost.exists():\n"
+        "        lost.touch()\n"
+        "        os._exit(1)\n"
+    )
     made = with_pool(recipe(tmp_path, count=24), {"engine": "simulated", "rows_in_flight": 8, "timeout_s": 2})
-    done = planted(tmp_path, code, made)
+    done = planted(tmp_path, code, made, start=start)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "lost").exists()
     assert (tmp_path / "died").exists()
     assert (tmp_path / "hung").exists()
     rows = rows_of(RunFolder(str(tmp_path / "run")))
@@ -259,6 +271,13 @@ def test_an_engine_that_dies_or_hangs_is_replaced_and_a_prompt_that_kills_it_eve
     (failed,) = [row for row in rows if row.outcome == "failed"]
     assert "number 13 " in failed.query
     assert "kills its engine" in failed.failures[-1].reason
+
+
+def test_an_engine_that_kills_its_worker_at_every_start_ends_the_run(tmp_path: Path) -> None:
+    made = with_pool(recipe(tmp_path, count=8), {"engine": "simulated"})
+    done = planted(tmp_path, "", made, start="    os._exit(1)\n")
+    assert done.returncode == 2
+    assert "workers died 4 times while they opened m" in done.stderr
 
 
 def test_an_engine_that_dies_at_every_request_ends_the_run(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ultraif_ray.errors import GO_ON, RunError, UltraIFError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
-from ultraif_ray.flow.suspects import start_register
+from ultraif_ray.flow.suspects import STARTS_LOST, start_register
 from ultraif_ray.flow.worker import Worker
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, VllmPool
 from ultraif_ray.records import Role
@@ -175,6 +175,8 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
     context.execution_options = ExecutionOptions(preserve_order=False)
     context.execution_no_progress_timeout_s = -1  # waiting for spot GPUs is no failure
     context.wait_for_min_actors_s = -1  # start with the first replica
+    most_replicas = max(pool.replicas.max for pool in recipe.pools.values())
+    context.max_consecutive_actor_init_deaths = STARTS_LOST * most_replicas
     _WaitingBlocks.bound = recipe.flow.blocks_between
     context.set_config(
         backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,

@@ -7,6 +7,7 @@ death that nobody saw weighs half as much as one of the engine that its worker r
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,15 +24,29 @@ CONVICTED = 2
 HOPELESS = 3
 """Rows that were ended so, with none that came through, from which on it is the engine and not the rows."""
 
+STARTS_LOST = 3
+"""Times that all replicas of a pool may be lost while they start, before the run ends: nodes go at any moment, but an
+engine that kills its worker would start for ever."""
+
 
 class Register:
     """Ray actor on the driver's node: the rows in flight, and how often each was there when its worker died."""
 
     def __init__(self) -> None:
+        self._starts: Counter[tuple[str, ...]] = Counter()
         self._deaths: dict[int, int] = {}
         self._alone: dict[int, int] = {}
         self._convicted: set[int] = set()
         self._ended = self._through = 0
+
+    def starting(self, pools: tuple[str, ...]) -> int:
+        """Note that a worker opens the engines of `pools`; how many before it have begun since one last came up."""
+        self._starts[pools] += 1
+        return self._starts[pools] - 1
+
+    def started(self, pools: tuple[str, ...]) -> None:
+        """Note that the engines of `pools` came up."""
+        del self._starts[pools]
 
     def enter(self, ids: list[int]) -> tuple[list[int], list[int], bool]:
         """Note rows as in flight. Of these: which must run alone, which are to be ended; and whether all is in vain."""

@@ -19,7 +19,7 @@ import ray
 
 from ultraif_ray.engine.protocol import Cast, Engine
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
-from ultraif_ray.flow.suspects import Gate
+from ultraif_ray.flow.suspects import STARTS_LOST, Gate
 from ultraif_ray.method.journey import give_up, travel
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
 from ultraif_ray.records import Row, to_table
@@ -106,12 +106,28 @@ class Worker:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="engine", daemon=True).start()
         self._gate = Gate()
-        self._engines = self._run(open_engines(recipe, pools))
+        self._engines: dict[str, Engine] = {}
+        self._fault: Exception | None = None
+        try:
+            self._engines = self._start(pools)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it ends the run
+            # Told with the first block. A constructor that raises cannot be told from one whose node was taken away.
+            self._fault = fault
         self._unreported: Counter[str] = Counter()
         asyncio.run_coroutine_threadsafe(self._report_now_and_then(), self._loop)
 
+    def _start(self, pools: tuple[str, ...]) -> dict[str, Engine]:
+        lost = ray.get(self._register.starting.remote(pools))
+        if lost > STARTS_LOST * self._recipe.pools[pools[0]].replicas.max:
+            raise RunError(f"workers died {lost} times while they opened {', '.join(pools)}; --worker-logs shows why")
+        engines = self._run(open_engines(self._recipe, pools))
+        self._register.started.remote(pools)
+        return engines
+
     def __call__(self, block: pa.Table) -> pa.Table:
         """One block in, the same rows in the same order out."""
+        if self._fault:
+            raise self._fault
         rows = [Row.model_validate(row) for row in block.to_pylist()]
         ids = [row.id for row in rows]
         suspects, convicted, hopeless = ray.get(self._register.enter.remote(ids))
