@@ -23,7 +23,7 @@ start_node() {           # NAME RAY-START-ARGUMENTS…
     shift
     # A folder for each node: those that share one number their sockets in it, and two that start at once clash.
     setsid ray start --block --disable-usage-stats --node-ip-address=127.0.0.1 --temp-dir="$HOME_OF_CLUSTER/$name" \
-        --min-worker-port=0 --max-worker-port=0 "$@" >"$HOME_OF_CLUSTER/$name.log" 2>&1 </dev/null &
+        --dashboard-agent-listen-port=0 --min-worker-port=0 --max-worker-port=0 "$@" >"$HOME_OF_CLUSTER/$name.log" 2>&1 </dev/null &
     echo $! >"$HOME_OF_CLUSTER/$name.pid"
 }
 
@@ -67,8 +67,12 @@ start)
         echo "the cluster did not come up; see $HOME_OF_CLUSTER/*.log" >&2
         exit 1
     fi
-    for _ in $(seq 30); do       # the part that takes jobs comes up last
-        if ray job submit --address "http://127.0.0.1:$DASHBOARD_PORT" -- true >/dev/null 2>&1; then break; fi
+    deadline=$((SECONDS + 60))   # the part that takes jobs comes up last
+    until timeout 30 ray job submit --address "http://127.0.0.1:$DASHBOARD_PORT" -- true >/dev/null 2>&1; do
+        if [ "$SECONDS" -gt "$deadline" ]; then
+            echo "the cluster takes no jobs; see $HOME_OF_CLUSTER/head/session_latest/logs" >&2
+            exit 1
+        fi
         sleep 1
     done
     echo "export RAY_ADDRESS=127.0.0.1:$PORT RAY_API_SERVER_ADDRESS=http://127.0.0.1:$DASHBOARD_PORT"

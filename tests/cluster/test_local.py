@@ -40,11 +40,13 @@ def cluster() -> Iterator[dict[str, str]]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     started = subprocess.run([SCRIPT, "start"], env=environment, capture_output=True, text=True, check=False)
-    assert started.returncode == 0, started.stderr
-    said = dict(re.findall(r"(RAY_\w+)=(\S+)", started.stdout))
-    assert said["RAY_AUTH_MODE"] == "token"
-    yield environment | said
-    subprocess.run([SCRIPT, "stop"], env=environment, check=True)
+    try:
+        assert started.returncode == 0, started.stderr
+        said = dict(re.findall(r"(RAY_\w+)=(\S+)", started.stdout))
+        assert said["RAY_AUTH_MODE"] == "token"
+        yield environment | said
+    finally:
+        subprocess.run([SCRIPT, "stop"], env=environment, check=True)
 
 
 def submit(cluster: dict[str, str], tmp_path: Path, *more: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
