@@ -179,6 +179,8 @@ def vllm_server(packaged_model: str) -> Iterator[str]:
     command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--enforce-eager", "--max-model-len", "2048", "--enable-prompt-tokens-details"]
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+    environment["VLLM_CPU_OMP_THREADS_BIND"] = cores  # it would leave one idle
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 240
@@ -197,14 +199,14 @@ def vllm_server(packaged_model: str) -> Iterator[str]:
 
 @pytest.mark.vllm
 async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
-    roles = {role: {"pool": "s", "max_tokens": 120} for role in ("decomposer", "composer", "responder", "judge")}
+    roles = {role: {"pool": "s", "max_tokens": 80} for role in ("decomposer", "composer", "responder", "judge")}
     recipe = parse_recipe(
         {
             "name": "x",
             "pools": {"s": {"engine": "openai", "model": "smol", "base_url": vllm_server}},
             "roles": roles,
-            "decompose": {"max_constraints": 1},
-            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True},
+            "decompose": {"max_constraints": 1, "attempts": 2},
+            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True, "attempts": 2},
         }
     )
     pool = recipe.pools["s"]
