@@ -8,7 +8,6 @@
 #SBATCH --cpus-per-task=64
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 set -euo pipefail
 
@@ -26,7 +25,10 @@ RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE RAY_AUTH_TOKEN
 
-# symmetric-run starts Ray on every node, runs the command on the head when all are there, and stops Ray at its end.
+# symmetric-run starts Ray on every node, runs the command on the head when all are there, and stops Ray at its end. It
+# tells the command no address, and srun of some versions does not hand on how many CPUs the job asked for.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=1 \
+    --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
     ray symmetric-run --address "$head_ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" -- "$@"
+    --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" -- \
+    env RAY_ADDRESS="$head_ip:$port" "$@"

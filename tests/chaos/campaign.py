@@ -86,7 +86,9 @@ def campaign(place: Path, settings: dict[str, Any], kinds: list[str], seed: int,
             driver = _wait_for_work(driver, cluster, recipe, place, folder, report, draw)
             if folder.state("synthesize") == "done":
                 break
-            driver = _kill(kind, cluster, driver, recipe, place, draw)
+            driver, met = _kill(kind, cluster, driver, recipe, place, draw)
+            if not met:
+                break
             report.kills[kind] = report.kills.get(kind, 0) + 1
             print(f"  {kind} killed at {folder.count('synthesize')} of {rows} rows", file=sys.stderr, flush=True)
         for _ in range(3):
@@ -132,11 +134,14 @@ def _wait_for_work(
     return driver
 
 
-def _kill(kind: str, cluster: Nodes, driver: Any, recipe: Path, place: Path, draw: random.Random) -> Any:
+def _kill(kind: str, cluster: Nodes, driver: Any, recipe: Path, place: Path, draw: random.Random) -> tuple[Any, bool]:
+    """Let a death befall the run; the driver that runs now, and whether anything was there to die."""
     if kind in ("worker", "engine"):
         title = "ray::MapWorker" if kind == "worker" else "EngineCore"
-        while not (found := cluster.processes(title)):  # a kill that meets nobody is none
+        while not (found := cluster.processes(title)) and driver.poll() is None:  # a kill that meets nobody is none
             time.sleep(0.2)
+        if not found:
+            return driver, False
         draw.choice(found).kill()
     elif kind == "raylet":
         cluster.kill_raylet(draw.choice(cluster.names))
@@ -151,15 +156,15 @@ def _kill(kind: str, cluster: Nodes, driver: Any, recipe: Path, place: Path, dra
     elif kind == "driver":
         driver.kill()
         driver.wait()
-        return _drive(cluster, recipe, place)
+        driver = _drive(cluster, recipe, place)
     elif kind == "head":
         driver.kill()
         driver.wait()
         size = len(cluster.names)
         cluster.stop()
         cluster.start(size)
-        return _drive(cluster, recipe, place)
-    return driver
+        driver = _drive(cluster, recipe, place)
+    return driver, True
 
 
 def _still(process: Any, patience_s: float = 20) -> bool:

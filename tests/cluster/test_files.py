@@ -76,6 +76,6 @@ def test_slurm_starts_one_ray_on_every_node_and_runs_the_command(tmp_path: Path)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split("ray ", 1)[1].strip() == (
         "symmetric-run --address 10.0.0.7:20042 --min-nodes 2 --num-cpus=64 --num-gpus=8 -- "
-        "python jobs/align.py --recipe r.yaml"
+        "env RAY_ADDRESS=10.0.0.7:20042 python jobs/align.py --recipe r.yaml"
     )
     assert subprocess.run([CLUSTER / "slurm.sh"], capture_output=True, check=False).returncode == 2

@@ -44,6 +44,12 @@ def test_only_files_whose_checkpoint_is_committed_count(tmp_path: Path) -> None:
     assert folder.count("synthesize") == 2
 
 
+def test_nothing_is_forgotten_where_nothing_is_written(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    folder.begin("synthesize", {"k": 5})
+    assert folder.forget("synthesize", "outcome", "failed") == 0
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_broken_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "ledger.json").write_text(content)

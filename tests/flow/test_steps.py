@@ -19,7 +19,7 @@ from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunEr
 from ultraif_ray.flow import steps
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe, parse_recipe
-from ultraif_ray.records import Row
+from ultraif_ray.records import Row, to_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -94,8 +94,11 @@ def test_a_finished_run_is_seen_as_finished_and_changed_settings_are_refused(tmp
     files = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
     steps.run(made)
     assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
+    other = recipe(tmp_path, count=8, synthesize={"k": 2})
+    noted = Path(folder.at("recipe.yaml")).read_text()
     with pytest.raises(RunError, match=r"synthesize\.k: 5 → 2"):
-        steps.run(recipe(tmp_path, count=8, synthesize={"k": 2}))
+        steps.run(other)
+    assert Path(folder.at("recipe.yaml")).read_text() == noted
     prompts_file(tmp_path, 9)
     with pytest.raises(RunError, match="ingest was made with other settings"):
         steps.run(made)
@@ -222,12 +225,29 @@ def test_rejected_records_are_kept_with_their_reason(tmp_path: Path) -> None:
     assert sorted(r["reason"] for r in rejected) == ["duplicate", "empty"]
 
 
+def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
+    made = recipe(tmp_path)
+    folder = RunFolder(made.run_folder)
+    for step in ("synthesize", "export", "sft"):
+        folder.begin(step, {})
+    (tmp_path / "run/synthesize/rows").mkdir()
+    table = to_table([Row(id=1, query="x", outcome="satisfied")])
+    pq.write_table(table, tmp_path / "run/synthesize/rows/a.parquet")
+    for step in ("synthesize", "export", "sft"):
+        folder.finish(step)
+    assert steps.retry(made, remake=True) == 0
+    assert folder.state("export") == folder.state("sft") == "done"
+
+
 def test_failed_rows_are_done_again_and_what_they_were_is_kept(tmp_path: Path) -> None:
     flaky = {"engine": "simulated", "refused_share": 0.2}
     folder = steps.run(with_pool(recipe(tmp_path), flaky))
     before = without_usage(rows_of(folder))
     failed = {one for one, row in before.items() if row["outcome"] == "failed"}
     assert failed
+    with pytest.raises(RunError, match=r"set these back:\n  pools\.m\.refused_share: 0\.2 → 0\.3"):
+        steps.retry(with_pool(recipe(tmp_path), {"engine": "simulated", "refused_share": 0.3}))
+    assert without_usage(rows_of(folder)) == before
     assert steps.retry(with_pool(recipe(tmp_path), flaky)) == len(failed)
     after = without_usage(rows_of(folder))
     assert after.keys() == before.keys()

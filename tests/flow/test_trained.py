@@ -59,6 +59,10 @@ def test_a_round_is_deeper_and_drawn_anew() -> None:
 def test_the_steps_of_a_run_and_what_each_is_made_from(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     assert steps_of(made(), folder) == ["ingest", "synthesize", "export"]
+    begun = RunFolder(str(tmp_path / "begun"))  # what is to be trained is added later
+    begun.begin("synthesize", {"input": {"ingest": "x"}})
+    assert steps_of(made(), begun) == ["ingest", "synthesize", "export"]
+    assert steps_of(made(composer={"model": "a"}), begun)[:3] == ["ingest", "decompose", "composer"]
     steps = steps_of(made(composer={"model": "a"}, policy={"model": "b"}, align={"iterations": 2}), folder)
     assert steps[:6] == ["ingest", "decompose", "composer", "synthesize", "export", "sft"]
     assert steps[6:] == [f"round-{t}/{s}" for t in (1, 2) for s in ("synthesize", "export", "dpo")] + ["model"]

@@ -130,9 +130,13 @@ def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, t
         assert sorted(seen[seen[:, 1] == epoch, 2].tolist()) == list(range(12))
 
 
-def hashes(root: Path) -> dict[str, str]:
+def hashes(root: Path) -> dict[str, tuple[str, int]]:
+    """Of each file its content and when it was written."""
     files = [path for path in root.rglob("*") if path.is_file() and path.name != "recipe.yaml"]
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(root)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in files
+    }
 
 
 def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:

@@ -99,7 +99,7 @@ class RunFolder:
         changed = manifest.get("fingerprint") != print_now
         if manifest and changed and (manifest.get("state") == "done" or self._holds_work(step)):
             if not remake:
-                lines = difference(manifest.get("settings", {}), settings)
+                lines = self.changes(step, settings)
                 raise RunError(
                     f"{self.uri(step)} was made with other settings, and rows of two kinds are not mixed:\n  "
                     + "\n  ".join(lines)
@@ -115,6 +115,13 @@ class RunFolder:
         if changed:  # new, or begun with other settings and nothing written yet
             self.write_json({"state": "running", "fingerprint": print_now, "settings": settings}, step, "manifest.json")
         return False
+
+    def changes(self, step: str, settings: dict[str, Any]) -> list[str]:
+        """Lines `key: old → new` where `settings` differ from what a step was begun with."""
+        manifest = self.read_json(step, "manifest.json")
+        if manifest.get("fingerprint", fingerprint(settings)) == fingerprint(settings):
+            return []
+        return difference(manifest.get("settings", {}), json.loads(json.dumps(settings)))
 
     def _holds_work(self, step: str) -> bool:
         """Whether an unfinished step holds something that cost time: rows, or a training's checkpoints."""
@@ -212,12 +219,13 @@ class RunFolder:
         They are kept in `retried/`, a file for each time.
         """
         self.settle(step)
-        self.clear(step, "files.json")
         ids = self._id_files(step)
-        batches = [b.filter(pc.field(outcome_column) == outcome) for b in self.read_tables(step)]
-        gone = pa.Table.from_batches([batch for batch in batches if batch.num_rows] or batches[:1])
-        if not gone.num_rows:
+        found = (batch.filter(pc.field(outcome_column) == outcome) for batch in self.read_tables(step))
+        batches = [batch for batch in found if batch.num_rows]
+        if not batches:
             return 0
+        self.clear(step, "files.json")
+        gone = pa.Table.from_batches(batches)
         number = len(self.names(step, "retried")) + 1
         self.fs.makedirs(self.at(step, "retried"), exist_ok=True)
         self._replace(gone, step, "retried", f"attempt-{number}.parquet")

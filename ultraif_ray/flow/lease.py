@@ -85,11 +85,11 @@ class Lease:
                 self._lost = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
-            with suppress(RunError):  # a store that is down for a moment must not end the run
+            with suppress(Exception):  # a store that is down for a moment must not end the renewals
                 self._write()
 
     def _is_mine(self) -> bool:
-        with suppress(RunError, OSError):
+        with suppress(Exception):  # what cannot be read now says nothing; stores have errors of their own
             found = self._read()
             return not found or found["holder"] == self._me["holder"]
         return True

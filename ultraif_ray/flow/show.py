@@ -100,7 +100,8 @@ def _print_training(out: Console, ledger: dict[str, Any]) -> None:
             losses = report["held_out_loss"]
             held_out = f"{losses[0]:.3f} → {losses[-1]:.3f}" if losses else "no held-out examples"
             examples = str(entry["outcomes"].get("trained on", 0))
-            table.add_row(step, examples, f"{loss[0]:.3f} {curve(loss, 24)} {loss[-1]:.3f}", held_out)
+            course = f"{loss[0]:.3f} {curve(loss, 24)} {loss[-1]:.3f}" if loss else "none was logged"
+            table.add_row(step, examples, course, held_out)
             if report.get("tried"):
                 notes.append(
                     f"{step}: of {report['tried']} held-out pairs tried, {report['valid_json']:.0%} gave valid JSON, "

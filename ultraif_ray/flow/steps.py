@@ -51,10 +51,12 @@ def steps_of(recipe: Recipe, folder: RunFolder) -> list[str]:
 
 def _decomposes_apart(recipe: Recipe, folder: RunFolder) -> bool:
     """Whether decomposing is a step of its own: where a later step reads its rows, or the run has begun so."""
+    if recipe.composer is not None:
+        return True
     for source in folder.read_json("synthesize", "manifest.json").get("settings", {}).get("input", {}):
         return bool(source == "decompose")
     rounds = recipe.policy is not None and recipe.align.iterations > 0
-    return recipe.decompose.separate or recipe.composer is not None or rounds or bool(folder.state("decompose"))
+    return recipe.decompose.separate or rounds or bool(folder.state("decompose"))
 
 
 def inputs_of(step: str, steps: list[str]) -> list[str]:
@@ -100,16 +102,15 @@ def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool
     wanted = [only] if only else steps[: steps.index(until) + 1] if until else steps
     _check_training(recipe, wanted)
     ours = not _ray_is_up()
-    resolved = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     try:
         with Lease(folder) as lease:
-            folder.write_text(resolved, "recipe.yaml")
             for step in wanted:
                 lease.check()
                 try:
                     _run_step(recipe, folder, step, steps, worker_logs, remake)
                 except OSError as error:
                     raise RunError(f"{step}: {error}\n{GO_ON}") from error
+            _note_recipe(recipe, folder)
     finally:
         if ours and _ray_is_up():
             sys.modules["ray"].shutdown()
@@ -117,7 +118,10 @@ def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool
 
 
 def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> int:
-    """Do the rows again that ended as failed in synthesis (in decomposition, where that is all there is); their number.
+    """Do the rows again that ended as failed; their number.
+
+    That is those of the round's synthesis that was interrupted, if one was; else those of the first synthesis, or of
+    the decomposition where that is all there is.
 
     Args:
         recipe: the run's recipe.
@@ -125,23 +129,28 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
         worker_logs: show what the workers log.
 
     Raises:
-        RunError: later steps were made from these rows, or there is nothing to retry.
+        RunError: later steps were made from these rows, the recipe is not theirs, or no row has been anywhere yet.
     """
     folder = RunFolder(recipe.run_folder)
-    step = next((one for one in ("synthesize", "decompose") if folder.state(one)), "")
+    steps = steps_of(recipe, folder)
+    interrupted = [one for one in steps if one.endswith("/synthesize") and folder.state(one) == "running"]
+    step = next((one for one in (*interrupted, "synthesize", "decompose") if folder.state(one)), "")
     if not step:
         raise RunError(f"{folder}: no rows have been through an engine here; start with `ultraif run`")
-    steps = steps_of(recipe, folder)
-    later = [one for one in steps[steps.index(step) + 1 :] if folder.state(one) and one != "export"]
+    column = "decomposed" if step == "decompose" else "outcome"
+    if not any("failed" in batch.column(column).to_pylist() for batch in folder.read_tables(step, [column])):
+        return 0
+    if lines := folder.changes(step, settings_of(recipe, folder, step, steps)):
+        raise RunError(f"{folder.uri(step)} was made with other settings; set these back:\n  " + "\n  ".join(lines))
+    made_from_it = [one for one in steps[steps.index(step) + 1 :] if folder.state(one)]
+    later = [one for one in made_from_it if one != "export"]  # which costs nothing
     if later and not remake:
         raise RunError(f"{folder}: made from {step}: {', '.join(later)}. Add --remake to delete these and retry")
     with Lease(folder):
-        for one in later:
+        for one in made_from_it:
             folder.clear(one)
-        forgotten = folder.forget(step, "outcome" if step == "synthesize" else "decomposed", "failed")
-        folder.clear("export")
-    if forgotten:
-        run(recipe, until=step if step == "decompose" else "export", worker_logs=worker_logs)
+        forgotten = folder.forget(step, column, "failed")
+    run(recipe, until="export" if step == "synthesize" else step, worker_logs=worker_logs)
     return forgotten
 
 
@@ -158,30 +167,49 @@ def _check_training(recipe: Recipe, steps: list[str]) -> None:
         check_settings(recipe)
 
 
+def _note_recipe(recipe: Recipe, folder: RunFolder) -> None:
+    """Keep the recipe that the run was last made with."""
+    folder.write_text(
+        yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "recipe.yaml"
+    )
+
+
+def settings_of(recipe: Recipe, folder: RunFolder, step: str, steps: list[str]) -> dict[str, Any]:
+    """Everything that decides a step's content: what its fingerprint stands for."""
+    place, _, kind = step.rpartition("/")
+    recipe = _in_place(recipe, place)
+    settings = content_settings(recipe, kind)
+    settings["input"] = {source: folder.made_with(source) for source in inputs_of(step, steps)}
+    if kind in ("decompose", "synthesize"):
+        settings["templates"] = fingerprint({"source": inspect.getsource(templates)})
+    if kind == "ingest":
+        settings["prompts"] = versions(find_sources(recipe.prompts))
+    return settings
+
+
+def _in_place(recipe: Recipe, place: str) -> Recipe:
+    """The recipe as it is in a round, whose steps live in the folder `place`."""
+    return in_round(recipe, int(place.removeprefix("round-"))) if place else recipe
+
+
 def _run_step(recipe: Recipe, folder: RunFolder, step: str, steps: list[str], worker_logs: bool, remake: bool) -> None:
     place, _, kind = step.rpartition("/")
-    if place:
-        recipe = in_round(recipe, int(place.removeprefix("round-")))
-    settings = content_settings(recipe, kind)
     inputs = inputs_of(step, steps)
     for source in inputs:
         if folder.state(source) != "done":
             raise RunError(f"{folder}: {step} is made from {source}, which is not done; run `ultraif run` first")
-    settings["input"] = {source: folder.made_with(source) for source in inputs}
-    if kind in ("decompose", "synthesize"):
-        settings["templates"] = fingerprint({"source": inspect.getsource(templates)})
-    if kind == "ingest":
-        sources = find_sources(recipe.prompts)
-        settings["prompts"] = versions(sources)
-        if folder.state("ingest") != "done":
-            folder.clear("ingest")  # half an ingest is of no use to anyone
+    settings = settings_of(recipe, folder, step, steps)
+    if kind == "ingest" and folder.state("ingest") != "done":
+        folder.clear("ingest")  # half an ingest is of no use to anyone
     if kind in ("export", "model") and folder.made_with(step) != fingerprint(settings):
         folder.clear(step)  # nothing in it is costly
     later = [one for one in steps[steps.index(step) + 1 :] if folder.state(one)]
     if folder.begin(step, settings, later, remake):
         return
+    _note_recipe(recipe, folder)
+    recipe = _in_place(recipe, place)
     if kind == "ingest":
-        ingest(recipe, folder, sources, worker_logs)
+        ingest(recipe, folder, find_sources(recipe.prompts), worker_logs)
     elif kind in ("decompose", "synthesize"):
         _through_engines(with_trained(recipe, folder, inputs), folder, inputs[0], step, worker_logs)
     elif kind == "export":

@@ -62,6 +62,7 @@ def train(recipe: Recipe, folder: RunFolder, step: str, inputs: list[str], worke
         pool = recipe.policy.pool or recipe.roles.responder.pool
     if trained.lora is not None and not is_adapter(recipe, trained, pool):
         target = folder.uri(step, "merged")
+        folder.clear(step, "merged")
         _run_task(tasks.merge, place, trained.model, folder.uri(step, "model"), target, trained.trust_remote_code)
     if kind == "composer":
         report |= _try_composer(recipe, folder, trained)

@@ -133,8 +133,6 @@ def _save(model: Any, tokenizer: Any, target: str) -> None:
     import tempfile
 
     fs, path = fsspec.core.url_to_fs(target)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
     fs.makedirs(path, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(scratch)

@@ -89,6 +89,8 @@ def train_worker(config: dict[str, Any]) -> None:
             with checkpoint.as_directory() as folder:
                 trainer.seen = np.load(Path(folder) / ROWS_SEEN).tolist()
                 trainer.train(resume_from_checkpoint=folder)
+        if trainer.is_fsdp_enabled:  # checkpoints may be sharded; the model is written whole, or not at all
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(f"{scratch}/model")
         if context.get_world_rank() == 0:
             _upload(trainer, f"{scratch}/model", job.output)
