@@ -96,6 +96,7 @@ from pathlib import Path
 import ray
 from tests.flow.test_steps import recipe, rows_of, with_pool
 from ultraif_ray.flow import steps
+from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import cluster
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
@@ -112,7 +113,8 @@ provider = {"type": "external", "use_node_id_as_ip": True, "head_ip": "127.0.0.1
 nothing = dict.fromkeys(("head_node", "worker_nodes", "auth", "docker", "file_mounts"), {})
 nothing |= dict.fromkeys(("cluster_synced_files", "initialization_commands", "setup_commands", "head_setup_commands",
                           "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"), [])
-scaling = place / "scaling.json"
+os.environ["HOME"] = str(place)
+scaling = place / "ray_bootstrap_config.yaml"  # where the launcher leaves it
 scaling.write_text(json.dumps(nothing | {
     "cluster_name": "fake", "max_workers": 2, "idle_timeout_minutes": 5, "upscaling_speed": 1.0, "provider": provider,
     "available_node_types": kinds, "head_node_type": "ray.head.default", "file_mounts_sync_continuously": False,
@@ -135,8 +137,14 @@ try:
         time.sleep(0.2)
     before = cluster()
     made = with_pool(recipe(place, count=12), {"engine": "simulated", "gpus": 1, "cpus": 0.5})
+    try:
+        steps.run(with_pool(made, {"engine": "simulated", "gpus": 4, "cpus": 0.5}))
+        refused = ""
+    except RecipeError as error:
+        refused = str(error)
     folder = steps.run(made)
-    print(json.dumps({"grows": before.grows, "gpus before": before.total.get("GPU", 0), "rows": len(rows_of(folder)),
+    print(json.dumps({"grows": before.grows, "refused": refused, "gpus before": before.total.get("GPU", 0),
+                      "rows": len(rows_of(folder)),
                       "gpus after": cluster().total.get("GPU", 0)}), flush=True)
 finally:
     ray.shutdown()  # a driver whose head goes first dies of it
@@ -145,7 +153,10 @@ finally:
 
 
 def test_a_run_waits_for_the_nodes_that_an_autoscaler_brings(tmp_path: Path) -> None:
-    """Ray's own autoscaler, whose machines are processes; no GPU node is up when the run begins."""
+    """Ray's own autoscaler, whose machines are processes; no GPU node is up when the run begins. What no type of node
+    could hold is not waited for."""
     found = script(AUTOSCALED, str(tmp_path))
     assert found.pop("gpus after") in (1, 2)
+    assert "4 GPU on one node, which no node of the cluster has, nor one that its autoscaler" in str(found["refused"])
+    del found["refused"]
     assert found == {"grows": True, "gpus before": 0, "rows": 12}

@@ -7,11 +7,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
@@ -69,10 +71,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that are up, and whether an autoscaler may add others."""
+    """The nodes that are up, and whether an autoscaler may add others: of which types, where that is known."""
 
     nodes: tuple[Node, ...]
     grows: bool = False
+    types: tuple[Node, ...] = ()
 
     @property
     def total(self) -> dict[str, float]:
@@ -94,7 +97,9 @@ class Need:
 def cluster() -> Cluster:
     """The cluster that is connected."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    return Cluster(tuple(Node(node["Resources"], node.get("Labels", {})) for node in alive), grows=_grows())
+    grows = _grows()
+    nodes = tuple(Node(node["Resources"], node.get("Labels", {})) for node in alive)
+    return Cluster(nodes, grows, _types() if grows else ())
 
 
 def _grows() -> bool:
@@ -109,6 +114,18 @@ def _grows() -> bool:
     return any(not kind.startswith("node_") for kind in kinds)
 
 
+def _types() -> tuple[Node, ...]:
+    """What the autoscaler of Ray's cluster launcher may add. It keeps its configuration on the head, where jobs run;
+    KubeRay's is not to be seen from there.
+    """
+    with suppress(OSError, yaml.YAMLError):
+        config = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text()) or {}
+        types = config.get("available_node_types", {})
+        workers = [kind for name, kind in types.items() if name != config.get("head_node_type")]
+        return tuple(Node(kind.get("resources", {}), kind.get("labels", {})) for kind in workers)
+    return ()
+
+
 def this_machine() -> Cluster:
     """What a Ray of our own would have here, without starting it."""
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
@@ -116,18 +133,21 @@ def this_machine() -> Cluster:
 
 
 def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
-    """Refuse what could never be scheduled; where an autoscaler may add nodes, that is for it to say.
+    """Refuse what could never be scheduled; where an autoscaler may add nodes, how many is for it to say.
 
     Raises:
         RecipeError: naming what is asked and what there is.
     """
-    if cluster.grows:
+    if cluster.grows and not cluster.types:
         return
     for need in needs:
-        if not need.spreads and not any(_holds(node, need) for node in cluster.nodes):
+        if not need.spreads and not any(_holds(node, need) for node in (*cluster.nodes, *cluster.types)):
             each = ", ".join(f"{amount:g} {name}" for name, amount in need.each.items())
             wanted = f"{each or 'nothing'}" + (f" and the labels {need.labels}" if need.labels else "")
-            raise RecipeError(f"{need.what} asks for {wanted} on one node, which no node of the cluster has: {advice}")
+            nowhere = "no node of the cluster has" + (", nor one that its autoscaler may add" if cluster.types else "")
+            raise RecipeError(f"{need.what} asks for {wanted} on one node, which {nowhere}: {advice}")
+    if cluster.grows:
+        return
     wanted_in_all: Counter[str] = Counter()
     for need in needs:
         wanted_in_all.update({name: amount * need.count for name, amount in need.each.items()})
