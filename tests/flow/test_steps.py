@@ -293,11 +293,11 @@ def test_an_engine_that_is_lost_dies_or_hangs_is_replaced_and_a_prompt_that_kill
     assert "kills its engine" in failed.failures[-1].reason
 
 
-def test_an_engine_that_kills_its_worker_at_every_start_ends_the_run(tmp_path: Path) -> None:
+def test_an_engine_that_dies_at_every_start_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     made = with_pool(recipe(tmp_path, count=8), {"engine": "simulated"})
-    done = planted(tmp_path, "", made, start="    os._exit(1)\n")
+    done = planted(tmp_path, "", made, start="    raise EngineDead('no memory')\n")
     assert done.returncode == 2
-    assert "workers died 4 times while they opened m" in done.stderr
+    assert "workers died 4 times while they opened pool m: no memory" in done.stderr
 
 
 def test_an_engine_that_dies_at_every_request_ends_the_run(tmp_path: Path) -> None:

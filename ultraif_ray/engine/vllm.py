@@ -33,6 +33,8 @@ class VllmEngine:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed, adapters)))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
+        except RuntimeError as error:  # its process ended: killed, or without the memory that a dead one still holds
+            raise EngineDead(f"vLLM did not start: {' '.join(str(error).split())[:300]}") from error
         self._tokenizer = self._llm.get_tokenizer()
         self._context: int = self._llm.model_config.max_model_len
         self.timeout_s = pool.timeout_s

@@ -34,15 +34,18 @@ class Register:
 
     def __init__(self) -> None:
         self._starts: Counter[tuple[str, ...]] = Counter()
+        self._why = "their log, --worker-logs, says why"
         self._deaths: dict[int, int] = {}
         self._alone: dict[int, int] = {}
         self._convicted: set[int] = set()
         self._ended = self._through = 0
 
-    def starting(self, pools: tuple[str, ...]) -> int:
-        """Note that a worker opens the engines of `pools`; how many before it have begun since one last came up."""
+    def starting(self, pools: tuple[str, ...]) -> tuple[int, str]:
+        """Note that a worker opens the engines of `pools`; how many before it have begun since one last came up, and
+        what the last that died gave as the reason.
+        """
         self._starts[pools] += 1
-        return self._starts[pools] - 1
+        return self._starts[pools] - 1, self._why
 
     def started(self, pools: tuple[str, ...]) -> None:
         """Note that the engines of `pools` came up."""
@@ -61,8 +64,9 @@ class Register:
         suspects = [one for one in ids if self._deaths[one] >= SUSPECT and one not in self._convicted]
         return suspects, convicted, self._ended >= HOPELESS and not self._through
 
-    def engine_died(self, ids: list[int]) -> None:
+    def engine_died(self, ids: list[int], why: str = "") -> None:
         """Note that an engine died with these rows in flight."""
+        self._why = why
         for one in ids:
             self._deaths[one] = self._deaths.get(one, 0) + 1
 

@@ -110,6 +110,8 @@ class Worker:
         self._fault: Exception | None = None
         try:
             self._engines = self._start(pools)
+        except EngineDead as error:
+            self._leave(error, [])
         except Exception as fault:  # noqa: BLE001 - whatever it is, it ends the run
             # Told with the first block. A constructor that raises cannot be told from one whose node was taken away.
             self._fault = fault
@@ -117,9 +119,9 @@ class Worker:
         asyncio.run_coroutine_threadsafe(self._report_now_and_then(), self._loop)
 
     def _start(self, pools: tuple[str, ...]) -> dict[str, Engine]:
-        lost = ray.get(self._register.starting.remote(pools))
+        lost, why = ray.get(self._register.starting.remote(pools))
         if lost > STARTS_LOST * self._recipe.pools[pools[0]].replicas.max:
-            raise RunError(f"workers died {lost} times while they opened {', '.join(pools)}; --worker-logs shows why")
+            raise RunError(f"workers died {lost} times while they opened pool {', '.join(pools)}: {why}")
         engines = self._run(open_engines(self._recipe, pools))
         self._register.started.remote(pools)
         return engines
@@ -149,7 +151,7 @@ class Worker:
         """Leave, so that Ray starts another worker with these blocks: raising would only retry on the same engine."""
         print(f"worker {os.getpid()}: {error}; leaving", file=sys.stderr, flush=True)
         with suppress(Exception):
-            ray.get(self._register.engine_died.remote(at_work), timeout=10)
+            ray.get(self._register.engine_died.remote(at_work, str(error)), timeout=10)
         for child in multiprocessing.active_children():  # an engine that hangs would keep its memory
             child.kill()
         os._exit(1)
