@@ -57,13 +57,28 @@ def train_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return [process for process in mine if "RayTrainWorker" in "".join(process.cmdline())]
 
 
-def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(tmp_path: Path, tiny: str) -> None:
+FSDP = {
+    "fsdp": "full_shard",
+    "fsdp_config": {
+        "fsdp_version": 2,
+        "transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
+        "state_dict_type": "SHARDED_STATE_DICT",
+    },
+}
+"""As the recipes for Llama-3.1-8B have it."""
+
+
+@pytest.mark.parametrize("sharding", [{}, pytest.param(FSDP, marks=pytest.mark.long)], ids=["ddp", "fsdp2"])
+def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(
+    tmp_path: Path, tiny: str, sharding: dict[str, Any]
+) -> None:
     run = tmp_path / "run"
     folder_with_sets(run, train=44, held_out=6)
     made = training_recipe(
         tmp_path,
         tiny,
-        sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 3},
+        sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 3}
+        | sharding,
         train={"workers": {"min": 1, "max": 2}},
     )
     (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
@@ -95,6 +110,7 @@ def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(tmp_pat
     held_out = [entry["eval_loss"] for entry in losses if "eval_loss" in entry]
     assert held_out[-1] < held_out[0]
     assert not (run / "sft/checkpoints").exists()
+    assert (run / "sft/model/model.safetensors").stat().st_size > 12_000_000  # whole, however it was sharded
     ledger = json.loads((run / "ledger.json").read_text())
     assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 6}
 
