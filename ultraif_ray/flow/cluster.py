@@ -122,7 +122,8 @@ def _types() -> tuple[Node, ...]:
         config = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text()) or {}
         types = config.get("available_node_types", {})
         workers = [kind for name, kind in types.items() if name != config.get("head_node_type")]
-        return tuple(Node(kind.get("resources", {}), kind.get("labels", {})) for kind in workers)
+        if all(kind.get("resources") for kind in workers):  # else a provider finds them out when a machine is up
+            return tuple(Node(kind["resources"], kind.get("labels") or {}) for kind in workers)
     return ()
 
 
