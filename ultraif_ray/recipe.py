@@ -112,6 +112,11 @@ class VllmPool(Placement):
                 f"args ask for {wanted} GPUs (tensor_parallel_size x pipeline_parallel_size), but gpus is "
                 f"{self.gpus:g}: set gpus to {wanted}"
             )
+        if self.args.get("distributed_executor_backend") == "ray" and self.replicas.min != self.replicas.max:
+            raise ValueError(
+                f"replicas are {self.replicas.min} to {self.replicas.max}, but the GPUs of an engine that spreads over "
+                "nodes are set aside until the end of the step: set min and max to the same"
+            )
         return self
 
 

@@ -90,6 +90,20 @@ def test_an_engine_that_ray_spreads_needs_its_gpus_on_no_one_node() -> None:
         check_fits(made, STAGES, Cluster((Node({"CPU": 4, "GPU": 2}),)))
 
 
+def test_an_engine_that_ray_spreads_is_alone_in_its_worker_and_loads_what_every_node_sees() -> None:
+    args = {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
+    wide = {"engine": "vllm", "model": "org/big", "gpus": 2, "args": args}
+    nodes = Cluster((Node({"CPU": 8, "GPU": 8}),))
+    beside = laid_out({"m": wide, "n": {"engine": "vllm", "model": "org/small", "gpus": 1}}, "m", "m", "m", "n")
+    with pytest.raises(RecipeError, match="pools m and n share a worker, but the GPUs of m may be on several nodes"):
+        check_fits(beside, STAGES, nodes)
+    check_fits(laid_out({"m": wide, "s": SERVER}, "m", "m", "m", "s"), STAGES, nodes)
+    with pytest.raises(RecipeError, match="must all see its model as a folder, but it is s3://bucket/model"):
+        check_fits(laid_out({"m": wide | {"model": "s3://bucket/model"}}, "m", "m", "m", "m"), STAGES, nodes)
+    with pytest.raises(RecipeError, match=r"replicas are 1 to 4.*set min and max to the same"):
+        laid_out({"m": wide | {"replicas": {"min": 1, "max": 4}}}, "m", "m", "m", "m")
+
+
 def test_resources_of_a_replica() -> None:
     pools = {"m": {"engine": "simulated", "cpus": 0.5, "gpus": 0.25, "resources": {"spot": 1}}}
     made = laid_out(pools, "m", "m", "m", "m")

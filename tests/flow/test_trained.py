@@ -30,10 +30,13 @@ def test_adapters_on_a_pools_own_model_are_served_from_it(tmp_path: Path) -> Non
 
 def test_a_whole_model_gets_a_pool_placed_like_the_one_it_takes_over_from(tmp_path: Path) -> None:
     recipe = made(composer={"model": "org/base"}, policy={"model": "org/policy", "lora": {}})
+    responder = recipe.roles.responder.model_copy(update={"adapter": "/before"})
+    recipe = recipe.model_copy(update={"roles": recipe.roles.model_copy(update={"responder": responder})})
     later = with_trained(recipe, RunFolder(str(tmp_path)), ["decompose", "composer", "sft"])
-    composer, responder = (later.pools[later.roles.composer.pool], later.pools[later.roles.responder.pool])
+    composer, policy = (later.pools[later.roles.composer.pool], later.pools[later.roles.responder.pool])
     assert (composer.model, composer.gpus) == (f"{tmp_path}/composer/model", 1)
-    assert responder.model == f"{tmp_path}/sft/merged"  # an adapter on another base is served merged
+    assert policy.model == f"{tmp_path}/sft/merged"  # an adapter on another base is served merged
+    assert later.roles.responder.adapter is None  # it was made for another model
     assert later.pools[later.roles.judge.pool].model == "org/base"
 
 

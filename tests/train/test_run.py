@@ -178,7 +178,9 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     made = whole_loop(tmp_path, tiny)
+    interrupts = signal.getsignal(signal.SIGINT)
     folder = steps.run(made)
+    assert signal.getsignal(signal.SIGINT) is interrupts
     ledger = folder.read_json("ledger.json")
     names = ["ingest", "decompose", "composer", "synthesize", "export", "sft"]
     names += ["round-1/synthesize", "round-1/export", "round-1/dpo"]

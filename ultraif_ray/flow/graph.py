@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ultraif_ray import errors
-from ultraif_ray.errors import GO_ON, RunError, UltraIFError
+from ultraif_ray.errors import GO_ON, RecipeError, RunError, UltraIFError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
@@ -80,6 +80,7 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> Non
     one_cpu = Need("reading and writing", READING_AND_WRITING, {"CPU": 1.0})
     needs = [one_cpu]
     for operator in cut(recipe, stages):
+        _check_spread(recipe, operator)
         pools = [recipe.pools[name] for name in operator.pools]
         kinds = {f"accelerator_type:{pool.accelerator_type}": 0.001 for pool in pools if pool.accelerator_type}
         labels = {key: value for pool in pools for key, value in pool.labels.items()}
@@ -87,6 +88,27 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> Non
         asked = resources(recipe, operator) | kinds
         needs.append(Need(f"a replica of pool '{operator.pools[0]}'", pools[0].replicas.min, asked, spread, labels))
     check_needs(needs, cluster, "lower replicas.min, cpus or gpus of the pools, or add nodes")
+
+
+def _check_spread(recipe: Recipe, operator: Operator) -> None:
+    """An engine whose GPUs are on several nodes has its worker for itself, and loads what all of them can see."""
+    resident = sorted(_resident(recipe, operator.pools))
+    for name in resident:
+        pool = recipe.pools[name]
+        if not isinstance(pool, VllmPool) or not spreads(pool):
+            continue
+        if len(resident) > 1:
+            raise RecipeError(
+                f"pools {' and '.join(resident)} share a worker, but the GPUs of {name} may be on several nodes "
+                "(distributed_executor_backend: ray): keep them on one node, or reach one of the two through `openai`"
+            )
+        adapters = [settings.adapter for _, settings in recipe.roles if settings.pool == name and settings.adapter]
+        for model in (pool.model, *adapters):
+            if "://" in model:
+                raise RecipeError(
+                    f"pool '{name}' may have its GPUs on several nodes, which must all see its model as a folder, but "
+                    f"it is {model}: give --run and the model on a shared file system, or keep the GPUs on one node"
+                )
 
 
 def resources(recipe: Recipe, operator: Operator) -> dict[str, float]:

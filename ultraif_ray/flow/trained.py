@@ -55,4 +55,4 @@ def _serve(data: dict[str, Any], recipe: Recipe, role: str, trained: Composer | 
         "model": f"{folder}/{'merged' if trained.lora is not None else 'model'}",
         "trust_remote_code": trained.trust_remote_code,
     }
-    data["roles"][role]["pool"] = name
+    data["roles"][role] |= {"pool": name, "adapter": None}  # the recipe's own adapter belongs to another model

@@ -162,6 +162,7 @@ class Worker:
         return rows
 
     async def _travel(self, row: Row, suspect: bool, convicted: bool) -> Row:
+        before = len(row.failures)  # of steps before this one
         if convicted:
             row = give_up(row, self._stages, "kills its engine: the engine died each time, the last time with it alone")
         elif suspect:
@@ -172,7 +173,7 @@ class Worker:
         else:
             async with self._gate.together():
                 row = await self._journey(row)
-        self._watch_for_outage(row)
+        self._watch_for_outage([failure.reason for failure in row.failures[before:]])
         self._watch_for_failures(row)
         if self._last:
             self._unreported[row.outcome or row.decomposed] += 1
@@ -185,9 +186,9 @@ class Worker:
         except EngineDead as error:  # leave at once: the next row must not come to the same engine
             self._leave(error, [row.id] if alone else list(self._in_flight))
 
-    def _watch_for_outage(self, row: Row) -> None:
+    def _watch_for_outage(self, reasons: list[str]) -> None:
         """A server that is gone must not fail every row that is left: end the run, and it can go on later."""
-        lost = [f.reason for f in row.failures if f.reason.startswith(EngineUnavailable.__name__)]
+        lost = [reason for reason in reasons if reason.startswith(EngineUnavailable.__name__)]
         self._unanswered = self._unanswered + 1 if lost else 0
         if self._unanswered >= OUTAGE_ROWS:
             raise EngineUnavailable(f"{OUTAGE_ROWS} rows in a row got no answer; the last: {lost[0]}")

@@ -2,7 +2,11 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +184,24 @@ def _fit(recipe: Recipe, job: Any, folder: RunFolder, step: str, worker_logs: bo
                 checkpoint_config=CheckpointConfig(num_to_keep=place.keep_checkpoints),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise in_plain_words(error) from error
+        with _interrupts_kept():
+            try:
+                trainer.fit()
+            except Exception as error:
+                raise in_plain_words(error) from error
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Ray Train takes over Ctrl-C, ends with success on it, and keeps it when training is over: give it back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _number_of_workers(place: Train) -> int | tuple[int, int]:

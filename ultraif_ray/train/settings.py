@@ -198,7 +198,9 @@ def load_tokenizer(key: str, model: str, chat_template: str | None, trust_remote
     from ultraif_ray.engine.models import resolve_model
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model), trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            resolve_model(model, weights=False), trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise RecipeError(f"{key} is '{model}', which cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     if chat_template:

@@ -8,6 +8,7 @@ killed and goes on with another number of workers sees every row once an epoch, 
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -299,6 +300,8 @@ class Durable(TrainerCallback):
             np.save(folder / ROWS_SEEN, np.array(self._trainer.seen, dtype=np.int64).reshape(-1, 4))
         metrics = {"step": state.global_step, **(state.log_history[-1] if state.log_history else {})}
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        if self._rank:  # the trainer itself deletes old checkpoints on rank 0 only
+            shutil.rmtree(folder, ignore_errors=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Pass the loss on to whoever watches."""
