@@ -4,6 +4,7 @@ UltraIFError              a message for the user: what was wrong, the value seen
 ├── RecipeError           the recipe or an override is not valid, or does not fit this cluster
 ├── InputError            a prompts file is missing or is nothing that ingest can read
 ├── RunError              a run folder cannot be used or its ledger does not sum
+│   └── NodeLost          something of Ray's own died with its node: the pipeline is begun again with what is left
 └── EngineError           a model could not answer
     ├── RequestRefused    this request can never work (too long, refused by the server): the row fails
     ├── EngineUnavailable no answer after every retry: the row fails; several in a row end the run
@@ -34,6 +35,10 @@ class InputError(UltraIFError):
 
 class RunError(UltraIFError):
     """A run folder cannot be used (made by another recipe, unfinished) or its ledger does not sum."""
+
+
+class NodeLost(RunError):
+    """Something of Ray's own that it does not start again died with its node; what is left can be run at once."""
 
 
 class EngineError(UltraIFError):

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.scripted import recipe
-from ultraif_ray.errors import InputError, RecipeError, RunError
+from ultraif_ray.errors import InputError, NodeLost, RecipeError, RunError
 from ultraif_ray.flow.cluster import Cluster, Node
 from ultraif_ray.flow.graph import check_fits, cut, in_plain_words, resources
 from ultraif_ray.method.journey import STAGES
@@ -108,6 +108,14 @@ def test_resources_of_a_replica() -> None:
     pools = {"m": {"engine": "simulated", "cpus": 0.5, "gpus": 0.25, "resources": {"spot": 1}}}
     made = laid_out(pools, "m", "m", "m", "m")
     assert resources(made, cut(made, STAGES)[0]) == {"CPU": 0.5, "GPU": 0.25, "spot": 1}
+
+
+def test_what_died_with_its_node_is_told_from_what_is_at_fault_itself() -> None:
+    text = (
+        "ray::ListFiles()\nray.exceptions.ActorDiedError: The actor died.\n\tclass_name: FooterReader\nnode terminated"
+    )
+    assert isinstance(in_plain_words(RuntimeError(text)), NodeLost)
+    assert not isinstance(in_plain_words(RuntimeError("ValueError: no such file")), NodeLost)
 
 
 def test_a_workers_own_error_is_found_in_what_ray_wraps_around_it() -> None:

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ultraif_ray import errors
-from ultraif_ray.errors import GO_ON, RecipeError, RunError, UltraIFError
+from ultraif_ray.errors import GO_ON, NodeLost, RecipeError, RunError, UltraIFError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
@@ -282,6 +282,10 @@ class _WaitingBlocks(BackpressurePolicy):
         return bool(running + made - taken < self.bound + following[0].metrics.num_tasks_running)
 
 
+_OF_A_NODE = re.compile(
+    r"ray\.exceptions\.(ActorDied|NodeDied|OwnerDied|ObjectLost|ActorUnavailable|WorkerCrashed)Error"
+)
+
 _FROM_A_WORKER = re.compile(r"ultraif_ray\.errors\.(\w+): (.+)")
 
 
@@ -293,6 +297,10 @@ def in_plain_words(error: BaseException) -> UltraIFError:
     if found := _FROM_A_WORKER.search(text):
         kind = getattr(errors, found[1], RunError)
         return kind(found[2]) if issubclass(kind, UltraIFError) else RunError(found[2])
+    if _OF_A_NODE.search(text):
+        # Such as the readers of Parquet's footers, which Ray Data starts once and not again.
+        last = next(line.strip() for line in reversed(text.splitlines()) if line.strip())
+        return NodeLost(f"the pipeline ended with a node or a process of Ray's own: {last[:300]}\n{GO_ON}")
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     return RunError(

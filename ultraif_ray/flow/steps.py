@@ -20,7 +20,7 @@ from ultraif_ray.data.export import SETS
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
-from ultraif_ray.errors import GO_ON, InputError, RunError
+from ultraif_ray.errors import GO_ON, InputError, NodeLost, RunError
 from ultraif_ray.flow import ledger
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.lease import Lease
@@ -28,6 +28,9 @@ from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
 from ultraif_ray.records import Prompt, arrow_schema
+
+NODES_LOST = 5
+"""Times that a pipeline is begun again with what is left, after something of Ray's own died with its node."""
 
 ROWS_PER_FILE = 50_000
 """Rows of one file that ingest writes: some tens of megabytes of prompts."""
@@ -353,7 +356,16 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
     folder.settle(step)
     if left := rows - folder.count(step):
         connect(worker_logs)
-        run_pipeline(recipe, folder, source, step, stages, left, share)
+        for lost in range(NODES_LOST + 1):
+            try:
+                run_pipeline(recipe, folder, source, step, stages, left, share)
+                break
+            except NodeLost as error:
+                if lost == NODES_LOST:
+                    raise
+                print(f"{step}: {str(error).splitlines()[0]}; going on with what is left", file=sys.stderr, flush=True)
+                folder.settle(step)
+                left = rows - folder.count(step)
         if late := folder.settle(step):
             print(f"{step}: {late} rows that a dead run's worker still wrote were taken out", file=sys.stderr)
     if "decompose" in stages:  # a journey in one go counts for both of its steps
