@@ -14,7 +14,7 @@ demo: install
 test: install lint
 	$(BIN)/python -m pytest
 
-# Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty minutes.
+# Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty-five minutes.
 chaos: install
 	$(BIN)/python -m tests.chaos.campaign
 

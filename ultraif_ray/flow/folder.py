@@ -234,8 +234,9 @@ class RunFolder:
         forgotten = gone.column("id").to_numpy()
         for id_file in ids:
             before = self._ids(step, "checkpoint", id_file)
-            if np.isin(before, forgotten).any():
-                self._replace(pa.table({"id": before[~np.isin(before, forgotten)]}), step, "checkpoint", id_file)
+            again = np.isin(before, forgotten)
+            if again.any():
+                self._replace(pa.table({"id": before[~again]}), step, "checkpoint", id_file)
         self.settle(step)
         return int(gone.num_rows)
 

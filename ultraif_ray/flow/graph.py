@@ -297,12 +297,11 @@ def in_plain_words(error: BaseException) -> UltraIFError:
     if found := _FROM_A_WORKER.search(text):
         kind = getattr(errors, found[1], RunError)
         return kind(found[2]) if issubclass(kind, UltraIFError) else RunError(found[2])
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    first, last = lines[0], lines[-1]
     if _OF_A_NODE.search(text):
         # Such as the readers of Parquet's footers, which Ray Data starts once and not again.
-        last = next(line.strip() for line in reversed(text.splitlines()) if line.strip())
         return NodeLost(f"the pipeline ended with a node or a process of Ray's own: {last[:300]}\n{GO_ON}")
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     return RunError(
         f"the pipeline ended: {first[:300]}" + (f" … {last[:300]}" if last != first else "")
         + f"\n{GO_ON} --worker-logs shows more."
