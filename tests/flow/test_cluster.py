@@ -100,7 +100,7 @@ from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import cluster
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-place = Path(sys.argv[1])
+place, version = Path(sys.argv[1]), sys.argv[2]
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
@@ -114,13 +114,15 @@ nothing = dict.fromkeys(("head_node", "worker_nodes", "auth", "docker", "file_mo
 nothing |= dict.fromkeys(("cluster_synced_files", "initialization_commands", "setup_commands", "head_setup_commands",
                           "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"), [])
 os.environ["HOME"] = str(place)
-scaling = place / "ray_bootstrap_config.yaml"  # where the launcher leaves it
+# Where the launcher leaves it; or, as on KubeRay, where a job does not see it.
+scaling = place / {"1": "ray_bootstrap_config.yaml", "2": "unseen.yaml"}[version]
 scaling.write_text(json.dumps(nothing | {
     "cluster_name": "fake", "max_workers": 2, "idle_timeout_minutes": 5, "upscaling_speed": 1.0, "provider": provider,
     "available_node_types": kinds, "head_node_type": "ray.head.default", "file_mounts_sync_continuously": False,
 }))
 fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        "RAY_NODE_TYPE_NAME": "ray.head.default", "RAY_enable_autoscaler_v2": str(int(version == "2"))}
 head = subprocess.Popen(
     [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
      "--node-ip-address=127.0.0.1", f"--autoscaling-config={scaling}", "--include-dashboard=false"],
@@ -152,10 +154,11 @@ finally:
 """
 
 
-def test_a_run_waits_for_the_nodes_that_an_autoscaler_brings(tmp_path: Path) -> None:
-    """Ray's own autoscaler, whose machines are processes; no GPU node is up when the run begins. What no type of node
-    could hold is not waited for."""
-    found = script(AUTOSCALED, str(tmp_path))
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_run_waits_for_the_nodes_that_an_autoscaler_brings(tmp_path: Path, version: str) -> None:
+    """Ray's own autoscalers, whose machines are processes; no GPU node is up when the run begins. What no type of node
+    could hold is not waited for, whether the types can be seen (version 1, the launcher's) or not (2, KubeRay's)."""
+    found = script(AUTOSCALED, str(tmp_path), version)
     assert found.pop("gpus after") in (1, 2)
     assert "4 GPU on one node, which no node of the cluster has, nor one that its autoscaler" in str(found["refused"])
     del found["refused"]

@@ -1,14 +1,12 @@
 """From a model's name in a recipe to something that vLLM and transformers can load."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import fsspec
 
-from ultraif_ray.engine.packaged import PACKAGED, cache_folder, unpack
+from ultraif_ray.engine.cache import cache_folder, made_once
+from ultraif_ray.engine.packaged import PACKAGED, unpack
 from ultraif_ray.errors import RecipeError
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -41,20 +39,12 @@ def _fetch(uri: str, weights: bool) -> Path:
         raise RecipeError(f"{uri}: there is no model there")
     version = hashlib.sha256("".join(f"{file}{fs.ukey(file)}" for file in files).encode()).hexdigest()[:16]
     target = cache_folder() / "fetched" / version
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{version}.", dir=target.parent))
-    try:
+
+    def fetch(folder: Path) -> None:
         for file in files:
-            fs.get_file(file, str(_made(scratch / file.removeprefix(path).lstrip("/"))))
-        os.replace(scratch, target)  # several workers may fetch at once: the first rename wins
-    except OSError:
-        if not target.exists():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
+            fs.get_file(file, str(_made(folder / file.removeprefix(path).lstrip("/"))))
+
+    return made_once(target, fetch)
 
 
 def _made(file: Path) -> Path:

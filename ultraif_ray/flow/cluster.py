@@ -16,7 +16,9 @@ import ray
 import yaml
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ultraif_ray.errors import RecipeError, RunError
@@ -115,9 +117,7 @@ def _grows() -> bool:
 
 
 def _types() -> tuple[Node, ...]:
-    """What the autoscaler of Ray's cluster launcher may add. It keeps its configuration on the head, where jobs run;
-    KubeRay's is not to be seen from there.
-    """
+    """What the autoscaler of Ray's cluster launcher may add. It keeps its configuration on the head, where jobs run."""
     with suppress(OSError, yaml.YAMLError):
         config = yaml.safe_load((Path.home() / "ray_bootstrap_config.yaml").read_text()) or {}
         types = config.get("available_node_types", {})
@@ -139,14 +139,15 @@ def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
     Raises:
         RecipeError: naming what is asked and what there is.
     """
-    if cluster.grows and not cluster.types:
-        return
     for need in needs:
-        if not need.spreads and not any(_holds(node, need) for node in (*cluster.nodes, *cluster.types)):
-            each = ", ".join(f"{amount:g} {name}" for name, amount in need.each.items())
-            wanted = f"{each or 'nothing'}" + (f" and the labels {need.labels}" if need.labels else "")
-            nowhere = "no node of the cluster has" + (", nor one that its autoscaler may add" if cluster.types else "")
-            raise RecipeError(f"{need.what} asks for {wanted} on one node, which {nowhere}: {advice}")
+        if need.spreads or any(_holds(node, need) for node in (*cluster.nodes, *cluster.types)):
+            continue
+        if cluster.grows and not cluster.types and _autoscaler_has_a_type_for(need):
+            continue
+        each = ", ".join(f"{amount:g} {name}" for name, amount in need.each.items())
+        wanted = f"{each or 'nothing'}" + (f" and the labels {need.labels}" if need.labels else "")
+        nowhere = "no node of the cluster has" + (", nor one that its autoscaler may add" if cluster.grows else "")
+        raise RecipeError(f"{need.what} asks for {wanted} on one node, which {nowhere}: {advice}")
     if cluster.grows:
         return
     wanted_in_all: Counter[str] = Counter()
@@ -157,6 +158,38 @@ def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
         if amount > has + 1e-9:
             whose = ", ".join(f"{n.each[name] * n.count:g} for {n.what}" for n in needs if name in n.each)
             raise RecipeError(f"the run needs {amount:g} {name} at least ({whose}), the cluster has {has:g}: {advice}")
+
+
+ANSWER_S = 30.0
+"""Seconds that an autoscaler is given to look at a need; it looks every few seconds."""
+
+
+def _autoscaler_has_a_type_for(need: Need) -> bool:
+    """Whether the autoscaler may bring a node for this, as far as it says: version 2 (KubeRay's) names what no type of
+    its nodes could hold, but not the types themselves. A placement group stands for the need until it has looked.
+
+    What it cannot bring *now*, with machines on their way, counts as what it may bring.
+    """
+    if not ray.is_initialized() or not is_autoscaler_v2():
+        return True
+    group = placement_group([need.each], bundle_label_selector=[need.labels] if need.labels else None)
+    try:
+        asked = _status().cluster_resource_state.cluster_resource_state_version
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline and not group.wait(timeout_seconds=1):
+            said = _status().autoscaling_state
+            if said.last_seen_cluster_resource_state_version > asked:
+                impossible = any(group.id.hex() in one.details for one in said.infeasible_gang_resource_requests)
+                return not impossible or bool(said.pending_instance_requests or said.pending_instances)
+        return True
+    finally:
+        remove_placement_group(group)
+
+
+def _status() -> Any:
+    """What Ray's head knows of nodes, demands, and what the autoscaler last said of them."""
+    client = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
+    return GetClusterStatusReply.FromString(client.get_cluster_status())
 
 
 JOINING_S = 60.0

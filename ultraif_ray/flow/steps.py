@@ -29,8 +29,8 @@ from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
 from ultraif_ray.records import Prompt, arrow_schema
 
-NODES_LOST = 5
-"""Times that a pipeline is begun again with what is left, after something of Ray's own died with its node."""
+TIMES_BEGUN = 6
+"""Times that a pipeline is begun at most, each time with what is left: something of Ray's own may die with its node."""
 
 ROWS_PER_FILE = 50_000
 """Rows of one file that ingest writes: some tens of megabytes of prompts."""
@@ -353,27 +353,29 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
         rows = sum(in_share(one, share) for one in ids)
         if not rows:
             raise RunError(f"{step}: align.share={share:g} leaves none of the {folder.count(source)} prompts: raise it")
-    folder.settle(step)
-    if left := rows - folder.count(step):
+    begun = 0
+    while (left := rows - _settled(folder, step)) > 0 and begun < TIMES_BEGUN:
         connect(worker_logs)
-        for lost in range(NODES_LOST + 1):
-            try:
-                run_pipeline(recipe, folder, source, step, stages, left, share)
-                break
-            except NodeLost as error:
-                if lost == NODES_LOST:
-                    raise
-                print(f"{step}: {str(error).splitlines()[0]}; going on with what is left", file=sys.stderr, flush=True)
-                folder.settle(step)
-                left = rows - folder.count(step)
-        if late := folder.settle(step):
-            print(f"{step}: {late} rows that a dead run's worker still wrote were taken out", file=sys.stderr)
+        begun += 1
+        try:
+            run_pipeline(recipe, folder, source, step, stages, left, share)
+        except NodeLost as error:
+            if begun == TIMES_BEGUN:
+                raise
+            print(f"{step}: {str(error).splitlines()[0]}; going on with what is left", file=sys.stderr, flush=True)
     if "decompose" in stages:  # a journey in one go counts for both of its steps
         counted = ledger.count_rows(folder, step, "decomposed", ("decomposer",))
         ledger.enter(folder, "decompose", rows, **counted)
     if "respond" in stages:
         counted = ledger.count_rows(folder, step, "outcome", ("composer", "responder", "judge"))
         ledger.enter(folder, step, rows, **counted)
+
+
+def _settled(folder: RunFolder, step: str) -> int:
+    """The rows of a step that count, after what a dead run left in it was mended."""
+    if late := folder.settle(step):
+        print(f"{step}: {late} rows that a dead run's worker still wrote were taken out", file=sys.stderr, flush=True)
+    return folder.count(step)
 
 
 def _listed(counts: Counter[str]) -> str:
