@@ -29,6 +29,15 @@ def test_engine_arguments_of_a_cpu_pool() -> None:
     assert (made["dtype"], made["enforce_eager"], made["seed"]) == ("float32", True, 3)
     assert made["enable_prefix_caching"] is True
     assert made["trust_remote_code"] is False
+    assert made["kv_cache_memory_bytes"] >= 1 << 30
+
+
+def test_a_cpu_engine_is_one_process_unless_its_threads_are_to_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_arguments(POOL, seed=0)["distributed_executor_backend"] == "uni"
+    two = VllmPool(engine="vllm", model="packaged", args={"tensor_parallel_size": 2})
+    assert "distributed_executor_backend" not in engine_arguments(two, seed=0)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0")
+    assert "distributed_executor_backend" not in engine_arguments(POOL, seed=0)
 
 
 def test_engine_arguments_of_a_gpu_pool_leave_dtype_to_vllm_and_the_recipe_has_the_last_word() -> None:
@@ -36,7 +45,7 @@ def test_engine_arguments_of_a_gpu_pool_leave_dtype_to_vllm_and_the_recipe_has_t
         engine="vllm", model="org/big", gpus=2, args={"tensor_parallel_size": 2, "enable_prefix_caching": False}
     )
     made = engine_arguments(pool, seed=0)
-    assert "dtype" not in made
+    assert not made.keys() & {"dtype", "kv_cache_memory_bytes", "distributed_executor_backend"}
     assert (made["model"], made["tensor_parallel_size"], made["enable_prefix_caching"]) == ("org/big", 2, False)
 
 
