@@ -9,6 +9,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions
 from ray.data._internal.execution import backpressure_policy
 from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.expressions import col, lit
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -199,6 +200,7 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
     context.wait_for_min_actors_s = -1  # start with the first replica
     most_replicas = max(pool.replicas.max for pool in recipe.pools.values())
     context.max_consecutive_actor_init_deaths = STARTS_LOST * most_replicas
+    context.custom_execution_callback_classes = [_ForgetStatistics]
     _WaitingBlocks.bound = recipe.flow.blocks_between
     context.set_config(
         backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
@@ -280,6 +282,17 @@ class _WaitingBlocks(BackpressurePolicy):
         running = op.metrics.num_tasks_running
         made, taken = op.metrics.num_task_outputs_generated, following[0].metrics.num_task_inputs_processed
         return bool(running + made - taken < self.bound + following[0].metrics.num_tasks_running)
+
+
+class _ForgetStatistics(ExecutionCallback):
+    """Drops what Ray Data notes of every block until the end, a kilobyte for each operator, for a report that nobody
+    reads here: over millions of blocks it is gigabytes of the driver's memory.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:
+        for op in executor._topology:
+            if hasattr(op, "_output_blocks_stats"):
+                op._output_blocks_stats.clear()
 
 
 _OF_A_NODE = re.compile(
