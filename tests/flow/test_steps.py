@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
-from ultraif_ray.flow import steps
+from ultraif_ray.flow import graph, steps
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import Row, to_table
@@ -152,6 +152,20 @@ def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None
     assert len(after) == 32
     assert all(after[row.id] == row.model_dump(exclude={"usage"}) for row in before)
     assert folder.read_json("ledger.json")["synthesize"]["input"] == 32
+
+
+def test_the_driver_keeps_no_statistics_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+
+    class Watched(graph._ForgetStatistics):
+        def on_execution_step(self, executor: Any) -> None:
+            super().on_execution_step(executor)
+            kept.extend(len(op._output_blocks_stats) for op in executor._topology if "Map" in type(op).__name__)
+
+    monkeypatch.setattr(graph, "_ForgetStatistics", Watched)
+    steps.run(recipe(tmp_path, count=12))
+    assert kept
+    assert not any(kept)
 
 
 def planted(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
 from tests.train.data import example, tiny_model
-from ultraif_ray.train.worker import Job, StepSampler, make_trainer
+from ultraif_ray.train.job import Job
+from ultraif_ray.train.worker import StepSampler, make_trainer
 
 
 def steps_of_all_workers(rows: int, global_batch: int, per_worker: int, workers: int, epoch: int) -> list[list[int]]:

@@ -28,6 +28,7 @@ from ultraif_ray.method.compose import Composed, accept
 from ultraif_ray.recipe import Composer, Policy, Recipe, Train
 from ultraif_ray.records import Instruction
 from ultraif_ray.train import tasks
+from ultraif_ray.train.job import Job, work
 from ultraif_ray.train.settings import check_workers_fit, load_tokenizer, worker_resources
 
 SHOWN_TOKENS = 200
@@ -135,9 +136,7 @@ def _pass_on(folder: RunFolder, step: str, inputs: list[str], counts: dict[str, 
 
 def _job(
     recipe: Recipe, folder: RunFolder, step: str, inputs: list[str], trained: Composer | Policy, held_out: bool
-) -> Any:
-    from ultraif_ray.train.worker import Job
-
+) -> Job:
     kind = step.rpartition("/")[2]
     template = trained.chat_template if isinstance(trained, Policy) and kind == "sft" else None
     return Job(
@@ -157,17 +156,15 @@ def _job(
     )
 
 
-def _fit(recipe: Recipe, job: Any, folder: RunFolder, step: str, worker_logs: bool) -> None:
+def _fit(recipe: Recipe, job: Job, folder: RunFolder, step: str, worker_logs: bool) -> None:
     """Train under Ray Train; a run of the same folder that died is taken up from its last checkpoint."""
-    from ultraif_ray.train.worker import train_worker
-
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's page of training runs
     for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.INFO if worker_logs else logging.ERROR)
     place = recipe.train
     with Display(step, 0, recipe.flow.progress_s, unit="steps") as display:
         trainer = TorchTrainer(
-            train_worker,
+            work,
             train_loop_config={"job": job, "scoreboard": display.scoreboard},
             torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
             scaling_config=ScalingConfig(

@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import create_model_from_path
 
 from ultraif_ray.engine.models import resolve_model
+from ultraif_ray.train.job import Job
 from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config
 
 ROWS_SEEN = "rows_seen.npy"
@@ -37,41 +37,6 @@ prompt id, in order, as int64 of shape (examples, 4)."""
 
 _NOTHING = -1
 """Row and id of an example that only fills up a step and is not learnt from."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training, as every worker is told it.
-
-    Attributes:
-        kind: `sft` (also for the composer) or `dpo`.
-        model: the model's name in the recipe.
-        start: the folder of the training step before, whose model or adapter this one goes on from; or empty.
-        chat_template: a chat template's text, for a model without one; or empty.
-        trust_remote_code: run Python code that comes with the model.
-        lora: peft's fields, or None for full fine-tuning.
-        fields: TRL's fields.
-        train: URI of the examples to train on (Parquet).
-        held_out: URI of the examples to report the loss of; or empty.
-        output: URI of the step's folder.
-        global_batch: examples of one optimizer step, over all workers.
-        seed: decides the order of the rows.
-        gpu: whether workers have one.
-    """
-
-    kind: str
-    model: str
-    start: str
-    chat_template: str
-    trust_remote_code: bool
-    lora: dict[str, Any] | None
-    fields: dict[str, Any]
-    train: str
-    held_out: str
-    output: str
-    global_batch: int
-    seed: int
-    gpu: bool
 
 
 def train_worker(config: dict[str, Any]) -> None:
