@@ -72,6 +72,11 @@ def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     assert (made.synthesize.k, made.synthesize.rounds, made.export.held_out) == (3, {2: 1.0}, 0)
 
 
+def test_a_power_of_ten_is_a_number(tmp_path: Path) -> None:
+    made = load_recipe(write(tmp_path, MINIMAL), ["sft.learning_rate=5e-4", "dpo.learning_rate=-1E+2", "name=5e"])
+    assert (made.sft["learning_rate"], made.dpo["learning_rate"], made.name) == (0.0005, -100.0, "5e")
+
+
 @pytest.mark.parametrize("text", ["", "- a", "3", "a: [", "\x00", "name: x\n\tb: 1", "!!python/object:os.system {}"])
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError):

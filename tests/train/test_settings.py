@@ -30,7 +30,8 @@ RECIPES = Path("jobs/recipes")
         ),
         ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is no field of TRL's DPOConfig"),
         ({"dpo": {"loss_type": ["nca"]}}, "dpo.loss_type: 'nca' is no loss of TRL's; there are sigmoid, .*nca_pair"),
-        ({"dpo": {"f_divergence_type": 3, "lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
+        ({"dpo": {"lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
+        ({"sft": {"learning_rate": "fast"}}, "sft.learning_rate: 'fast' cannot be used: .*number"),
         ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),
         ({"policy": {"model": "packaged", "lora": {"rank": 8}}}, "policy.lora: peft's LoraConfig refuses it: .*rank"),
         ({"policy": {"model": "/nowhere"}}, "policy.model is '/nowhere', which cannot be loaded"),
@@ -109,5 +110,5 @@ def test_weights_that_are_trained_are_held_in_float32_and_a_frozen_base_in_bfloa
     whole = trl_arguments({}, gpu=True, lora=False, seed=0, held_out=False)
     init = {"attn_implementation": "sdpa"}
     adapter = trl_arguments({"model_init_kwargs": init}, gpu=True, lora=True, seed=0, held_out=False)
-    assert whole["model_init_kwargs"] == {"dtype": "float32"}
-    assert adapter["model_init_kwargs"] == {"dtype": "bfloat16", "attn_implementation": "sdpa"}
+    assert whole["model_init_kwargs"] == {"dtype": "float32", "device_map": None}
+    assert adapter["model_init_kwargs"] == {"dtype": "bfloat16", "device_map": None} | init

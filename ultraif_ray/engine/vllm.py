@@ -142,7 +142,8 @@ def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) 
     if pool.gpus == 0:
         # bfloat16 without native support is some ten times slower, and compilation takes minutes.
         ours |= {"dtype": "float32", "enforce_eager": True}
-        # Too little, and the prompts of the rows in flight push each other out of the prefix cache.
+        # Too little, and the prompts of the rows in flight push each other out of the prefix cache. Each GiB is zeroed
+        # at the start, which takes some two seconds.
         ours["kv_cache_memory_bytes"] = max(1, min(8, _memory_gib() // (8 * pool.replicas.max))) << 30
         if _in_one_process(pool):
             ours["distributed_executor_backend"] = "uni"
@@ -185,17 +186,20 @@ def _in_one_process(pool: VllmPool) -> bool:
     """Whether the engine's process runs the model itself. On CPU vLLM starts another for that, to bind its threads to
     cores; where nobody asked for that, it only makes the start ten seconds longer.
     """
-    apart = ("distributed_executor_backend", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    return pool.gpus == 0 and not pool.args.keys() & set(apart) and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
+    asked = "distributed_executor_backend" in pool.args or "VLLM_CPU_OMP_THREADS_BIND" in os.environ
+    return pool.gpus == 0 and not asked
 
 
 def _prepare_environment(pool: VllmPool) -> None:
-    """Settings that vLLM reads from the environment before it is imported; what the user has set stays."""
+    """Settings that vLLM reads from the environment before it is imported; what the user has set stays, but for
+    OMP_NUM_THREADS, which Ray sets to its logical CPUs: an engine on CPU asks for one of these and uses all cores.
+    """
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CONFIGURE_LOGGING": "1"}
     if _in_one_process(pool):
-        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it would not take `uni`; AsyncLLM's process stays one
-        # Ray has put its logical CPUs there, of which an engine asks for one, and uses all cores.
+        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it would not take `uni`; the engine's own process stays
         os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
+    elif pool.gpus == 0:  # by default vLLM leaves a core idle for its front end
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 

@@ -170,7 +170,7 @@ def _autoscaler_has_a_type_for(need: Need) -> bool:
 
     What it cannot bring *now*, with machines on their way, counts as what it may bring.
     """
-    if not ray.is_initialized() or not is_autoscaler_v2():
+    if not need.each or not ray.is_initialized() or not is_autoscaler_v2():
         return True
     group = placement_group([need.each], bundle_label_selector=[need.labels] if need.labels else None)
     try:

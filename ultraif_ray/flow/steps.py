@@ -353,16 +353,18 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
         rows = sum(in_share(one, share) for one in ids)
         if not rows:
             raise RunError(f"{step}: align.share={share:g} leaves none of the {folder.count(source)} prompts: raise it")
-    begun = 0
+    begun, ended = 0, ""
     while (left := rows - _settled(folder, step)) > 0 and begun < TIMES_BEGUN:
+        if begun:
+            print(f"{step}: {ended}; going on with the {left} rows that are left", file=sys.stderr, flush=True)
         connect(worker_logs)
-        begun += 1
+        begun, ended = begun + 1, "the pipeline ended without all of its rows"
         try:
             run_pipeline(recipe, folder, source, step, stages, left, share)
         except NodeLost as error:
             if begun == TIMES_BEGUN:
                 raise
-            print(f"{step}: {str(error).splitlines()[0]}; going on with what is left", file=sys.stderr, flush=True)
+            ended = str(error).splitlines()[0]
     if "decompose" in stages:  # a journey in one go counts for both of its steps
         counted = ledger.count_rows(folder, step, "decomposed", ("decomposer",))
         ledger.enter(folder, "decompose", rows, **counted)

@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Need, check_needs
@@ -31,7 +33,8 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
         "bf16": gpu and not fields.get("fp16", False),
         "activation_checkpointing": fields.get("gradient_checkpointing", gpu),
         "dataloader_pin_memory": gpu,
-        "model_init_kwargs": {"dtype": "bfloat16" if gpu and lora else "float32"},
+        # DPO's reference is loaded with these too; `auto` would offload it where it does not fit, and crawl.
+        "model_init_kwargs": {"dtype": "bfloat16" if gpu and lora else "float32", "device_map": None},
         "seed": seed,
         "save_strategy": "steps",
         "save_steps": 0.1,
@@ -148,6 +151,7 @@ def _check_fields(key: str, step: str, recipe: Recipe) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
             raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(step).__name__}; {hint}")
+        _check_type(f"{key}.{name}", fields[name], get_type_hints(_config_class(step))[name])
     if step == "dpo":
         _check_losses(fields.get("loss_type", []))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
@@ -158,6 +162,14 @@ def _check_fields(key: str, step: str, recipe: Recipe) -> None:
             trl_config(step, arguments, scratch)
         except (ValueError, TypeError, ImportError) as error:
             raise RecipeError(f"{key}: TRL refuses it: {' '.join(str(error).split())[:400]}") from None
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    """TRL's config takes values of any type, and fails on them in a worker."""
+    try:
+        TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value)
+    except ValidationError as error:
+        raise RecipeError(f"{key}: {value!r} cannot be used: {error.errors()[0]['msg']}") from None
 
 
 def _check_losses(losses: str | list[str]) -> None:

@@ -96,7 +96,7 @@ def _model(job: Job, init: dict[str, Any]) -> Any:
     """The model to train. DPO's reference is made by TRL from the same start: the same folder, or a frozen copy of the
     adapter; so a resumed round keeps the reference that it began with.
     """
-    init = {"trust_remote_code": job.trust_remote_code, "device_map": None, **init}
+    init = {"trust_remote_code": job.trust_remote_code, **init}
     start = resolve_model(f"{job.start}/model") if job.start else ""
     if not start:
         return create_model_from_path(resolve_model(job.model), **init)
