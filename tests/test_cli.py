@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ultraif_ray.flow.folder import RunFolder
 
 PROMPTS = "jobs/recipes/prompts/demo.jsonl"
 ROLES = ("decomposer", "composer", "responder", "judge")
@@ -70,6 +74,28 @@ def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tm
     assert "--skip 2" in shown.stdout
     none = ultraif("show", tmp_path / "run", "--outcome", "nothing")
     assert "0 of 0 rows that ended as nothing" in none.stdout
+
+
+def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_given_again(simulated: Path, tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "run"))
+    slow = ["run", str(simulated), 'pools.m={"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4}']
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "ultraif_ray.cli", *slow, "flow.rows_per_block=2"],
+        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell's children ignore it
+    )
+    while not 4 <= folder.count("synthesize") < 42 and driver.poll() is None:
+        time.sleep(0.2)
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "The same command goes on from there" in said
+    assert "Traceback" not in said
+    again = ultraif(*slow, "flow.rows_per_block=2")
+    assert again.returncode == 0, again.stderr
+    assert folder.count("synthesize") == 42
 
 
 def test_plan_loads_no_model_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
