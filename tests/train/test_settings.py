@@ -30,6 +30,7 @@ RECIPES = Path("jobs/recipes")
         ),
         ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is no field of TRL's DPOConfig"),
         ({"dpo": {"loss_type": ["nca"]}}, "dpo.loss_type: 'nca' is no loss of TRL's; there are sigmoid, .*nca_pair"),
+        ({"dpo": {"f_divergence_type": 3}}, "dpo.f_divergence_type: 3 cannot be used: .*string"),
         ({"dpo": {"lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
         ({"sft": {"learning_rate": "fast"}}, "sft.learning_rate: 'fast' cannot be used: .*number"),
         ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),

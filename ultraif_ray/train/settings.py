@@ -146,12 +146,13 @@ def worker_resources(place: Train) -> dict[str, float]:
 def _check_fields(key: str, step: str, recipe: Recipe) -> None:
     fields = recipe.trl_fields(step)
     known = [field.name for field in dataclasses.fields(_config_class(step)) if field.init]
+    hints = get_type_hints(_config_class(step))
     for name in fields:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
             raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(step).__name__}; {hint}")
-        _check_type(f"{key}.{name}", fields[name], get_type_hints(_config_class(step))[name])
+        _check_type(f"{key}.{name}", fields[name], hints[name])
     if step == "dpo":
         _check_losses(fields.get("loss_type", []))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
