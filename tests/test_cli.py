@@ -63,14 +63,14 @@ def test_recipe_and_method_need_neither_ray_nor_vllm_nor_torch() -> None:
 def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tmp_path: Path) -> None:
     first = ultraif("run", simulated, "export.held_out=0.2")
     assert first.returncode == 0, first.stderr
-    for part in ("Funnel", "Tokens", "Training sets", "One journey, whole", "42 accepted, 1 duplicate, 1 empty"):
+    for part in ("Funnel", "Tokens", "Training sets", "One journey, whole", "32 accepted, 1 duplicate, 1 empty"):
         assert part in first.stdout
-    assert "synthesize: 42/42 rows" in first.stderr
+    assert "synthesize: 32/32 rows" in first.stderr
     again = ultraif("run", simulated, "export.held_out=0.2")
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert "rows in" not in again.stderr
     shown = ultraif("show", tmp_path / "run", "-n", 2)
-    assert "2 of 42 rows" in shown.stdout
+    assert "2 of 32 rows" in shown.stdout
     assert "--skip 2" in shown.stdout
     none = ultraif("show", tmp_path / "run", "--outcome", "nothing")
     assert "0 of 0 rows that ended as nothing" in none.stdout
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_given_again(simulated: Path, 
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell's children ignore it
     )
-    while not 4 <= folder.count("synthesize") < 42 and driver.poll() is None:
+    while not 4 <= folder.count("synthesize") < 32 and driver.poll() is None:
         time.sleep(0.2)
     driver.send_signal(signal.SIGINT)
     _, said = driver.communicate(timeout=60)
@@ -95,14 +95,14 @@ def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_given_again(simulated: Path, 
     assert "Traceback" not in said
     again = ultraif(*slow, "flow.rows_per_block=2")
     assert again.returncode == 0, again.stderr
-    assert folder.count("synthesize") == 42
+    assert folder.count("synthesize") == 32
 
 
 def test_plan_loads_no_model_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
     done = ultraif("plan", simulated, "synthesize.k=2")
     assert done.returncode == 0, done.stderr
     assert "decompose → compose → respond" in done.stdout
-    assert "42 accepted" in done.stdout
+    assert "32 accepted" in done.stdout
     assert not (tmp_path / "run").exists()
     big = ultraif("plan", simulated, "pools.m.replicas={min: 500, max: 500}")
     assert big.returncode == 2

@@ -157,12 +157,12 @@ def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None
 def test_the_driver_keeps_no_statistics_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
 
-    class Watched(graph._ForgetStatistics):
+    class Watched(graph._ForgetBlocks):
         def on_execution_step(self, executor: Any) -> None:
             super().on_execution_step(executor)
             kept.extend(len(op._output_blocks_stats) for op in executor._topology if "Map" in type(op).__name__)
 
-    monkeypatch.setattr(graph, "_ForgetStatistics", Watched)
+    monkeypatch.setattr(graph, "_ForgetBlocks", Watched)
     steps.run(recipe(tmp_path, count=12))
     assert kept
     assert not any(kept)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -113,6 +115,29 @@ def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(
     assert (run / "sft/model/model.safetensors").stat().st_size > 12_000_000  # whole, however it was sharded
     ledger = json.loads((run / "ledger.json").read_text())
     assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 6}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_held_out_loss_is_the_same_with_one_worker_and_with_two(tmp_path: Path, tiny: str) -> None:
+    """Of answers of unlike lengths, an odd number of them, and with steps too small to learn anything by."""
+    losses = []
+    for workers in (1, 2):
+        base = tmp_path / str(workers)
+        folder = folder_with_sets(base / "run", train=4, held_out=5)
+        held_out = pq.read_table(file := folder.at("export", "sft", "held_out.parquet"))
+        rows = held_out.to_pylist()
+        for times, row in enumerate(rows, start=1):
+            row["completion"][0]["content"] *= times
+        pq.write_table(pa.Table.from_pylist(rows, schema=held_out.schema), file)
+        made = training_recipe(
+            base,
+            tiny,
+            sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 1e-12, "num_train_epochs": 1},
+            train={"workers": {"min": workers, "max": workers}},
+        )
+        steps.run(made, only="sft")
+        losses.append(folder.read_json("ledger.json")["sft"]["training"]["held_out_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:

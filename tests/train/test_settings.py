@@ -33,6 +33,7 @@ RECIPES = Path("jobs/recipes")
         ({"dpo": {"f_divergence_type": 3}}, "dpo.f_divergence_type: 3 cannot be used: .*string"),
         ({"dpo": {"lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
         ({"sft": {"learning_rate": "fast"}}, "sft.learning_rate: 'fast' cannot be used: .*number"),
+        ({"sft": {"learning_rate": "0.001"}}, "sft.learning_rate: '0.001' cannot be used: .*number"),
         ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),
         ({"policy": {"model": "packaged", "lora": {"rank": 8}}}, "policy.lora: peft's LoraConfig refuses it: .*rank"),
         ({"policy": {"model": "/nowhere"}}, "policy.model is '/nowhere', which cannot be loaded"),

@@ -1,7 +1,10 @@
 """The Ray Data pipeline: `read_parquet → map_batches(worker) → write_parquet`, one operator per pool, checkpointed."""
 
+import ctypes
 import re
+import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,7 +203,7 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
     context.wait_for_min_actors_s = -1  # start with the first replica
     most_replicas = max(pool.replicas.max for pool in recipe.pools.values())
     context.max_consecutive_actor_init_deaths = STARTS_LOST * most_replicas
-    context.custom_execution_callback_classes = [_ForgetStatistics]
+    context.custom_execution_callback_classes = [_ForgetBlocks]
     _WaitingBlocks.bound = recipe.flow.blocks_between
     context.set_config(
         backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
@@ -284,15 +287,28 @@ class _WaitingBlocks(BackpressurePolicy):
         return bool(running + made - taken < self.bound + following[0].metrics.num_tasks_running)
 
 
-class _ForgetStatistics(ExecutionCallback):
-    """Drops what Ray Data notes of every block until the end, a kilobyte for each operator, for a report that nobody
-    reads here: over millions of blocks it is gigabytes of the driver's memory.
+_TRIM_S = 10.0
+"""Seconds between two times that the driver gives freed memory back."""
+
+
+class _ForgetBlocks(ExecutionCallback):
+    """Keeps the driver's memory flat, however many blocks go by.
+
+    Ray Data notes a kilobyte of every block for each operator until the end, for a report that nobody reads here. And
+    glibc keeps what Ray's many threads free in arenas of their own, between small things that live on.
     """
+
+    def __init__(self) -> None:
+        self._trimmed = time.monotonic()
 
     def on_execution_step(self, executor: Any) -> None:
         for op in executor._topology:
             if hasattr(op, "_output_blocks_stats"):
                 op._output_blocks_stats.clear()
+        if time.monotonic() - self._trimmed > _TRIM_S:
+            self._trimmed = time.monotonic()
+            with suppress(AttributeError):  # another libc than glibc
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 _OF_A_NODE = re.compile(

@@ -42,6 +42,8 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
         "logging_steps": 1,
         "eval_strategy": "epoch" if held_out else "no",
         "eval_on_start": held_out,
+        # Else the loss is a mean of batches' means, which are others with another number of workers.
+        "per_device_eval_batch_size": 1,
         "report_to": "none",
         "disable_tqdm": True,
         # Ids travel with their rows; TRL's collators pass over columns they do not know.
@@ -168,7 +170,8 @@ def _check_fields(key: str, step: str, recipe: Recipe) -> None:
 def _check_type(key: str, value: Any, hint: Any) -> None:
     """TRL's config takes values of any type, and fails on them in a worker."""
     try:
-        TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value)
+        # Strict: the value goes to TRL as it is, so that text which could be read as a number is no number.
+        TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
     except ValidationError as error:
         raise RecipeError(f"{key}: {value!r} cannot be used: {error.errors()[0]['msg']}") from None
 
