@@ -56,7 +56,8 @@ def script(code: str, *words: str) -> dict[str, object]:
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=100, env=clean, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    # Ray itself prints to a driver's output too, whenever it likes.
+    found: dict[str, object] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     return found
 
 

@@ -24,6 +24,7 @@ import typer
 from ultraif_ray.cli import report_errors
 from ultraif_ray.flow.folder import RunFolder
 
+STEPS = ("ingest", "synthesize", "export")
 SAMPLE_S = 5.0
 """Seconds between two looks at the memory."""
 
@@ -86,7 +87,7 @@ def _phase(name: str, recipe: Path, folder: RunFolder, stop_at: int) -> dict[str
     log = (recipe.parent / "driver.log").open("ab")
     command = [sys.executable, "-m", "ultraif_ray.cli", "run", str(recipe)]
     driver = psutil.Popen(command, start_new_session=True, stdout=log, stderr=log)
-    samples: list[dict[str, float]] = []
+    samples: list[dict[str, Any]] = []
     first_row_s = 0.0
     while driver.poll() is None:
         with suppress(psutil.TimeoutExpired):
@@ -94,7 +95,8 @@ def _phase(name: str, recipe: Path, folder: RunFolder, stop_at: int) -> dict[str
         done = len(folder.names("synthesize", "checkpoint")) and folder.count("synthesize")
         if done > begun and not first_row_s:
             first_row_s = time.monotonic() - started
-        samples.append({"rows": done, **_memory(driver)})
+        step = next((one for one in reversed(STEPS) if folder.state(one)), STEPS[0])
+        samples.append({"step": step, **_memory(driver)})
         if stop_at and done >= stop_at:
             os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
@@ -107,8 +109,8 @@ def _phase(name: str, recipe: Path, folder: RunFolder, stop_at: int) -> dict[str
         "rows": done - begun,
         "seconds_to_first_row": round(first_row_s),
         "rows_per_s": round((done - begun) / max(seconds - first_row_s, 1e-9), 1),
-        "driver_mb": _quartiles([s["driver"] for s in samples]),
-        "largest_worker_mb": _quartiles([s["worker"] for s in samples if s["worker"]]),
+        "driver_mb": {step: _quarters([s["driver"] for s in samples if s["step"] == step]) for step in STEPS},
+        "largest_worker_mb": _quarters([s["worker"] for s in samples if s["worker"]]),
     }
     print(json.dumps(result), file=sys.stderr, flush=True)
     return result
@@ -126,7 +128,7 @@ def _memory(driver: Any) -> dict[str, float]:
     return found
 
 
-def _quartiles(values: list[float]) -> list[int]:
+def _quarters(values: list[float]) -> list[int]:
     """The medians of the four quarters of a series, in order: a flat one has four like numbers."""
     return [round(float(np.median(part))) for part in np.array_split(np.array(values), 4) if len(part)]
 

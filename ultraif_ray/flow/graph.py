@@ -272,19 +272,29 @@ def spreads(pool: Pool) -> bool:
 
 
 class _WaitingBlocks(BackpressurePolicy):
-    """Bounds the blocks that wait between two operators of ours, so that a fast composer cannot pile up a whole
-    dataset of unsaved work in front of a slow responder. Ray's own policies bound bytes, and text is small.
+    """Bounds the blocks that wait in front of an operator of ours: neither what a fast composer made, which is unsaved
+    work, nor what is read may pile up before a slow responder. Ray's own policies bound bytes, and text is small.
     """
 
     bound = 16
 
     def can_add_input(self, op: Any) -> bool:
-        following = [o for o in op.output_dependencies if "Worker" in o.name]
-        if "Worker" not in op.name or not following:
-            return True
-        running = op.metrics.num_tasks_running
-        made, taken = op.metrics.num_task_outputs_generated, following[0].metrics.num_task_inputs_processed
-        return bool(running + made - taken < self.bound + following[0].metrics.num_tasks_running)
+        """Whether a worker before another may begin a block; what it is at counts as made."""
+        return not _is_ours(op) or self._has_room(op, op.metrics.num_tasks_running)
+
+    def max_task_output_bytes_to_read(self, op: Any) -> int | None:
+        """Nothing more of what is read; what a worker made is always taken."""
+        return None if _is_ours(op) or self._has_room(op, 0) else 0
+
+    def _has_room(self, op: Any, coming: int) -> bool:
+        for following in filter(_is_ours, op.output_dependencies):
+            made, taken = op.metrics.num_task_outputs_generated, following.metrics.num_task_inputs_processed
+            return bool(coming + made - taken < self.bound + following.metrics.num_tasks_running)
+        return True
+
+
+def _is_ours(op: Any) -> bool:
+    return "Worker" in op.name
 
 
 _TRIM_S = 10.0
