@@ -118,9 +118,11 @@ async def close(request: web.Request) -> Any:
         lambda request, n: web.Response(text="<html>", content_type="text/html"),
         lambda request, n: {},
         lambda request, n: GOOD | {"choices": []},
+        lambda request, n: GOOD | {"choices": [{"index": 0, "finish_reason": "stop", "message": None}]},
+        lambda request, n: GOOD | {"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]},
         lambda request, n: status(401),
     ],
-    ids=["500", "hangs", "closes", "half a body", "html", "empty", "no choices", "401"],
+    ids=["500", "hangs", "closes", "half a body", "html", "empty", "no choices", "no message", "no index", "401"],
 )
 async def test_a_server_that_never_answers_well_is_unavailable(answer: Handler) -> None:
     async with server(answer, timeout_s=0.2, max_retries=1) as (engine, _):

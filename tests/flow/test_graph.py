@@ -88,6 +88,9 @@ def test_an_engine_that_ray_spreads_needs_its_gpus_on_no_one_node() -> None:
     check_fits(made, STAGES, Cluster((Node({"CPU": 2, "GPU": 2}),) * 2))
     with pytest.raises(RecipeError, match="needs 4 GPU at least"):
         check_fits(made, STAGES, Cluster((Node({"CPU": 4, "GPU": 2}),)))
+    kind = laid_out({"m": pool | {"accelerator_type": "H100"}}, "m", "m", "m", "m")
+    with pytest.raises(RecipeError, match=r"a further GPU of a replica of pool 'm' asks for 1 GPU, 0.001 acc.*H100"):
+        check_fits(kind, STAGES, Cluster((Node({"CPU": 8}),), grows=True, types=(Node({"CPU": 8, "GPU": 4}),)))
 
 
 def test_an_engine_that_ray_spreads_is_alone_in_its_worker_and_loads_what_every_node_sees() -> None:

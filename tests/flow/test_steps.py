@@ -154,18 +154,49 @@ def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None
     assert folder.read_json("ledger.json")["synthesize"]["input"] == 32
 
 
-def test_the_driver_keeps_no_statistics_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[int] = []
+def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """What Ray Data's executor holds at each of its steps while a pipeline runs."""
+    seen: dict[str, list[int]] = {"statistics": [], "waiting": [], "workers": []}
 
     class Watched(graph._ForgetBlocks):
         def on_execution_step(self, executor: Any) -> None:
             super().on_execution_step(executor)
-            kept.extend(len(op._output_blocks_stats) for op in executor._topology if "Map" in type(op).__name__)
+            for op, state in executor._topology.items():
+                seen["statistics"].append(len(getattr(op, "_output_blocks_stats", [])))
+                if "Worker" in op.name:
+                    seen["waiting"].append(state.total_enqueued_input_blocks())
+                    seen["workers"].append(op._actor_pool.current_size())
 
     monkeypatch.setattr(graph, "_ForgetBlocks", Watched)
-    steps.run(recipe(tmp_path, count=12))
-    assert kept
-    assert not any(kept)
+    return seen
+
+
+def test_the_driver_holds_few_blocks_and_no_statistics_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch)
+    slow = {"engine": "simulated", "tokens_per_s": 2000, "rows_in_flight": 4}
+    steps.run(with_pool(recipe(tmp_path, count=120, flow={"rows_per_block": 2, "blocks_between": 4}), slow))
+    assert 0 < max(seen["waiting"]) <= 12  # 60 blocks in all
+    assert seen["statistics"]
+    assert not any(seen["statistics"])
+
+
+def test_a_pool_grows_with_its_backlog_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch)
+    pool = {"engine": "simulated", "tokens_per_s": 300, "rows_in_flight": 4, "replicas": {"min": 1, "max": 3}}
+    folder = steps.run(with_pool(recipe(tmp_path, count=60, flow={"rows_per_block": 2}), pool))
+    assert (seen["workers"][0], max(seen["workers"])) == (1, 3)
+    assert len(rows_of(folder)) == 60
+    seen["workers"].clear()
+    (few := tmp_path / "few").mkdir()
+    steps.run(with_pool(recipe(few, count=3, flow={"rows_per_block": 2}), pool))
+    assert max(seen["workers"]) == 1
+
+
+def test_a_step_that_could_never_be_placed_is_refused_before_the_first_runs(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=8, policy={"model": "packaged"}, train={"workers": {"min": 500, "max": 500}})
+    with pytest.raises(RecipeError, match=r"sft: the run needs 500 CPU at least \(500 for a training worker\)"):
+        steps.run(made)
+    assert not (tmp_path / "run/ingest").exists()
 
 
 def planted(

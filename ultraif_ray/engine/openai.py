@@ -39,6 +39,7 @@ class OpenAIEngine:
         try:
             async with self._slots:
                 answer = await self._ask(request)
+            return self._reply(answer, request)
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
             raise RequestRefused(f"{self._pool.base_url} refused: {error.message[:300]}") from error
         except openai.OpenAIError as error:
@@ -48,7 +49,8 @@ class OpenAIEngine:
             ) from error
         except ValueError as error:  # a body that is no JSON
             raise EngineUnavailable(f"{self._pool.base_url}: an answer that is no JSON: {str(error)[:200]}") from error
-        return self._reply(answer, request)
+        except (AttributeError, TypeError) as error:  # the client checks no types
+            raise EngineUnavailable(f"{self._pool.base_url}: an answer of another form: {str(error)[:200]}") from error
 
     async def check(self, labels: tuple[str, ...]) -> None:
         """The server answers and knows the model. Whether a label is one token shows only in use: see `_reply`."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Need:
-    """Something that must be placed `count` times, each on one node unless it `spreads` over several."""
+    """Something that must be placed `count` times, each on one node."""
 
     what: str
     count: int
     each: dict[str, float]
-    spreads: bool = False
     labels: dict[str, str] = field(default_factory=dict)
 
 
@@ -140,9 +140,13 @@ def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
         RecipeError: naming what is asked and what there is.
     """
     for need in needs:
-        if need.spreads or any(_holds(node, need) for node in (*cluster.nodes, *cluster.types)):
+        if not need.count or any(_holds(node, need) for node in (*cluster.nodes, *cluster.types)):
             continue
-        if cluster.grows and not cluster.types and _autoscaler_has_a_type_for(need):
+        if (
+            cluster.grows
+            and not cluster.types
+            and _autoscaler_has_a_type_for(tuple(sorted(need.each.items())), tuple(sorted(need.labels.items())))
+        ):
             continue
         each = ", ".join(f"{amount:g} {name}" for name, amount in need.each.items())
         wanted = f"{each or 'nothing'}" + (f" and the labels {need.labels}" if need.labels else "")
@@ -164,15 +168,17 @@ ANSWER_S = 30.0
 """Seconds that an autoscaler is given to look at a need; it looks every few seconds."""
 
 
-def _autoscaler_has_a_type_for(need: Need) -> bool:
+@cache
+def _autoscaler_has_a_type_for(each: tuple[tuple[str, float], ...], labels: tuple[tuple[str, str], ...]) -> bool:
     """Whether the autoscaler may bring a node for this, as far as it says: version 2 (KubeRay's) names what no type of
     its nodes could hold, but not the types themselves. A placement group stands for the need until it has looked.
 
-    What it cannot bring *now*, with machines on their way, counts as what it may bring.
+    What it cannot bring *now*, with machines on their way, counts as what it may bring. Asked once for each need, since
+    asking may start a machine.
     """
-    if not need.each or not ray.is_initialized() or not is_autoscaler_v2():
+    if not each or not ray.is_initialized() or not is_autoscaler_v2():
         return True
-    group = placement_group([need.each], bundle_label_selector=[need.labels] if need.labels else None)
+    group = placement_group([dict(each)], bundle_label_selector=[dict(labels)] if labels else None)
     try:
         asked = _status().cluster_resource_state.cluster_resource_state_version
         deadline = time.monotonic() + ANSWER_S

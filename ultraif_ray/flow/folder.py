@@ -12,9 +12,10 @@ RUN/<step>/model/          what a training step trained: an adapter or a whole m
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import numpy as np
@@ -24,6 +25,12 @@ import pyarrow.parquet as pq
 
 from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import difference, fingerprint
+
+READERS = 32
+"""Files that are read at once."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class RunFolder:
@@ -175,11 +182,8 @@ class RunFolder:
 
     def count(self, step: str) -> int:
         """Rows in a step's files."""
-        total = 0
-        for path in self.data_files(step):
-            with self.fs.open(path, "rb") as file:
-                total += pq.ParquetFile(file).metadata.num_rows
-        return total
+        names = [path.rsplit("/", 1)[-1] for path in self.data_files(step)]
+        return sum(_side_by_side(lambda name: self._rows_in(step, "rows", name), names))
 
     # ---- one row for each id ---------------------------------------------------------------------------------------
 
@@ -199,17 +203,18 @@ class RunFolder:
             self.fs.rm(self.at(step, "checkpoint", orphan))
         if not owners:
             return 0
-        parts = [self._ids(step, "checkpoint", id_file) for id_file in owners]
+        parts = _side_by_side(lambda id_file: self._ids(step, "checkpoint", id_file), owners)
+        rows = _side_by_side(lambda names: sum(self._rows_in(step, "rows", name) for name in names), owners.values())
         every = np.concatenate(parts)
         first = np.zeros(len(every), dtype=bool)
         first[np.unique(every, return_index=True)[1]] = True
         taken_out, start = 0, 0
-        for (id_file, names), ids in zip(owners.items(), parts, strict=True):
+        for (id_file, names), ids, held in zip(owners.items(), parts, rows, strict=True):
             kept = ids[first[start : start + len(ids)]]
             start += len(ids)
             if len(kept) < len(ids):
                 self._replace(pa.table({"id": kept}), step, "checkpoint", id_file)
-            if sum(self._rows_in(step, "rows", name) for name in names) > len(kept):
+            if held > len(kept):
                 taken_out += sum(self._keep_only(kept, step, name) for name in names)
         return taken_out
 
@@ -277,6 +282,12 @@ class RunFolder:
         if not self.fs.exists(folder):
             return []
         return [path.rsplit("/", 1)[-1] for path in self.fs.ls(folder, detail=False)]
+
+
+def _side_by_side(read: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Read many small files of a store at once: each takes it some tens of milliseconds, however small it is."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(read, items))
 
 
 def _id_file(name: str, ids: set[str]) -> str:

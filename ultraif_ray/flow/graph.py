@@ -88,9 +88,16 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> Non
         pools = [recipe.pools[name] for name in operator.pools]
         kinds = {f"accelerator_type:{pool.accelerator_type}": 0.001 for pool in pools if pool.accelerator_type}
         labels = {key: value for pool in pools for key, value in pool.labels.items()}
-        spread = any(spreads(pool) for pool in pools)
-        asked = resources(recipe, operator) | kinds
-        needs.append(Need(f"a replica of pool '{operator.pools[0]}'", pools[0].replicas.min, asked, spread, labels))
+        what, count, asked = (
+            f"a replica of pool '{operator.pools[0]}'",
+            pools[0].replicas.min,
+            resources(recipe, operator),
+        )
+        if any(spreads(pool) for pool in pools):  # each of its GPUs may be on a node of its own
+            others = count * (int(asked["GPU"]) - 1)
+            needs.append(Need(f"a further GPU of {what}", others, {"GPU": 1.0} | kinds, labels))
+            asked["GPU"] = 1.0
+        needs.append(Need(what, count, asked | kinds, labels))
     check_needs(needs, cluster, "lower replicas.min, cpus or gpus of the pools, or add nodes")
 
 
@@ -145,7 +152,8 @@ def run_pipeline(
         UltraIFError: what ended the pipeline, in the user's words where a worker gave some.
     """
     await_room(lambda found: check_fits(recipe, stages, found))
-    _configure(recipe, folder.uri(step, "checkpoint"))
+    operators = cut(recipe, stages)
+    _configure(recipe, operators, folder.uri(step, "checkpoint"))
     groups: list[PlacementGroup] = []
     try:
         with Display(step, rows, recipe.flow.progress_s) as display:
@@ -156,7 +164,6 @@ def run_pipeline(
                 dataset = dataset.filter(expr=col("id") < lit(_bound(share)))
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
-            operators = cut(recipe, stages)
             register = start_register()
             for operator in operators:
                 told = (
@@ -168,7 +175,8 @@ def run_pipeline(
                     operator is operators[-1],
                 )
                 dataset = _add_operator(dataset, operator, recipe, told, groups)
-            dataset.write_parquet(folder.uri(step, "rows"), min_rows_per_file=_rows_per_file(recipe, rows))
+            per_file = _rows_per_file(recipe, operators[-1], rows)
+            dataset.write_parquet(folder.uri(step, "rows"), min_rows_per_file=per_file)
     except Exception as error:
         raise in_plain_words(error) from error
     finally:
@@ -177,9 +185,14 @@ def run_pipeline(
             remove_placement_group(group)
 
 
-def _rows_per_file(recipe: Recipe, rows: int) -> int:
-    """Some thousand files for a large run, which every store lists quickly; a block a file for a small one."""
-    return recipe.flow.rows_per_file or min(4096, max(recipe.flow.rows_per_block, rows // 1000))
+def _rows_per_file(recipe: Recipe, last: Operator, rows: int) -> int:
+    """Some thousand files for a large run, which every store lists quickly; a block a file for a small one.
+
+    Rows that are done wait for their file to be full, and are lost with what dies: never more than are at work.
+    """
+    pool = recipe.pools[last.pools[0]]
+    most = min(4096, rows // 1000, pool.rows_in_flight * pool.replicas.max)
+    return recipe.flow.rows_per_file or max(recipe.flow.rows_per_block, most)
 
 
 def in_share(prompt_id: int, share: float) -> bool:
@@ -191,7 +204,7 @@ def _bound(share: float) -> int:
     return min(int(share * 2**63), 2**63 - 1)
 
 
-def _configure(recipe: Recipe, checkpoint: str) -> None:
+def _configure(recipe: Recipe, operators: list[Operator], checkpoint: str) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
@@ -204,7 +217,12 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
     most_replicas = max(pool.replicas.max for pool in recipe.pools.values())
     context.max_consecutive_actor_init_deaths = STARTS_LOST * most_replicas
     context.custom_execution_callback_classes = [_ForgetBlocks]
-    _WaitingBlocks.bound = recipe.flow.blocks_between
+    # Each worker takes as many blocks as it works at, and none to wait: a full pool is at 1.0, not above.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.9
+    first = recipe.pools[operators[0].pools[0]]
+    _WaitingBlocks.between = recipe.flow.blocks_between
+    _WaitingBlocks.ahead = max(recipe.flow.blocks_between, _blocks_at_once(recipe, operators[0]) * first.replicas.max)
+    _WaitingBlocks.readers = 1 + first.replicas.max
     context.set_config(
         backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
         [*backpressure_policy.ENABLED_BACKPRESSURE_POLICIES, _WaitingBlocks],
@@ -213,7 +231,7 @@ def _configure(recipe: Recipe, checkpoint: str) -> None:
 
 def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, told: Any, groups: list[PlacementGroup]) -> Any:
     pools = [recipe.pools[name] for name in operator.pools]
-    blocks = max(1, -(-min(pool.rows_in_flight for pool in pools) // recipe.flow.rows_per_block))
+    blocks = _blocks_at_once(recipe, operator)
     return dataset.map_batches(
         Worker,
         fn_constructor_args=told,
@@ -228,6 +246,12 @@ def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, told: Any, g
         ),
         **_placement(recipe, operator, groups),
     )
+
+
+def _blocks_at_once(recipe: Recipe, operator: Operator) -> int:
+    """How many blocks a replica works at."""
+    rows = min(recipe.pools[name].rows_in_flight for name in operator.pools)
+    return max(1, -(-rows // recipe.flow.rows_per_block))
 
 
 def _placement(recipe: Recipe, operator: Operator, groups: list[PlacementGroup]) -> dict[str, Any]:
@@ -272,24 +296,33 @@ def spreads(pool: Pool) -> bool:
 
 
 class _WaitingBlocks(BackpressurePolicy):
-    """Bounds the blocks that wait in front of an operator of ours: neither what a fast composer made, which is unsaved
-    work, nor what is read may pile up before a slow responder. Ray's own policies bound bytes, and text is small.
+    """Bounds the blocks that wait in front of a worker: neither what a fast composer made, which is unsaved work, nor
+    what was read may pile up before a slow responder. Ray's own policies bound bytes, and text is small.
     """
 
-    bound = 16
+    between = 16
+    """Blocks that may wait between two operators of ours."""
+    ahead = 16
+    """Blocks that may be read ahead: as many as the largest pool takes, since by these Ray sees how far to grow."""
+    readers = 2
+    """Tasks that cut blocks for us at once. Each keeps its CPU while there is no room for what it cuts."""
 
     def can_add_input(self, op: Any) -> bool:
-        """Whether a worker before another may begin a block; what it is at counts as made."""
-        return not _is_ours(op) or self._has_room(op, op.metrics.num_tasks_running)
+        """Whether a task before a worker may begin; what a worker is at counts as made."""
+        if _is_ours(op):
+            return self._has_room(op, op.metrics.num_tasks_running)
+        before_ours = any(map(_is_ours, op.output_dependencies))
+        return not before_ours or (op.metrics.num_tasks_running < self.readers and self._has_room(op, 0))
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
         """Nothing more of what is read; what a worker made is always taken."""
         return None if _is_ours(op) or self._has_room(op, 0) else 0
 
     def _has_room(self, op: Any, coming: int) -> bool:
+        most = self.between if _is_ours(op) else self.ahead
         for following in filter(_is_ours, op.output_dependencies):
             made, taken = op.metrics.num_task_outputs_generated, following.metrics.num_task_inputs_processed
-            return bool(coming + made - taken < self.bound + following.metrics.num_tasks_running)
+            return bool(coming + made - taken < most + following.metrics.num_tasks_running)
         return True
 
 

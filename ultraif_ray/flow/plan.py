@@ -12,9 +12,9 @@ from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.graph import Operator, check_fits, cut, resources
+from ultraif_ray.flow.graph import Operator, cut, resources
 from ultraif_ray.flow.show import console
-from ultraif_ray.flow.steps import steps_of
+from ultraif_ray.flow.steps import check_room, steps_of
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
@@ -44,8 +44,9 @@ def print_plan(recipe: Recipe) -> None:
     for i, operator in enumerate(cut(recipe, STAGES)):
         where = "one worker" if recipe.pools[operator.pools[0]].replicas.max == 1 else "workers"
         out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.pools[0]}'")
-    check_fits(recipe, STAGES, available)
-    _print_training(recipe, available)
+    _print_training(recipe)
+    steps = steps_of(recipe, folder)
+    check_room(recipe, folder, steps, steps, available)
     out.print(f"{_said(available)}\n")
     rows = f"{len(sample):,}" + (" or more" if more else "")
     out.print(f"prompts: {rows} accepted; run folder: {folder}")
@@ -56,14 +57,13 @@ def print_plan(recipe: Recipe) -> None:
     out.print(f"An estimate {note}", style="dim")
 
 
-def _print_training(recipe: Recipe, available: Cluster) -> None:
-    """What is trained, where, and whether it can be."""
+def _print_training(recipe: Recipe) -> None:
+    """What is trained, and where."""
     if not (recipe.composer or recipe.policy):
         return
-    from ultraif_ray.train.settings import check_settings, check_workers_fit
+    from ultraif_ray.train.settings import check_settings
 
     check_settings(recipe)
-    check_workers_fit(recipe.train, available)
     place = recipe.train
     span = f"{place.workers.min} to {place.workers.max}" if place.workers.min < place.workers.max else place.workers.max
     trained = {"composer": recipe.composer, "policy": recipe.policy}

@@ -10,7 +10,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from ultraif_ray.data.export import SETS
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
-from ultraif_ray.errors import GO_ON, InputError, NodeLost, RunError
+from ultraif_ray.errors import GO_ON, InputError, NodeLost, RecipeError, RunError
 from ultraif_ray.flow import ledger
 from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.lease import Lease
@@ -28,6 +29,12 @@ from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
 from ultraif_ray.records import Prompt, arrow_schema
+
+if TYPE_CHECKING:
+    from ultraif_ray.flow.cluster import Cluster
+
+PLACED = ("decompose", "composer", "synthesize", "sft", "dpo")
+"""The kinds of step that ask the cluster for replicas or for training workers."""
 
 TIMES_BEGUN = 6
 """Times that a pipeline is begun at most, each time with what is left: something of Ray's own may die with its node."""
@@ -107,6 +114,7 @@ def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool
     ours = not _ray_is_up()
     try:
         with Lease(folder) as lease:
+            _await_room_for_all(recipe, folder, wanted, steps, worker_logs)
             for step in wanted:
                 lease.check()
                 try:
@@ -170,6 +178,41 @@ def _check_training(recipe: Recipe, steps: list[str]) -> None:
         check_settings(recipe)
 
 
+def _await_room_for_all(
+    recipe: Recipe, folder: RunFolder, wanted: list[str], steps: list[str], worker_logs: bool
+) -> None:
+    """Refuse a run of which any step could never be scheduled, before the first of them costs anything."""
+    placed = [step for step in wanted if step.rpartition("/")[2] in PLACED and folder.state(step) != "done"]
+    if not placed:
+        return  # what is left needs no cluster, or little of one
+    from ultraif_ray.flow.cluster import await_room, connect
+
+    connect(worker_logs)
+    await_room(lambda found: check_room(recipe, folder, placed, steps, found))
+
+
+def check_room(recipe: Recipe, folder: RunFolder, wanted: list[str], steps: list[str], found: "Cluster") -> None:
+    """Check that the cluster can schedule each of the steps `wanted`.
+
+    Raises:
+        RecipeError: naming the step, the resource, what is asked and what there is.
+    """
+    from ultraif_ray.flow.graph import check_fits
+
+    for step in wanted:
+        place, _, kind = step.rpartition("/")
+        try:
+            if kind in ("decompose", "synthesize"):
+                inputs = inputs_of(step, steps)
+                check_fits(with_trained(_in_place(recipe, place), folder, inputs), _stages(step, inputs[0]), found)
+            elif kind in PLACED:
+                from ultraif_ray.train.settings import check_workers_fit
+
+                check_workers_fit(recipe.train, found)
+        except RecipeError as error:
+            raise RecipeError(f"{step}: {error}") from None
+
+
 def _note_recipe(recipe: Recipe, folder: RunFolder) -> None:
     """Keep the recipe that the run was last made with."""
     folder.write_text(
@@ -185,6 +228,8 @@ def settings_of(recipe: Recipe, folder: RunFolder, step: str, steps: list[str]) 
     settings["input"] = {source: folder.made_with(source) for source in inputs_of(step, steps)}
     if kind in ("decompose", "synthesize"):
         settings["templates"] = fingerprint({"source": inspect.getsource(templates)})
+    if kind == "sft" and recipe.policy and recipe.policy.chat_template:
+        settings["chat_template"] = Path(recipe.policy.chat_template).read_text(encoding="utf-8")
     if kind == "ingest":
         settings["prompts"] = versions(find_sources(recipe.prompts))
     return settings
@@ -227,6 +272,7 @@ def _run_step(recipe: Recipe, folder: RunFolder, step: str, steps: list[str], wo
         else:
             train(recipe, folder, step, inputs, worker_logs)
     folder.finish(step)
+    folder.clear(step, "checkpoints")  # of a training, which until now could go on from them
 
 
 # ---- ingest ----------------------------------------------------------------------------------------------------------
@@ -342,10 +388,7 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
     from ultraif_ray.flow.cluster import connect
     from ultraif_ray.flow.graph import in_share, run_pipeline
 
-    if step == "decompose":
-        stages: tuple[str, ...] = ("decompose",)
-    else:
-        stages = ("compose", "respond") if source == "decompose" else ("decompose", "compose", "respond")
+    stages = _stages(step, source)
     share = recipe.align.share if "/" in step else 1.0
     rows = folder.count(source)
     if share < 1.0:
@@ -371,6 +414,13 @@ def _through_engines(recipe: Recipe, folder: RunFolder, source: str, step: str, 
     if "respond" in stages:
         counted = ledger.count_rows(folder, step, "outcome", ("composer", "responder", "judge"))
         ledger.enter(folder, step, rows, **counted)
+
+
+def _stages(step: str, source: str) -> tuple[str, ...]:
+    """The stages of the journey that a step takes the rows of `source` through."""
+    if step == "decompose":
+        return ("decompose",)
+    return ("compose", "respond") if source == "decompose" else ("decompose", "compose", "respond")
 
 
 def _settled(folder: RunFolder, step: str) -> int:

@@ -25,8 +25,8 @@ HOPELESS = 3
 """Rows that were ended so, with none that came through, from which on it is the engine and not the rows."""
 
 STARTS_LOST = 3
-"""Times that all replicas of a pool may be lost while they start, before the run ends: nodes go at any moment, but an
-engine that kills its worker would start for ever."""
+"""Times that an engine may die as it starts, one after another, before the run ends: it would start for ever. Of deaths
+that nobody saw, which may be their nodes', so many times all replicas of a pool."""
 
 
 class Register:
@@ -34,22 +34,28 @@ class Register:
 
     def __init__(self) -> None:
         self._starts: Counter[tuple[str, ...]] = Counter()
+        self._died: Counter[tuple[str, ...]] = Counter()
         self._why = "their log, --worker-logs, says why"
         self._deaths: dict[int, int] = {}
         self._alone: dict[int, int] = {}
         self._convicted: set[int] = set()
         self._ended = self._through = 0
 
-    def starting(self, pools: tuple[str, ...]) -> tuple[int, str]:
-        """Note that a worker opens the engines of `pools`; how many before it have begun since one last came up, and
-        what the last that died gave as the reason.
+    def starting(self, pools: tuple[str, ...]) -> tuple[int, int, str]:
+        """Note that a worker opens the engines of `pools`. Since one last came up: how many before it have begun, how
+        many told that an engine died, and what the last gave as the reason.
         """
         self._starts[pools] += 1
-        return self._starts[pools] - 1, self._why
+        return self._starts[pools] - 1, self._died[pools], self._why
+
+    def start_failed(self, pools: tuple[str, ...], why: str) -> None:
+        """Note that an engine of `pools` died as it started."""
+        self._died[pools] += 1
+        self._why = why
 
     def started(self, pools: tuple[str, ...]) -> None:
         """Note that the engines of `pools` came up."""
-        del self._starts[pools]
+        del self._starts[pools], self._died[pools]
 
     def enter(self, ids: list[int]) -> tuple[list[int], list[int], bool]:
         """Note rows as in flight. Of these: which must run alone, which are to be ended; and whether all is in vain."""

@@ -111,7 +111,7 @@ class Worker:
         try:
             self._engines = self._start(pools)
         except EngineDead as error:
-            self._leave(error, [])
+            self._leave(error, self._register.start_failed.remote(pools, str(error)))
         except Exception as fault:  # noqa: BLE001 - whatever it is, it ends the run
             # Told with the first block. A constructor that raises cannot be told from one whose node was taken away.
             self._fault = fault
@@ -119,9 +119,9 @@ class Worker:
         asyncio.run_coroutine_threadsafe(self._report_now_and_then(), self._loop)
 
     def _start(self, pools: tuple[str, ...]) -> dict[str, Engine]:
-        lost, why = ray.get(self._register.starting.remote(pools))
-        if lost > STARTS_LOST * self._recipe.pools[pools[0]].replicas.max:
-            raise RunError(f"workers died {lost} times while they opened pool {', '.join(pools)}: {why}")
+        begun, died, why = ray.get(self._register.starting.remote(pools))
+        if died >= STARTS_LOST or begun > STARTS_LOST * self._recipe.pools[pools[0]].replicas.max:
+            raise RunError(f"workers died {max(died, begun)} times while they opened pool {', '.join(pools)}: {why}")
         engines = self._run(open_engines(self._recipe, pools))
         self._register.started.remote(pools)
         return engines
@@ -147,11 +147,14 @@ class Worker:
             with suppress(Exception):
                 asyncio.run_coroutine_threadsafe(engine.close(), self._loop).result(timeout=30)
 
-    def _leave(self, error: EngineDead, at_work: list[int]) -> NoReturn:
-        """Leave, so that Ray starts another worker with these blocks: raising would only retry on the same engine."""
+    def _leave(self, error: EngineDead, told: Any) -> NoReturn:
+        """Leave, so that Ray starts another worker with these blocks: raising would only retry on the same engine.
+
+        `told` is the pending call by which the register is told; it is waited for.
+        """
         print(f"worker {os.getpid()}: {error}; leaving", file=sys.stderr, flush=True)
         with suppress(Exception):
-            ray.get(self._register.engine_died.remote(at_work, str(error)), timeout=10)
+            ray.get(told, timeout=10)
         for child in multiprocessing.active_children():  # an engine that hangs would keep its memory
             child.kill()
         os._exit(1)
@@ -184,7 +187,8 @@ class Worker:
         try:
             return await travel(row, self._stages, cast, self._recipe)
         except EngineDead as error:  # leave at once: the next row must not come to the same engine
-            self._leave(error, [row.id] if alone else list(self._in_flight))
+            at_work = [row.id] if alone else list(self._in_flight)
+            self._leave(error, self._register.engine_died.remote(at_work, str(error)))
 
     def _watch_for_outage(self, reasons: list[str]) -> None:
         """A server that is gone must not fail every row that is left: end the run, and it can go on later."""
