@@ -10,6 +10,7 @@ from ultraif_ray.cli import report_errors
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow import steps
 from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.show import print_end
 from ultraif_ray.recipe import load_recipe
 
 
@@ -31,6 +32,7 @@ def submit(until: str = "", only: str = "") -> None:
         _check_place(loaded.run_folder)
         one = only.format(number=number)
         folder: RunFolder = steps.run(loaded, until=until, only=one, worker_logs=True, remake=remake)
+        print_end(folder, loaded, one or until)
         done = one or until or ("model" if loaded.policy else "export")
         print(f"output: {folder.uri(done)}", flush=True)
 

@@ -1,3 +1,4 @@
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def write(tmp_path: Path, data: Any) -> Path:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
+
+
+def test_the_recipe_in_the_readme_is_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    made = parse_recipe(yaml.safe_load("".join(blocks)))
+    assert made.dpo["loss_type"] == ["nca_pair"]
+    assert made.dpo["fsdp"] == made.sft["fsdp"]
 
 
 def test_the_papers_sampling_is_the_default() -> None:

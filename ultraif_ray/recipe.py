@@ -301,6 +301,7 @@ _OURS = {
     "train_sampling_strategy": "the order must not depend on the number of workers",
     "chat_template_path": "say policy.chat_template",
     "use_cpu": "say train.gpus",
+    "trust_remote_code": "say it beside the model (policy, composer)",
     "dataloader_drop_last": "every row is trained on once an epoch",
     "ignore_data_skip": "a resumed epoch goes on where it was",
     "auto_find_batch_size": "the global batch stays what it is",
@@ -387,6 +388,8 @@ class Train(Section):
     """Custom Ray resources of one worker."""
     max_failures: int = Field(3, ge=-1)
     """Failures of workers that training recovers from; preempted nodes do not count. -1: without end."""
+    save_every_s: PositiveFloat = 1800.0
+    """Most seconds between two checkpoints. TRL's save_steps, a tenth of a training, are longer in a long one."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints that are kept while training runs."""
     resize_s: PositiveFloat = 300.0

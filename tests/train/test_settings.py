@@ -1,5 +1,6 @@
 """What no worker could train with is refused on the driver, with the mend."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node
 from ultraif_ray.recipe import load_recipe
 from ultraif_ray.train.settings import (
+    _check_zero,
     check_settings,
     check_workers_fit,
     load_tokenizer,
@@ -41,6 +43,8 @@ RECIPES = Path("jobs/recipes")
         ({"export": {"files": ["jsonl"]}}, "training reads the sets as Parquet"),
         ({"export": {"layout": "reference"}}, "export.layout=reference"),
         ({"train": {"gpus": 2}}, "train.gpus is 2: a worker trains on one GPU"),
+        ({"sft": {"deepspeed": {"zero_optimization": {"stage": 3}}}}, "sft.deepspeed needs the package deepspeed"),
+        ({"dpo": {"report_to": ["clearml"]}}, "dpo.report_to: 'clearml' is not installed"),
         (
             {"train": {"workers": {"min": 1, "max": 2}}, "sft": {"deepspeed": {"zero_optimization": {"stage": 2}}}},
             "DeepSpeed's checkpoints hold for one number of workers",
@@ -114,3 +118,29 @@ def test_weights_that_are_trained_are_held_in_float32_and_a_frozen_base_in_bfloa
     adapter = trl_arguments({"model_init_kwargs": init}, gpu=True, lora=True, seed=0, held_out=False)
     assert whole["model_init_kwargs"] == {"dtype": "float32", "device_map": None}
     assert adapter["model_init_kwargs"] == {"dtype": "bfloat16", "device_map": None} | init
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_deepspeed_that_would_save_no_whole_model_is_refused(tmp_path: Path, as_file: bool) -> None:
+    def form(zero: dict[str, Any]) -> Any:
+        config = {"zero_optimization": zero}
+        file = tmp_path / "ds.json"
+        file.write_text(json.dumps(config))
+        return str(file) if as_file else config
+
+    with pytest.raises(RecipeError, match=r"sft.deepspeed: ZeRO 3 saves no whole model unless .* is true: set it"):
+        _check_zero("sft", form({"stage": 3}))
+    _check_zero("sft", form({"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}))
+    _check_zero("sft", form({"stage": 2}))
+    with pytest.raises(RecipeError, match=r"sft.deepspeed: nowhere.json cannot be read"):
+        _check_zero("sft", "nowhere.json")
+
+
+def test_what_trl_would_refuse_in_a_worker_is_settled() -> None:
+    def made(**fields: Any) -> dict[str, Any]:
+        return trl_arguments(fields, gpu=True, lora=False, seed=0, held_out=False)
+
+    assert made(padding_free=True, max_length=8192)["max_length"] is None
+    assert made(padding_free=True, packing=True, max_length=8192)["max_length"] == 8192
+    assert made()["activation_checkpointing"]
+    assert not made(fsdp="full_shard", fsdp_config={"activation_checkpointing": True})["activation_checkpointing"]

@@ -86,6 +86,7 @@ def trainer_for(kind: str, tiny: str, tmp_path: Path, **job: Any) -> Any:
         "global_batch": 2,
         "seed": 0,
         "gpu": False,
+        "save_every_s": 1e9,
     }
     return make_trainer(Job(**(defaults | job)), str(tmp_path / "scratch"), 1, fresh=True)
 
@@ -107,14 +108,19 @@ def test_the_filler_adds_nothing_to_the_gradient_of_sft(tiny: str, tmp_path: Pat
     torch.testing.assert_close(alone, filled, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "nca_pair"])
+@pytest.mark.parametrize("loss", ["sigmoid", "nca_pair", "ipo"])
 def test_the_filler_adds_nothing_to_the_gradient_of_dpo(tiny: str, tmp_path: Path, loss: str) -> None:
     fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1, "loss_type": [loss]}
     trainer = trainer_for("dpo", tiny, tmp_path, fields=fields)
+    with torch.no_grad():  # as in the midst of training: the policy is no longer its reference
+        for weights in trainer.model.parameters():
+            weights.add_(0.02 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
     rows = trainer.train_dataset
-    alone, filled = gradient(trainer, [rows[0]]), gradient(trainer, [rows[0], rows[len(rows) - 1]])
+    filler = rows[len(rows) - 1]
+    alone, filled = gradient(trainer, [rows[0]]), gradient(trainer, [rows[0], filler])
     assert alone.norm() > 0
     torch.testing.assert_close(alone, 2 * filled, atol=1e-5, rtol=1e-4)  # the loss is a mean over the batch
+    assert gradient(trainer, [filler, filler]).norm() == 0
 
 
 def test_the_loss_is_on_the_answer_alone(tiny: str, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 
 def cache_folder() -> Path:
     """Where this machine keeps models: `~/.cache/ultraif_ray`, or under XDG_CACHE_HOME."""
@@ -15,18 +17,18 @@ def cache_folder() -> Path:
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """The folder `target`, filled by `make` on the first call, whole or not at all.
 
-    Several processes may come at once: each fills a folder of its own, and the first rename wins.
+    Of several processes that come at once, such as the training workers of a node, one fills it and the others wait.
     """
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-    try:
-        make(scratch)
-        os.replace(scratch, target)
-    except OSError:
-        if not target.exists():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with FileLock(f"{target}.lock"):
+        if target.exists():
+            return target
+        scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+        try:
+            make(scratch)
+            os.replace(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return target

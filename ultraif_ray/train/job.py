@@ -25,6 +25,7 @@ class Job:
         global_batch: examples of one optimizer step, over all workers.
         seed: decides the order of the rows.
         gpu: whether workers have one.
+        save_every_s: seconds after which another checkpoint is due.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Job:
     global_batch: int
     seed: int
     gpu: bool
+    save_every_s: float
 
 
 def work(config: dict[str, Any]) -> None:

@@ -79,7 +79,6 @@ def train(recipe: Recipe, folder: RunFolder, step: str, inputs: list[str], worke
     }
     outcomes = {name: n for name, n in outcomes.items() if n}
     ledger.enter(folder, step, sum(sum(split.values()) for split in counts.values()), outcomes, training=report)
-    folder.clear(step, "checkpoints")
 
 
 def _trained(recipe: Recipe, kind: str) -> Composer | Policy:
@@ -153,12 +152,14 @@ def _job(
         global_batch=recipe.global_batch(kind),
         seed=recipe.seed,
         gpu=recipe.train.gpus > 0,
+        save_every_s=recipe.train.save_every_s,
     )
 
 
 def _fit(recipe: Recipe, job: Job, folder: RunFolder, step: str, worker_logs: bool) -> None:
     """Train under Ray Train; a run of the same folder that died is taken up from its last checkpoint."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's page of training runs
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in the recipe mean the same to workers
     for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.INFO if worker_logs else logging.ERROR)
     place = recipe.train
@@ -166,7 +167,7 @@ def _fit(recipe: Recipe, job: Job, folder: RunFolder, step: str, worker_logs: bo
         trainer = TorchTrainer(
             work,
             train_loop_config={"job": job, "scoreboard": display.scoreboard},
-            torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if job.gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=_number_of_workers(place),
                 use_gpu=job.gpu,

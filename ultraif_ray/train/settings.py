@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import importlib.util
+import json
 import os
 import re
 import tempfile
@@ -22,19 +24,26 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
 
     Args:
         fields: the recipe's own, under TRL's names.
-        gpu: bfloat16 and gradient checkpointing on a GPU; float32 without it on CPU, where bfloat16 is slow.
+        gpu: bfloat16, gradient checkpointing and, where the package flash-attn is installed, FlashAttention 2 on a GPU;
+            float32 without them on CPU, where bfloat16 is slow.
         lora: whether only an adapter is trained. Then the frozen base is held in bfloat16; weights that are trained are
             held in float32, since steps as small as the paper's vanish in bfloat16.
         seed: for the order of rows and for dropout.
         held_out: whether there is a held-out split to report the loss of.
     """
+    from transformers.utils import is_flash_attn_2_available
+
+    fsdp = fields.get("fsdp_config")
+    fsdp_checkpoints = isinstance(fsdp, dict) and bool(fsdp.get("activation_checkpointing"))
+    # DPO's reference is loaded with these too; `auto` would offload it where it does not fit, and crawl.
+    init: dict[str, Any] = {"dtype": "bfloat16" if gpu and lora else "float32", "device_map": None}
+    if gpu and is_flash_attn_2_available():
+        init["attn_implementation"] = "flash_attention_2"
     ours: dict[str, Any] = {
         "use_cpu": not gpu,
         "bf16": gpu and not fields.get("fp16", False),
-        "activation_checkpointing": fields.get("gradient_checkpointing", gpu),
+        "activation_checkpointing": fields.get("gradient_checkpointing", gpu and not fsdp_checkpoints),
         "dataloader_pin_memory": gpu,
-        # DPO's reference is loaded with these too; `auto` would offload it where it does not fit, and crawl.
-        "model_init_kwargs": {"dtype": "bfloat16" if gpu and lora else "float32", "device_map": None},
         "seed": seed,
         "save_strategy": "steps",
         "save_steps": 0.1,
@@ -50,7 +59,9 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
         "remove_unused_columns": False,
     }
     merged = ours | fields
-    merged["model_init_kwargs"] = ours["model_init_kwargs"] | (fields.get("model_init_kwargs") or {})
+    merged["model_init_kwargs"] = init | (fields.get("model_init_kwargs") or {})
+    if fields.get("padding_free") and not fields.get("packing"):
+        merged["max_length"] = None  # TRL does not cut such examples; those that are too long were left out before
     if not held_out:
         merged |= {"eval_strategy": "no", "eval_on_start": False}
     return merged
@@ -157,6 +168,8 @@ def _check_fields(key: str, step: str, recipe: Recipe) -> None:
         _check_type(f"{key}.{name}", fields[name], hints[name])
     if step == "dpo":
         _check_losses(fields.get("loss_type", []))
+    _check_reports(key, fields.get("report_to") or [])
+    _check_deepspeed(key, fields.get("deepspeed"))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
     here = {name: value for name, value in fields.items() if name not in ("bf16", "fp16", "tf32", "deepspeed")}
     arguments = trl_arguments(here, gpu=False, lora=False, seed=recipe.seed, held_out=True)
@@ -183,6 +196,44 @@ def _check_losses(losses: str | list[str]) -> None:
     for loss in [losses] if isinstance(losses, str) else losses:
         if known and loss not in known:
             raise RecipeError(f"dpo.loss_type: '{loss}' is no loss of TRL's; there are {', '.join(known)}")
+
+
+def _check_reports(key: str, trackers: str | list[str]) -> None:
+    """transformers itself finds a missing tracker in a worker."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    there = ["none", "all", *get_available_reporting_integrations()]
+    for tracker in [trackers] if isinstance(trackers, str) else trackers:
+        if tracker not in there:
+            raise RecipeError(f"{key}.report_to: '{tracker}' is not installed, or no tracker of transformers' at all")
+
+
+def _check_deepspeed(key: str, config: dict[str, Any] | str | None) -> None:
+    """TRL reads this only where deepspeed and a GPU are; here it is looked at without either."""
+    if not config:
+        return
+    if importlib.util.find_spec("deepspeed") is None:
+        raise RecipeError(f"{key}.deepspeed needs the package deepspeed, which is not installed: add it, or use fsdp")
+    _check_zero(key, config)
+
+
+def _check_zero(key: str, config: dict[str, Any] | str) -> None:
+    """Refuse settings under which a trained model would be in pieces.
+
+    Raises:
+        RecipeError: what to set, or that the file cannot be read.
+    """
+    if isinstance(config, str):
+        try:
+            config = json.loads(Path(config).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{key}.deepspeed: {config} cannot be read: {error}") from None
+    zero = config.get("zero_optimization", {}) if isinstance(config, dict) else {}
+    if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise RecipeError(
+            f"{key}.deepspeed: ZeRO 3 saves no whole model unless zero_optimization."
+            "stage3_gather_16bit_weights_on_model_save is true: set it"
+        )
 
 
 @contextmanager

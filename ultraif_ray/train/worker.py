@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import ray
 import ray.train
 import torch
+from accelerate.utils import broadcast
 from datasets import Dataset, concatenate_datasets, load_dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
@@ -28,6 +30,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import create_model_from_path
 
 from ultraif_ray.engine.models import resolve_model
+from ultraif_ray.errors import RunError
 from ultraif_ray.train.job import Job
 from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config
 
@@ -50,8 +53,9 @@ def train_worker(config: dict[str, Any]) -> None:
         os.environ.pop("LOCAL_RANK", None)
     # Each worker saves into a folder of its own; Ray Train puts their parts of a checkpoint together.
     with tempfile.TemporaryDirectory(prefix="ultraif-train-") as scratch:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{scratch}/tensorboard")
         trainer = make_trainer(job, scratch, context.get_world_size(), fresh=checkpoint is None)
-        trainer.add_callback(Durable(trainer, config.get("scoreboard"), context.get_world_rank()))
+        trainer.add_callback(Durable(trainer, job, config.get("scoreboard"), context.get_world_rank()))
         if checkpoint is None:
             trainer.train()
         else:
@@ -62,7 +66,8 @@ def train_worker(config: dict[str, Any]) -> None:
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(f"{scratch}/model")
         if context.get_world_rank() == 0:
-            _upload(trainer, f"{scratch}/model", job.output)
+            _upload_metrics(trainer, scratch, job.output)
+            _upload_model(f"{scratch}/model", job.output)
 
 
 def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
@@ -76,6 +81,7 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
     per_worker = arguments.get("per_device_train_batch_size", 8)
     arguments["gradient_accumulation_steps"] = math.ceil(job.global_batch / (per_worker * workers))
     arguments["eval_on_start"] = arguments["eval_on_start"] and fresh
+    arguments["trust_remote_code"] = job.trust_remote_code  # for what TRL loads itself, DPO's reference
     args = trl_config(job.kind, arguments, scratch)
     trainer_class = SteadyDPOTrainer if job.kind == "dpo" else SteadySFTTrainer
     trainer = trainer_class(
@@ -158,16 +164,13 @@ class StepSampler(Sampler[int]):
 
 
 def _with_filler(dataset: Dataset, kind: str) -> Dataset:
-    """The dataset with one more example at its end that teaches nothing: no token of it has a loss, or both of its
-    answers are the same.
-    """
+    """The dataset with one more example at its end that teaches nothing: no token of it is an answer."""
     filler = dict(dataset[0])
     filler |= {name: _NOTHING for name in ("row", "id") if name in filler}
     if kind == "dpo":
         filler["prompt_ids"] = filler["prompt_ids"][:2]
-        filler["chosen_ids"] = filler["rejected_ids"] = filler["chosen_ids"][:1]
-        if "ref_chosen_logps" in filler:
-            filler["ref_rejected_logps"] = filler["ref_chosen_logps"]
+        filler["chosen_ids"] = filler["rejected_ids"] = []
+        filler |= {name: 0.0 for name in ("ref_chosen_logps", "ref_rejected_logps") if name in filler}
     else:
         filler["input_ids"] = filler["input_ids"][:2]
         filler["labels"] = [-100] * len(filler["input_ids"])
@@ -242,30 +245,39 @@ class SteadyDPOTrainer(Steady, DPOTrainer):
 
 
 class Durable(TrainerCallback):
-    """Hands every checkpoint to Ray Train, asks for one when a node is about to be taken away, and reports progress."""
+    """Hands every checkpoint to Ray Train, asks for one when the last is old or a node is about to be taken away, and
+    reports progress.
+    """
 
-    def __init__(self, trainer: Any, scoreboard: Any, rank: int):
-        self._trainer, self._scoreboard, self._rank = trainer, scoreboard, rank
-        self._warned = False
+    def __init__(self, trainer: Any, job: Job, scoreboard: Any, rank: int):
+        self._trainer, self._job, self._scoreboard, self._rank = trainer, job, scoreboard, rank
+        self._saved_at = time.monotonic()
+        self._preempted: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say how far there is to go."""
         self._tell({"steps": state.global_step}, f"{args.world_size} workers", total=state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Note the rows, and save at once before a preemption. Every worker gets the same answer in the same step."""
+        """Note the rows, and save where it is time to. Every worker gets the same answer in the same step."""
         self._trainer.note_rows()
         self._tell({"steps": 1})
-        if not self._warned and ray.train.get_preemption_info() is not None:
-            self._warned = control.should_save = True
+        preempted = ray.train.get_preemption_info()
+        if preempted is not None and preempted != self._preempted:
+            self._preempted, control.should_save = preempted, True
+        old = torch.tensor(int(time.monotonic() - self._saved_at > self._job.save_every_s), device=args.device)
+        if broadcast(old).item():  # the first worker's clock counts
+            control.should_save = True
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand over the checkpoint that was just written: weights, optimizer, schedule, position, rows seen."""
+        self._saved_at = time.monotonic()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         folder.mkdir(exist_ok=True)
         if self._rank == 0:
             np.save(folder / ROWS_SEEN, np.array(self._trainer.seen, dtype=np.int64).reshape(-1, 4))
+            _upload_metrics(self._trainer, args.output_dir, self._job.output)
         metrics = {"step": state.global_step, **(state.log_history[-1] if state.log_history else {})}
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
         if self._rank:  # the trainer itself deletes old checkpoints on rank 0 only
@@ -283,20 +295,31 @@ class Durable(TrainerCallback):
             self._scoreboard.add.remote(counts, notes, total)
 
 
-def _upload(trainer: Any, folder: str, output: str) -> None:
-    """The trained model, the losses and the rows seen, into the step's folder."""
+def _upload_metrics(trainer: Any, scratch: str, output: str) -> None:
+    """The losses and the rows seen so far, and TensorBoard's events where it was asked for, into the step's folder."""
     fs, path = fsspec.core.url_to_fs(output)
-    with open(f"{folder}/../metrics.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-    np.save(f"{folder}/../{ROWS_SEEN}", np.array(trainer.seen, dtype=np.int64).reshape(-1, 4))
-    for extra in ("training_args.bin",):  # a pickle, of use to nobody else
-        Path(folder, extra).unlink(missing_ok=True)
     fs.makedirs(path, exist_ok=True)
+    with fs.open(f"{path}/metrics.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
+    with fs.open(f"{path}/{ROWS_SEEN}", "wb") as file:
+        np.save(file, np.array(trainer.seen, dtype=np.int64).reshape(-1, 4))
+    for events in Path(scratch, "tensorboard").glob("events*"):
+        fs.makedirs(f"{path}/tensorboard", exist_ok=True)
+        fs.put_file(str(events), f"{path}/tensorboard/{events.name}")
+
+
+def _upload_model(folder: str, output: str) -> None:
+    """The trained model, into the step's folder.
+
+    Raises:
+        RunError: nothing with weights was saved.
+    """
+    Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, of use to nobody else
+    if not any(name.endswith((".safetensors", ".bin")) for name in os.listdir(folder)):
+        raise RunError(f"the trained model was not saved whole: there are no weights among {os.listdir(folder)}")
+    fs, path = fsspec.core.url_to_fs(output)
     if fs.exists(f"{path}/model"):  # of a driver that died before it could mark the step as done
         fs.rm(f"{path}/model", recursive=True)
+    fs.makedirs(f"{path}/model", exist_ok=True)
     for name in os.listdir(folder):
-        target = f"{path}/model/{name}"
-        fs.makedirs(f"{path}/model", exist_ok=True)
-        fs.put(f"{folder}/{name}", target, recursive=Path(folder, name).is_dir())
-    fs.put_file(f"{folder}/../metrics.jsonl", f"{path}/metrics.jsonl")
-    fs.put_file(f"{folder}/../{ROWS_SEEN}", f"{path}/{ROWS_SEEN}")
+        fs.put(f"{folder}/{name}", f"{path}/model/{name}", recursive=Path(folder, name).is_dir())
