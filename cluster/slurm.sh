@@ -25,6 +25,9 @@ RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE RAY_AUTH_TOKEN
 
+# Nodes read the environment from a shared file system, all at once: half a minute, Ray's own patience, is short.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT="${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-600}"
+
 # symmetric-run starts Ray on every node, runs the command on the head when all are there, and stops Ray at its end. It
 # tells the command no address, and srun of some versions does not hand on how many CPUs the job asked for.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=1 \

@@ -8,6 +8,12 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.cluster import Cluster, Node
+from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.flow.steps import check_room, steps_of
+from ultraif_ray.recipe import load_recipe
+
 CLUSTER = Path(__file__).parents[2] / "cluster"
 KUBERAY_SCHEMAS = CLUSTER.parents[1] / "shared/tools/check_kuberay.py"
 
@@ -23,6 +29,24 @@ def test_launcher_files_are_what_ray_takes(name: str) -> None:
     assert {types[kind]["labels"]["ray.io/market-type"] for kind in types if kind != "head"} == {"spot", "on-demand"}
     assert all("--num-cpus=0" in c and "--dashboard-host=127.0.0.1" in c for c in made["head_start_ray_commands"][1:])
     assert all("RAY_AUTH_MODE=token" in c for c in made["worker_start_ray_commands"][1:])
+
+
+def test_every_step_of_self_alignment_fits_the_launchers_nodes(tmp_path: Path) -> None:
+    types = yaml.safe_load((CLUSTER / "gcp.yaml").read_text())["available_node_types"]
+    workers = tuple(Node(kind["resources"], kind["labels"]) for name, kind in types.items() if name != "head")
+    recipe = load_recipe(CLUSTER.parent / "jobs/recipes/self_alignment.yaml")
+    folder = RunFolder(str(tmp_path))
+    every = steps_of(recipe, folder)
+    check_room(recipe, folder, every, every, Cluster((Node({}),), grows=True, types=workers))
+    one_gpu = Cluster((Node({}),), grows=True, types=(Node({"CPU": 12, "GPU": 1}),))
+    with pytest.raises(RecipeError, match=r"round-1/synthesize: a replica of pool .* 2 GPU on one node"):
+        check_room(recipe, folder, every, every, one_gpu)
+
+
+def test_the_images_have_what_the_launcher_makes_machines_with() -> None:
+    for lock in ("cpu", "gpu"):
+        pinned = (CLUSTER.parent / f"requirements/{lock}.lock").read_text()
+        assert all(f"\n{package}==" in pinned for package in ("boto3", "google-api-python-client"))
 
 
 @pytest.mark.skipif(not KUBERAY_SCHEMAS.exists(), reason="the schemas of KubeRay's resources are not at hand")
@@ -50,7 +74,7 @@ def test_no_file_holds_a_secret() -> None:
             assert not any(word in text for word in ("AKIA", "BEGIN PRIVATE", "hf_", "aws_secret")), file
 
 
-@pytest.mark.parametrize("script", ["local.sh", "slurm.sh"])
+@pytest.mark.parametrize("script", ["drain.sh", "local.sh", "slurm.sh"])
 def test_scripts_pass_shellcheck(script: str) -> None:
     checked = subprocess.run(
         [Path(sys.executable).parent / "shellcheck", CLUSTER / script], capture_output=True, text=True, check=False
