@@ -39,6 +39,9 @@ PLACED = ("decompose", "composer", "synthesize", "sft", "dpo")
 TIMES_BEGUN = 6
 """Times that a pipeline is begun at most, each time with what is left: something of Ray's own may die with its node."""
 
+ROWS_AT_ONCE = 2048
+"""Rows that ingest handles at a time. Ray's own blocks hold a hundred megabytes of text, as objects many times that."""
+
 ROWS_PER_FILE = 50_000
 """Rows of one file that ingest writes: some tens of megabytes of prompts."""
 
@@ -320,7 +323,7 @@ def _parse_all(sources: list[Source], settings: Ingest, worker_logs: bool) -> It
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays
     try:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for batch in dataset.iter_batches(batch_size=ROWS_AT_ONCE, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 if row["reason"]:
                     yield Rejection(row["source"], row["reason"], row["query"])
@@ -331,12 +334,12 @@ def _parse_all(sources: list[Source], settings: Ingest, worker_logs: bool) -> It
 
 
 def parse_source(batch: pa.Table, settings: Ingest) -> Iterator[pa.Table]:
-    """A Ray Data task: one source in, its prompts and rejections out, some thousand at a time."""
+    """A Ray Data task: one source in, its prompts and rejections out."""
     schema = arrow_schema(Prompt).append(pa.field("reason", pa.string()))
     for item in batch.to_pylist():
         source = Source(**item)
         rows = (_as_row(to_prompt(record, f"{source.path}:{n}", settings)) for n, record in read_records(source))
-        while some := list(islice(rows, 2048)):
+        while some := list(islice(rows, ROWS_AT_ONCE)):
             yield pa.Table.from_pylist(some, schema=schema)
 
 
