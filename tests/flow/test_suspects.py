@@ -4,7 +4,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultraif_ray.flow.suspects import HOPELESS, Gate, Register
+from ultraif_ray.flow.suspects import HOPELESS, STARTS_LOST, Gate, Register
 
 
 def died(register: Register, ids: list[int]) -> tuple[list[int], list[int], bool]:
@@ -53,6 +53,32 @@ def test_an_engine_that_dies_whatever_it_is_asked_is_no_rows_fault() -> None:
         assert convicted == [one]
         register.leave([one], 0)
     assert hopeless
+
+
+def start(register: Register, ends: str) -> str:
+    """A worker opens one of four engines; why that is in vain."""
+    said = register.starting(("m",), 4)
+    if ends == "up":
+        register.started(("m",))
+    elif ends == "dies":
+        register.start_failed(("m",), "no memory")
+    return said
+
+
+def test_an_engine_that_never_comes_up_is_soon_given_up() -> None:
+    register = Register()
+    said = [start(register, "dies") for _ in range(STARTS_LOST + 1)]
+    assert said == [""] * STARTS_LOST + [f"workers died {STARTS_LOST} times while they opened pool m: no memory"]
+
+
+def test_engines_that_came_up_before_and_nodes_that_go_are_given_more_time() -> None:
+    for before, ends in (("up", "dies"), ("", "gone")):
+        register = Register()
+        if before:
+            start(register, before)
+        said = [start(register, ends) for _ in range(4 * STARTS_LOST + 2)]
+        assert said[:-1] == [""] * (4 * STARTS_LOST + 1)
+        assert said[-1].startswith(f"workers died {4 * STARTS_LOST + 1} times")
 
 
 @given(st.sets(st.integers(0, 30), min_size=1, max_size=12), st.integers(0, 2**32))

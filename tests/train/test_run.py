@@ -97,6 +97,7 @@ def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(
         driver.wait()
         psutil.wait_procs(family, timeout=30)
     assert not (run / "sft/model").exists()
+    assert (run / "sft/metrics.jsonl").read_text()  # so far
 
     resumed = start(run, "train.cpus=3")  # room for one worker only
     output, _ = resumed.communicate(timeout=300)
@@ -131,7 +132,7 @@ def test_the_held_out_loss_is_the_same_with_one_worker_and_with_two(tmp_path: Pa
         pq.write_table(pa.Table.from_pylist(rows, schema=held_out.schema), file)
         made = training_recipe(
             base,
-            tiny,
+            os.path.relpath(tiny),  # a path means the same to the workers
             sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 1e-12, "num_train_epochs": 1},
             train={"workers": {"min": workers, "max": workers}},
         )

@@ -2,18 +2,21 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray.train
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
+from transformers import TrainerControl
 
 from tests.train.data import example, tiny_model
 from ultraif_ray.train.job import Job
-from ultraif_ray.train.worker import StepSampler, make_trainer
+from ultraif_ray.train.worker import Durable, StepSampler, make_trainer
 
 
 def steps_of_all_workers(rows: int, global_batch: int, per_worker: int, workers: int, epoch: int) -> list[list[int]]:
@@ -146,6 +149,20 @@ def test_only_the_adapter_is_trained_with_lora_and_dpo_goes_on_from_it(tiny: str
         reference = weights[name.replace(".default.", ".ref.")]
         assert not reference.requires_grad
         torch.testing.assert_close(weights[name].data, reference.data)
+
+
+def test_a_checkpoint_is_due_by_the_clock_and_when_a_node_gives_notice(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, notices = trainer_for("sft", tiny, tmp_path), [None, "a", "a", "b", None]
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: notices.pop(0) if notices else None)
+
+    def saves(watch: Durable) -> bool:
+        return bool(watch.on_step_end(trainer.args, trainer.state, TrainerControl()).should_save)
+
+    by_notice = Durable(trainer, SimpleNamespace(save_every_s=1e9), None, 0)
+    assert [saves(by_notice) for _ in range(5)] == [False, True, False, True, False]
+    assert saves(Durable(trainer, SimpleNamespace(save_every_s=0), None, 0))
 
 
 def test_rows_seen_are_those_of_each_epoch(tiny: str, tmp_path: Path) -> None:

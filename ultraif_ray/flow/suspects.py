@@ -25,8 +25,8 @@ HOPELESS = 3
 """Rows that were ended so, with none that came through, from which on it is the engine and not the rows."""
 
 STARTS_LOST = 3
-"""Times that an engine may die as it starts, one after another, before the run ends: it would start for ever. Of deaths
-that nobody saw, which may be their nodes', so many times all replicas of a pool."""
+"""Times that an engine may die as it starts before the run ends, where none of its pool ever came up; else it would
+start for ever. Where one did, or nobody saw the deaths, which may be their nodes', three times all its replicas."""
 
 
 class Register:
@@ -35,18 +35,23 @@ class Register:
     def __init__(self) -> None:
         self._starts: Counter[tuple[str, ...]] = Counter()
         self._died: Counter[tuple[str, ...]] = Counter()
+        self._came_up: set[tuple[str, ...]] = set()
         self._why = "their log, --worker-logs, says why"
         self._deaths: dict[int, int] = {}
         self._alone: dict[int, int] = {}
         self._convicted: set[int] = set()
         self._ended = self._through = 0
 
-    def starting(self, pools: tuple[str, ...]) -> tuple[int, int, str]:
-        """Note that a worker opens the engines of `pools`. Since one last came up: how many before it have begun, how
-        many told that an engine died, and what the last gave as the reason.
+    def starting(self, pools: tuple[str, ...], replicas: int) -> str:
+        """Note that a worker opens the engines of `pools`, of which there may be `replicas`. Why that is in vain, after
+        all that died since one last came up; or empty.
         """
+        lost, died = self._starts[pools], self._died[pools]
         self._starts[pools] += 1
-        return self._starts[pools] - 1, self._died[pools], self._why
+        in_vain = died >= STARTS_LOST and pools not in self._came_up
+        if in_vain or lost > STARTS_LOST * replicas:
+            return f"workers died {max(lost, died)} times while they opened pool {', '.join(pools)}: {self._why}"
+        return ""
 
     def start_failed(self, pools: tuple[str, ...], why: str) -> None:
         """Note that an engine of `pools` died as it started."""
@@ -56,6 +61,7 @@ class Register:
     def started(self, pools: tuple[str, ...]) -> None:
         """Note that the engines of `pools` came up."""
         del self._starts[pools], self._died[pools]
+        self._came_up.add(pools)
 
     def enter(self, ids: list[int]) -> tuple[list[int], list[int], bool]:
         """Note rows as in flight. Of these: which must run alone, which are to be ended; and whether all is in vain."""

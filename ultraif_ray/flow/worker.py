@@ -19,7 +19,7 @@ import ray
 
 from ultraif_ray.engine.protocol import Cast, Engine
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
-from ultraif_ray.flow.suspects import STARTS_LOST, Gate
+from ultraif_ray.flow.suspects import Gate
 from ultraif_ray.method.journey import give_up, travel
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
 from ultraif_ray.records import Row, to_table
@@ -119,9 +119,9 @@ class Worker:
         asyncio.run_coroutine_threadsafe(self._report_now_and_then(), self._loop)
 
     def _start(self, pools: tuple[str, ...]) -> dict[str, Engine]:
-        begun, died, why = ray.get(self._register.starting.remote(pools))
-        if died >= STARTS_LOST or begun > STARTS_LOST * self._recipe.pools[pools[0]].replicas.max:
-            raise RunError(f"workers died {max(died, begun)} times while they opened pool {', '.join(pools)}: {why}")
+        replicas = self._recipe.pools[pools[0]].replicas.max
+        if in_vain := ray.get(self._register.starting.remote(pools, replicas)):
+            raise RunError(in_vain)
         engines = self._run(open_engines(self._recipe, pools))
         self._register.started.remote(pools)
         return engines
