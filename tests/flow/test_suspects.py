@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from ultraif_ray.flow.suspects import HOPELESS, STARTS_LOST, Gate, Register
 
 
-def died(register: Register, ids: list[int]) -> tuple[list[int], list[int], bool]:
+def died(register: Register, ids: list[int]) -> tuple[list[list[int]], list[int], bool]:
     """The engine dies with these rows in flight, and they come again."""
     register.engine_died(ids)
     return register.enter(ids)
 
 
-def lost(register: Register, ids: list[int]) -> tuple[list[int], list[int], bool]:
+def lost(register: Register, ids: list[int]) -> tuple[list[list[int]], list[int], bool]:
     """The node is gone with these rows in flight, and they come again."""
     return register.enter(ids)
 
@@ -22,10 +22,12 @@ def test_a_row_that_kills_its_engine_is_ended_and_its_neighbours_go_free() -> No
     register = Register()
     assert register.enter([1, 2, 3]) == ([], [], False)
     assert died(register, [1, 2, 3]) == ([], [], False)
-    assert died(register, [1, 2, 3]) == ([1, 2, 3], [], False)
-    register.isolate(1)
-    register.acquit(1)
-    register.isolate(2)
+    assert died(register, [1, 2, 3]) == ([[1, 2, 3]], [], False)
+    register.isolate([1, 2, 3])
+    assert died(register, [1, 2, 3]) == ([[1], [2], [3]], [], False)
+    register.isolate([1])
+    register.acquit([1])
+    register.isolate([2])
     assert died(register, [1, 2, 3]) == ([], [2], False)
     register.leave([1, 2, 3], 2)
     assert register.enter([2]) == ([], [], False)
@@ -36,9 +38,9 @@ def test_nodes_that_are_taken_away_make_nobody_guilty_soon() -> None:
     register.enter([1])
     for _ in range(3):
         assert lost(register, [1]) == ([], [], False)
-    assert lost(register, [1]) == ([1], [], False)
-    register.isolate(1)
-    assert lost(register, [1]) == ([1], [], False)
+    assert lost(register, [1]) == ([[1]], [], False)
+    register.isolate([1])
+    assert lost(register, [1]) == ([[1]], [], False)
     assert lost(register, [1]) == ([], [1], False)
 
 
@@ -48,7 +50,7 @@ def test_an_engine_that_dies_whatever_it_is_asked_is_no_rows_fault() -> None:
         register.enter([one])
         assert not died(register, [one])[2]
         died(register, [one])
-        register.isolate(one)
+        register.isolate([one])
         _, convicted, hopeless = died(register, [one])
         assert convicted == [one]
         register.leave([one], 0)
@@ -92,19 +94,21 @@ def test_every_row_ends_and_only_poison_is_convicted(poison: set[int], seed: int
         blocks = waiting[: draw.randint(1, 3)]
         ids = [one for block in blocks for one in block]
         verdicts = [register.enter(block) for block in blocks]
-        suspects = [one for found, _, _ in verdicts for one in found]
+        apart = [group for found, _, _ in verdicts for group in found]
+        suspects = [one for group in apart for one in group]
         convicted = {one for _, found, _ in verdicts for one in found}
         assert convicted <= poison
         ended += convicted
         dead = bool(poison & set(ids) - set(suspects) - convicted)
-        for one in suspects if not dead else []:
-            register.isolate(one)
-            if one in poison:
-                dead = True
+        at_work = ids
+        for group in apart if not dead else []:
+            register.isolate(group)
+            if poison & set(group):
+                dead, at_work = True, group
                 break
-            register.acquit(one)
+            register.acquit(group)
         if dead:
-            register.engine_died(ids)
+            register.engine_died(at_work)
             continue
         for block in blocks:
             register.leave(block, 4)

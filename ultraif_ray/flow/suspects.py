@@ -1,9 +1,10 @@
 """Which rows were in an engine when it died, kept outside of the workers that die with it.
 
 A prompt that kills its engine would kill the next one too, for ever, with every row beside it. So rows are noted before
-they are begun, and one that comes again was in flight when its worker died. A row that was there too often runs alone;
-if its engine dies once more, it is the one, and ends as failed. A node that is taken away leaves the same mark, so a
-death that nobody saw weighs half as much as one of the engine that its worker reported.
+they are begun, and one that comes again was in flight when its worker died. Those of a block that were there too often
+run apart from all others; if their engine dies once more, each runs alone; and the one with which it then dies is it,
+and ends as failed. A node that is taken away leaves the same mark, so a death that nobody saw weighs half as much as
+one of the engine that its worker reported.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ import ray
 from ultraif_ray.flow.cluster import beside_the_driver
 
 SUSPECT = 4
-"""Weight of deaths from which a row runs alone: two deaths of an engine, or four that may have been the node's."""
+"""Weight of deaths from which a row runs apart: two deaths of an engine, or four that may have been the node's."""
 
 CONVICTED = 2
-"""Weight of deaths while alone from which a row is ended: one death of an engine, or two that nobody saw."""
+"""Weight of deaths while apart that count: one death of an engine, or two that nobody saw."""
 
 HOPELESS = 3
 """Rows that were ended so, with none that came through, from which on it is the engine and not the rows."""
@@ -38,7 +39,9 @@ class Register:
         self._came_up: set[tuple[str, ...]] = set()
         self._why = "their log, --worker-logs, says why"
         self._deaths: dict[int, int] = {}
-        self._alone: dict[int, int] = {}
+        self._apart: dict[int, tuple[int, int]] = {}
+        """Of each row that runs apart from others: its deaths before, and how many rows run with it."""
+        self._narrowed: set[int] = set()
         self._convicted: set[int] = set()
         self._ended = self._through = 0
 
@@ -63,18 +66,30 @@ class Register:
         del self._starts[pools], self._died[pools]
         self._came_up.add(pools)
 
-    def enter(self, ids: list[int]) -> tuple[list[int], list[int], bool]:
-        """Note rows as in flight. Of these: which must run alone, which are to be ended; and whether all is in vain."""
+    def enter(self, ids: list[int]) -> tuple[list[list[int]], list[int], bool]:
+        """Note the rows of a block as in flight. Of these: which must run apart from all others, group by group; which
+        are to be ended; and whether all is in vain.
+        """
         for one in ids:
             self._deaths[one] = self._deaths.get(one, -1) + 1
-        if guilty := {one for one in ids if self._deaths[one] - self._alone.get(one, 1 << 60) >= CONVICTED}:
+        guilty = set()
+        for one in ids:
+            before, together = self._apart.get(one, (1 << 60, 0))
+            if self._deaths[one] - before >= CONVICTED:
+                del self._apart[one]
+                (guilty if together == 1 else self._narrowed).add(one)
+        if guilty:
             self._convicted |= guilty
             self._ended += len(guilty)
             self._deaths = dict.fromkeys(self._deaths, 0)  # they explain the deaths of all that were beside them
-            self._alone.clear()
+            self._apart.clear()
+            self._narrowed.clear()
         convicted = [one for one in ids if one in self._convicted]
         suspects = [one for one in ids if self._deaths[one] >= SUSPECT and one not in self._convicted]
-        return suspects, convicted, self._ended >= HOPELESS and not self._through
+        groups = [[one] for one in suspects if one in self._narrowed]
+        if others := [one for one in suspects if one not in self._narrowed]:
+            groups.append(others)
+        return groups, convicted, self._ended >= HOPELESS and not self._through
 
     def engine_died(self, ids: list[int], why: str = "") -> None:
         """Note that an engine died with these rows in flight."""
@@ -82,21 +97,25 @@ class Register:
         for one in ids:
             self._deaths[one] = self._deaths.get(one, 0) + 1
 
-    def isolate(self, one: int) -> None:
-        """Note that a row now runs alone."""
-        self._alone.setdefault(one, self._deaths.get(one, 0))
+    def isolate(self, group: list[int]) -> None:
+        """Note that these rows now run with no other."""
+        for one in group:
+            self._apart.setdefault(one, (self._deaths.get(one, 0), len(group)))
 
-    def acquit(self, one: int) -> None:
-        """Note that a row came through alone: it is not the one."""
-        self._alone.pop(one, None)
-        self._deaths[one] = 0
+    def acquit(self, group: list[int]) -> None:
+        """Note that these rows came through with no other: it is none of them."""
+        for one in group:
+            self._apart.pop(one, None)
+            self._narrowed.discard(one)
+            self._deaths[one] = 0
 
     def leave(self, ids: list[int], through: int) -> None:
         """Note rows as done, `through` of them by the engine."""
         self._through += through
         for one in ids:
             self._deaths.pop(one, None)
-            self._alone.pop(one, None)
+            self._apart.pop(one, None)
+            self._narrowed.discard(one)
             self._convicted.discard(one)
 
 

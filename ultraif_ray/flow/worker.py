@@ -132,11 +132,11 @@ class Worker:
             raise self._fault
         rows = [Row.model_validate(row) for row in block.to_pylist()]
         ids = [row.id for row in rows]
-        suspects, convicted, hopeless = ray.get(self._register.enter.remote(ids))
+        apart, convicted, hopeless = ray.get(self._register.enter.remote(ids))
         if hopeless:
             raise EngineUnavailable("the engine died with every row it was given; its log, --worker-logs, says why")
         self._in_flight.update(ids)
-        rows = self._run(self._travel_all(rows, set(suspects), set(convicted)))
+        rows = self._run(self._travel_all(rows, apart, set(convicted)))
         self._in_flight.difference_update(ids)
         self._register.leave.remote(ids, len(ids) - len(convicted))
         return to_table(rows)
@@ -159,35 +159,45 @@ class Worker:
             child.kill()
         os._exit(1)
 
-    async def _travel_all(self, rows: list[Row], suspects: set[int], convicted: set[int]) -> list[Row]:
-        rows = await asyncio.gather(*(self._travel(row, row.id in suspects, row.id in convicted) for row in rows))
-        self._report()
-        return rows
+    async def _travel_all(self, rows: list[Row], apart: list[list[int]], convicted: set[int]) -> list[Row]:
+        """Take the rows of a block through: those in the groups `apart` a group at a time, all others at once."""
+        by_id = {row.id: row for row in rows}
+        grouped = {one for group in apart for one in group}
 
-    async def _travel(self, row: Row, suspect: bool, convicted: bool) -> Row:
+        async def one_of_many(one: int) -> None:
+            async with self._gate.together():
+                by_id[one] = await self._travel(by_id[one], one in convicted)
+
+        async def with_no_other(group: list[int]) -> None:
+            async with self._gate.alone():
+                await self._register.isolate.remote(group)
+                ended = await asyncio.gather(*(self._travel(by_id[one], False, group) for one in group))
+                by_id.update(zip(group, ended, strict=True))
+                self._register.acquit.remote(group)
+
+        free = (one_of_many(one) for one in by_id if one not in grouped)
+        await asyncio.gather(*free, *map(with_no_other, apart))
+        self._report()
+        return list(by_id.values())
+
+    async def _travel(self, row: Row, convicted: bool, group: list[int] | None = None) -> Row:
         before = len(row.failures)  # of steps before this one
         if convicted:
             row = give_up(row, self._stages, "kills its engine: the engine died each time, the last time with it alone")
-        elif suspect:
-            async with self._gate.alone():
-                await self._register.isolate.remote(row.id)
-                row = await self._journey(row, alone=True)
-                self._register.acquit.remote(row.id)
         else:
-            async with self._gate.together():
-                row = await self._journey(row)
+            row = await self._journey(row, group)
         self._watch_for_outage([failure.reason for failure in row.failures[before:]])
         self._watch_for_failures(row)
         if self._last:
             self._unreported[row.outcome or row.decomposed] += 1
         return row
 
-    async def _journey(self, row: Row, alone: bool = False) -> Row:
+    async def _journey(self, row: Row, group: list[int] | None) -> Row:
         cast = Cast(self._recipe.roles, self._engines, self._count_tokens)
         try:
             return await travel(row, self._stages, cast, self._recipe)
         except EngineDead as error:  # leave at once: the next row must not come to the same engine
-            at_work = [row.id] if alone else list(self._in_flight)
+            at_work = group or list(self._in_flight)
             self._leave(error, self._register.engine_died.remote(at_work, str(error)))
 
     def _watch_for_outage(self, reasons: list[str]) -> None:
