@@ -72,7 +72,7 @@ class Register:
         """
         for one in ids:
             self._deaths[one] = self._deaths.get(one, -1) + 1
-        guilty = set()
+        guilty: set[int] = set()
         for one in ids:
             before, together = self._apart.get(one, (1 << 60, 0))
             if self._deaths[one] - before >= CONVICTED:
