@@ -98,6 +98,7 @@ class Need:
 
 def cluster() -> Cluster:
     """The cluster that is connected."""
+    _autoscaler_has_a_type_for.cache_clear()
     alive = [node for node in ray.nodes() if node["Alive"]]
     grows = _grows()
     nodes = tuple(Node(node["Resources"], node.get("Labels", {})) for node in alive)
@@ -173,8 +174,8 @@ def _autoscaler_has_a_type_for(each: tuple[tuple[str, float], ...], labels: tupl
     """Whether the autoscaler may bring a node for this, as far as it says: version 2 (KubeRay's) names what no type of
     its nodes could hold, but not the types themselves. A placement group stands for the need until it has looked.
 
-    What it cannot bring *now*, with machines on their way, counts as what it may bring. Asked once for each need, since
-    asking may start a machine.
+    What it cannot bring *now*, with machines on their way, counts as what it may bring. Asked once for each need and
+    look at the cluster: several steps need the same, but a later look may get a surer answer.
     """
     if not each or not ray.is_initialized() or not is_autoscaler_v2():
         return True
