@@ -25,6 +25,8 @@ from ultraif_ray.cli import report_errors
 from ultraif_ray.flow.folder import RunFolder
 
 STEPS = ("ingest", "synthesize", "export")
+"""The steps whose memory is told apart."""
+
 SAMPLE_S = 5.0
 """Seconds between two looks at the memory."""
 

@@ -88,11 +88,8 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> Non
         pools = [recipe.pools[name] for name in operator.pools]
         kinds = {f"accelerator_type:{pool.accelerator_type}": 0.001 for pool in pools if pool.accelerator_type}
         labels = {key: value for pool in pools for key, value in pool.labels.items()}
-        what, count, asked = (
-            f"a replica of pool '{operator.pools[0]}'",
-            pools[0].replicas.min,
-            resources(recipe, operator),
-        )
+        what, count = f"a replica of pool '{operator.pools[0]}'", pools[0].replicas.min
+        asked = resources(recipe, operator)
         if any(spreads(pool) for pool in pools):  # each of its GPUs may be on a node of its own
             others = count * (int(asked["GPU"]) - 1)
             needs.append(Need(f"a further GPU of {what}", others, {"GPU": 1.0} | kinds, labels))
@@ -190,8 +187,8 @@ def _rows_per_file(recipe: Recipe, last: Operator, rows: int) -> int:
 
     Rows that are done wait for their file to be full, and are lost with what dies: never more than are at work.
     """
-    pool = recipe.pools[last.pools[0]]
-    most = min(4096, rows // 1000, pool.rows_in_flight * pool.replicas.max)
+    at_work = _blocks_at_once(recipe, last) * recipe.flow.rows_per_block * recipe.pools[last.pools[0]].replicas.max
+    most = min(4096, rows // 1000, at_work)
     return recipe.flow.rows_per_file or max(recipe.flow.rows_per_block, most)
 
 
