@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from tests import scripted
 from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.steps import inputs_of, steps_of
+from ultraif_ray.flow.steps import inputs_of, settings_of, steps_of
 from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.recipe import Recipe, content_settings, parse_recipe
 
@@ -82,3 +83,14 @@ def test_fingerprints_of_training_cover_the_global_batch_and_not_the_workers_tha
     eight = settings(workers={"min": 8, "max": 8})
     assert eight == settings(workers={"min": 1, "max": 8}, cpus=4, max_failures=9)
     assert eight != settings(workers={"min": 1, "max": 4})
+
+
+def test_the_share_of_the_prompts_decides_what_a_round_holds_and_nothing_before_it(tmp_path: Path) -> None:
+    folder, made = RunFolder(str(tmp_path)), {}
+    for share in (0.5, 1.0):
+        recipe = scripted.recipe(policy={"model": "packaged"}, align={"share": share})
+        made[share] = [
+            settings_of(recipe, folder, step, steps_of(recipe, folder)) for step in ("synthesize", "round-1/synthesize")
+        ]
+    assert made[0.5][0] == made[1.0][0]
+    assert made[0.5][1] != made[1.0][1]

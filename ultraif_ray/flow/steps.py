@@ -231,6 +231,8 @@ def settings_of(recipe: Recipe, folder: RunFolder, step: str, steps: list[str]) 
     settings["input"] = {source: folder.made_with(source) for source in inputs_of(step, steps)}
     if kind in ("decompose", "synthesize"):
         settings["templates"] = fingerprint({"source": inspect.getsource(templates)})
+    if kind == "synthesize" and place:
+        settings["share"] = recipe.align.share
     if kind == "sft" and recipe.policy and recipe.policy.chat_template:
         settings["chat_template"] = Path(recipe.policy.chat_template).read_text(encoding="utf-8")
     if kind == "ingest":
