@@ -9,9 +9,9 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ultraif_ray.cli import report_errors
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow import steps
-from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.show import print_end
 from ultraif_ray.recipe import load_recipe
+from ultraif_ray.report.show import print_end
+from ultraif_ray.store.folder import RunFolder
 
 
 def submit(until: str = "", only: str = "") -> None:

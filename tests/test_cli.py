@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 PROMPTS = "jobs/recipes/prompts/demo.jsonl"
 ROLES = ("decomposer", "composer", "responder", "judge")

@@ -63,7 +63,7 @@ def _step(until: str) -> Any:
 
 def _run(loaded: Any, **options: Any) -> None:
     from ultraif_ray.flow import steps
-    from ultraif_ray.flow.show import print_end
+    from ultraif_ray.report.show import print_end
 
     try:
         folder = steps.run(loaded, **options)
@@ -81,7 +81,7 @@ app.command("run", help="Run every step, from prompts to the trained model. Goes
 @app.command()
 def plan(recipe: RecipeFile, overrides: Overrides = None, prompts: Prompts = None, run: Run = None) -> None:
     """Check everything without loading a model: pools, resources against the cluster's, rows, tokens."""
-    from ultraif_ray.flow.plan import print_plan
+    from ultraif_ray.report.plan import print_plan
 
     print_plan(_recipe(recipe, prompts, run, overrides))
 
@@ -94,7 +94,7 @@ def preview(
     rows: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 3,
 ) -> None:
     """Take a few rows through the whole journey in this process, write nothing, and show every step."""
-    from ultraif_ray.flow.show import preview_rows
+    from ultraif_ray.report.show import preview_rows
 
     preview_rows(_recipe(recipe, prompts, None, overrides), rows)
 
@@ -133,8 +133,8 @@ def retry(
 ) -> None:
     """Do the rows of a run again that failed; what they were is kept in its folder `retried`."""
     from ultraif_ray.flow import steps
-    from ultraif_ray.flow.folder import RunFolder
-    from ultraif_ray.flow.show import print_end
+    from ultraif_ray.report.show import print_end
+    from ultraif_ray.store.folder import RunFolder
 
     loaded = _recipe(f"{run.rstrip('/')}/recipe.yaml", None, run, overrides)
     if not (done := steps.retry(loaded, remake=remake, worker_logs=worker_logs)):
@@ -152,7 +152,7 @@ def show(
     skip: Annotated[int, typer.Option("--skip", min=0, help="Rows to pass over first.")] = 0,
 ) -> None:
     """Page through the rows of a run, each shown whole."""
-    from ultraif_ray.flow.show import print_rows
+    from ultraif_ray.report.show import print_rows
 
     print_rows(run, outcome, rows, skip)
 

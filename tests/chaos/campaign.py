@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.chaos.nodes import Nodes
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 ROLES = ("decomposer", "composer", "responder", "judge")
 KINDS = ("worker", "raylet", "node", "driver", "head", "drain")

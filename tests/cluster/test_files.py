@@ -10,9 +10,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.steps import check_room, steps_of
 from ultraif_ray.recipe import load_recipe
+from ultraif_ray.store.folder import RunFolder
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 KUBERAY_SCHEMAS = CLUSTER.parents[1] / "shared/tools/check_kuberay.py"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster/local.sh"

@@ -11,9 +11,9 @@ import yaml
 from trl.data_utils import apply_chat_template, is_conversational
 
 from ultraif_ray.data.export import SETS, export, held_out
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, to_table
+from ultraif_ray.store.folder import RunFolder
 
 HISTORY = [Turn(role="user", content="hi"), Turn(role="assistant", content="yes?")]
 

@@ -17,9 +17,9 @@ import pytest
 
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
 from ultraif_ray.flow import graph, steps
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import Row, to_table
+from ultraif_ray.store.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import scripted
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.steps import inputs_of, settings_of, steps_of
 from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.recipe import Recipe, content_settings, parse_recipe
+from ultraif_ray.store.folder import RunFolder
 
 BASE = {"engine": "vllm", "model": "org/base", "gpus": 1}
 OTHER = {"engine": "vllm", "model": "org/other", "gpus": 2}

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 
 from tests.flow.test_steps import recipe as simulated_recipe
 from ultraif_ray.data.export import _COLUMNS
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.store.folder import RunFolder
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
 

@@ -24,8 +24,8 @@ from tests.chaos.nodes import Nodes
 from tests.train.data import folder_with_sets, tiny_model, training_recipe
 from ultraif_ray.errors import RunError
 from ultraif_ray.flow import steps
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.store.folder import RunFolder
 
 pytestmark = pytest.mark.ray
 

@@ -22,7 +22,7 @@ import psutil
 import typer
 
 from ultraif_ray.cli import report_errors
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 STEPS = ("ingest", "synthesize", "export")
 """The steps whose memory is told apart."""

@@ -21,8 +21,8 @@ import typer
 from ultraif_ray.cli import report_errors
 from ultraif_ray.errors import RunError
 from ultraif_ray.flow import steps
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Recipe, load_recipe
+from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train.settings import load_tokenizer, lora_config, trl_arguments, trl_config
 
 

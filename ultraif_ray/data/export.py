@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from ultraif_ray.data.card import card
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Export, Recipe
 from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, as_pairs
+from ultraif_ray.store.folder import RunFolder
 
 SETS = ("sft", "dpo", "composer")
 SPLITS = ("train", "held_out")
@@ -30,25 +31,7 @@ Message = dict[str, str]
 Example = dict[str, Any]
 
 
-class Folder(Protocol):
-    """What export needs of a run's folder."""
-
-    fs: Any
-
-    def at(self, *parts: str) -> str:
-        """A path inside."""
-        ...
-
-    def read_tables(self, step: str) -> Iterator[pa.RecordBatch]:
-        """A step's rows."""
-        ...
-
-    def read_json(self, *parts: str) -> dict[str, Any]:
-        """A JSON file inside."""
-        ...
-
-
-def export(recipe: Recipe, folder: Folder, source: str, target: str, names: tuple[str, ...]) -> dict[str, Any]:
+def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Write sets in one pass over the rows of a step, in flat memory; a set without an example leaves no folder.
 
     Args:
@@ -189,7 +172,7 @@ _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
 class _SetFile:
     """One split of one set, in every format the recipe asks for."""
 
-    def __init__(self, folder: Folder, settings: Export, place: str, name: str, split: str):
+    def __init__(self, folder: RunFolder, settings: Export, place: str, name: str, split: str):
         self._schema = pa.schema(_COLUMNS[name, settings.layout])
         self._folder, self._place = folder, place
         self._split, self._formats = split, settings.files

@@ -1,9 +1,11 @@
 """How a role talks to a model: one small protocol, and three engines that speak it.
 
 protocol.py    Request, Completion, Engine; and the Cast, which knows which engine plays which role
+opening.py     open the engines of a recipe's pools
 vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm
 openai.py      any OpenAI-compatible server
 simulated.py   no model at all, for scale tests
+cache.py       folders that are made once on a machine
 models.py      from a model's name to a folder that can be loaded
 packaged.py    the small real model that comes as a Python package
 """

@@ -21,12 +21,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ultraif_ray import errors
 from ultraif_ray.errors import GO_ON, NodeLost, RecipeError, RunError, UltraIFError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.suspects import STARTS_LOST, start_register
 from ultraif_ray.flow.worker import Worker
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, VllmPool
 from ultraif_ray.records import Role
+from ultraif_ray.store.folder import RunFolder
 
 ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
     "decompose": ("decomposer",),

@@ -22,13 +22,13 @@ from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.errors import GO_ON, InputError, NodeLost, RecipeError, RunError
-from ultraif_ray.flow import ledger
-from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.lease import Lease
 from ultraif_ray.flow.trained import in_round, with_trained
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.recipe import Ingest, Recipe, content_settings, fingerprint
 from ultraif_ray.records import Prompt, arrow_schema
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.lease import Lease
 
 if TYPE_CHECKING:
     from ultraif_ray.flow.cluster import Cluster

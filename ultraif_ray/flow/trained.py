@@ -6,8 +6,8 @@ gets a pool of its own, placed like the one it takes over from.
 
 from typing import Any
 
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.recipe import Composer, Policy, Recipe, VllmPool, parse_recipe
+from ultraif_ray.store.folder import RunFolder
 
 
 def in_round(recipe: Recipe, number: int) -> Recipe:

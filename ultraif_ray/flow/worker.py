@@ -10,18 +10,19 @@ import os
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
 import ray
 
+from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import Cast, Engine
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
 from ultraif_ray.flow.suspects import Gate
 from ultraif_ray.method.journey import give_up, travel
-from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
+from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Row, to_table
 
 Result = TypeVar("Result")
@@ -31,50 +32,6 @@ OUTAGE_ROWS = 8
 
 _REPORT_S = 0.5
 """Seconds between two reports to the scoreboard."""
-
-
-def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine:
-    """The engine of a pool, with the LoRA adapters that its roles use. Call it inside a running event loop."""
-    if isinstance(pool, OpenAIPool):
-        from ultraif_ray.engine.openai import OpenAIEngine
-
-        return OpenAIEngine(pool)
-    if isinstance(pool, SimulatedPool):
-        from ultraif_ray.engine.simulated import SimulatedEngine
-
-        return SimulatedEngine(pool)
-    from ultraif_ray.engine.vllm import VllmEngine
-
-    return VllmEngine(pool, seed, adapters)
-
-
-async def open_engines(recipe: Recipe, pools: tuple[str, ...]) -> dict[str, Engine]:
-    """Open the engines of `pools` and check each, so that what cannot work fails here and not row by row."""
-    engines: dict[str, Engine] = {}
-    for name in pools:
-        adapters = dict.fromkeys(s.adapter for _, s in recipe.roles if s.pool == name and s.adapter)
-        with _devices_of(recipe, pools, name):
-            engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
-    for name, engine in engines.items():
-        judges = recipe.roles.judge.pool == name and recipe.synthesize.judge == "logprob"
-        await engine.check(recipe.synthesize.labels if judges else ())
-    return engines
-
-
-@contextmanager
-def _devices_of(recipe: Recipe, pools: tuple[str, ...], name: str) -> Iterator[None]:
-    """Show an engine only its own part of the worker's GPUs, where several engines of whole GPUs share the worker."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    wanted = {pool: int(recipe.pools[pool].gpus) for pool in pools}
-    if len(pools) == 1 or not visible or not wanted[name]:
-        yield
-        return
-    start = sum(wanted[pool] for pool in pools[: pools.index(name)])
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[start : start + wanted[name]])
-    try:
-        yield
-    finally:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
 class Worker:

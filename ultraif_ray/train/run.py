@@ -18,15 +18,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ultraif_ray.data.card import model_card
 from ultraif_ray.data.export import export as write_sets
 from ultraif_ray.errors import RecipeError, RunError, UnusableReply
-from ultraif_ray.flow import ledger
 from ultraif_ray.flow.cluster import await_room, connect
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.graph import in_plain_words
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.trained import is_adapter
 from ultraif_ray.method.compose import Composed, accept
 from ultraif_ray.recipe import Composer, Policy, Recipe, Train
 from ultraif_ray.records import Instruction
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job, work
 from ultraif_ray.train.settings import check_workers_fit, load_tokenizer, worker_resources

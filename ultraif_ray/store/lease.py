@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 LEASE = "lease.json"
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow import ledger
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.records import Row, Usage, to_table
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
 
 
 def written(tmp_path: Path, *rows: Row) -> RunFolder:

@@ -13,14 +13,14 @@ from rich.text import Text
 
 from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
+from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import Cast
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.ledger import LEDGER
-from ultraif_ray.flow.worker import open_engines
 from ultraif_ray.method.journey import STAGES, travel
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Prompt, Row
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import LEDGER
 
 _LONGEST = 1200
 """Characters of a text that are shown."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow.folder import RunFolder
-from ultraif_ray.flow.lease import LEASE, Lease
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.lease import LEASE, Lease
 
 
 def lease(tmp_path: Path) -> Lease:
@@ -31,7 +31,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(tmp_path: P
 
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(tmp_path: Path) -> None:
-    code = f"import os; from tests.flow.test_lease import *; lease(Path({str(tmp_path)!r})).__enter__(); os._exit(9)"
+    code = f"import os; from tests.store.test_lease import *; lease(Path({str(tmp_path)!r})).__enter__(); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     started = time.monotonic()
     with lease(tmp_path) as mine:

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 
 def test_begin_resume_finish(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow.folder import RunFolder
+from ultraif_ray.store.folder import RunFolder
 
 LEDGER = "ledger.json"
 

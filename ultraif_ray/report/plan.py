@@ -11,14 +11,14 @@ from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
-from ultraif_ray.flow.folder import RunFolder
 from ultraif_ray.flow.graph import Operator, cut, resources
-from ultraif_ray.flow.show import console
 from ultraif_ray.flow.steps import check_room, steps_of
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
 from ultraif_ray.records import Instruction, Prompt
+from ultraif_ray.report.show import console
+from ultraif_ray.store.folder import RunFolder
 
 SAMPLE = 2_000
 """Prompts that are read to know their lengths; beyond them, the number of rows is told as a lower bound."""

@@ -1,0 +1,52 @@
+"""Open the engines that a worker, or a preview, needs. Each engine's libraries are imported only where it is opened."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ultraif_ray.engine.protocol import Engine
+from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
+
+
+def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine:
+    """The engine of a pool, with the LoRA adapters that its roles use. Call it inside a running event loop."""
+    if isinstance(pool, OpenAIPool):
+        from ultraif_ray.engine.openai import OpenAIEngine
+
+        return OpenAIEngine(pool)
+    if isinstance(pool, SimulatedPool):
+        from ultraif_ray.engine.simulated import SimulatedEngine
+
+        return SimulatedEngine(pool)
+    from ultraif_ray.engine.vllm import VllmEngine
+
+    return VllmEngine(pool, seed, adapters)
+
+
+async def open_engines(recipe: Recipe, pools: tuple[str, ...]) -> dict[str, Engine]:
+    """Open the engines of `pools` and check each, so that what cannot work fails here and not row by row."""
+    engines: dict[str, Engine] = {}
+    for name in pools:
+        adapters = dict.fromkeys(s.adapter for _, s in recipe.roles if s.pool == name and s.adapter)
+        with _devices_of(recipe, pools, name):
+            engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
+    for name, engine in engines.items():
+        judges = recipe.roles.judge.pool == name and recipe.synthesize.judge == "logprob"
+        await engine.check(recipe.synthesize.labels if judges else ())
+    return engines
+
+
+@contextmanager
+def _devices_of(recipe: Recipe, pools: tuple[str, ...], name: str) -> Iterator[None]:
+    """Show an engine only its own part of the worker's GPUs, where several engines of whole GPUs share the worker."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    wanted = {pool: int(recipe.pools[pool].gpus) for pool in pools}
+    if len(pools) == 1 or not visible or not wanted[name]:
+        yield
+        return
+    start = sum(wanted[pool] for pool in pools[: pools.index(name)])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[start : start + wanted[name]])
+    try:
+        yield
+    finally:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
