@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from tests.scripted import recipe
 from ultraif_ray.errors import InputError, NodeLost, RecipeError, RunError
@@ -130,6 +131,16 @@ def test_a_workers_own_error_is_found_in_what_ray_wraps_around_it() -> None:
     other = in_plain_words(ValueError("first\nmiddle\nlast"))
     assert isinstance(other, RunError)
     assert "first … last" in str(other)
+
+
+def test_the_error_of_a_task_is_told_whole_and_without_rays_traceback() -> None:
+    cause = RecipeError("there is no model there\nname another folder")
+    raised = RayTaskError("merge", "Traceback: \x1b[36mray::merge()", cause).as_instanceof_cause()
+    assert isinstance(raised, RecipeError)  # which its text is not
+    assert str(in_plain_words(raised)) == str(cause)
+    outer = RuntimeError("the pipeline ended")
+    outer.__cause__ = raised
+    assert in_plain_words(outer) is cause
 
 
 def test_the_recipe_for_these_tests_has_three_pools() -> None:

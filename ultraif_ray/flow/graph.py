@@ -358,10 +358,21 @@ _OF_A_NODE = re.compile(
 _FROM_A_WORKER = re.compile(r"ultraif_ray\.errors\.(\w+): (.+)")
 
 
+def _own_error(error: BaseException | None) -> UltraIFError | None:
+    """The error of ours that `error` is or was made from. What `ray.get` raises is an instance of the task's own error
+    class too, but its text is Ray's coloured traceback; the error itself, with its whole message, is its `cause`.
+    """
+    while error is not None:
+        if isinstance(error, UltraIFError) and not isinstance(error, ray.exceptions.RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
 def in_plain_words(error: BaseException) -> UltraIFError:
     """What ended a pipeline, without the traceback: a worker's own error where there was one."""
-    if isinstance(error, UltraIFError):
-        return error
+    if own := _own_error(error):
+        return own
     text = str(error)
     if found := _FROM_A_WORKER.search(text):
         kind = getattr(errors, found[1], RunError)
