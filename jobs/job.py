@@ -25,10 +25,7 @@ def submit(until: str = "", only: str = "") -> None:
         number: Annotated[int, typer.Option("--round", min=1, help="Which DPO round (train_dpo).")] = 1,
         remake: Annotated[bool, typer.Option("--remake", help="Make anew what had other settings.")] = False,
     ) -> None:
-        loaded = load_recipe(recipe, overrides or [])
-        loaded = loaded.model_copy(
-            update={"run": run or loaded.run, "prompts": tuple(prompts) if prompts else loaded.prompts}
-        )
+        loaded = load_recipe(recipe, overrides or [], prompts=prompts, run=run)
         _check_place(loaded.run_folder)
         one = only.format(number=number)
         folder: RunFolder = steps.run(loaded, until=until, only=one, worker_logs=True, remake=remake)

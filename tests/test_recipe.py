@@ -143,3 +143,23 @@ def test_a_pool_asks_for_the_gpus_that_its_engine_spreads_over() -> None:
                 "roles": {role: {"pool": "m"} for role in ("decomposer", "composer", "responder", "judge")},
             }
         )
+
+
+@pytest.mark.parametrize("options", [{"prompts": ["s3://me:hunter2@bucket/x"]}, {"run": "s3://me:hunter2@bucket/run"}])
+def test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(RecipeError, match="must hold no user or password") as caught:
+        load_recipe(write(tmp_path, MINIMAL), **options)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["policy", "composer"])
+def test_a_models_address_holds_no_password(tmp_path: Path, section: str) -> None:
+    with pytest.raises(RecipeError, match="must hold no user or password"):
+        load_recipe(write(tmp_path, MINIMAL), [section + "={model: 's3://me:hunter2@bucket/m'}"])
+
+
+def test_options_stand_in_place_of_what_the_recipe_says(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL), ["run=/here"], prompts=["a.jsonl"], run="/there")
+    assert (recipe.prompts, recipe.run_folder) == (("a.jsonl",), "/there")

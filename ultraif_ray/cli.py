@@ -36,15 +36,11 @@ def _recipe(path: str, prompts: list[str] | None, run: str | None, overrides: li
     from ultraif_ray.recipe import load_recipe
 
     words = overrides or []
-    changed: dict[str, Any] = {}
     if prompts:
         # `--prompts data/*.jsonl`: the shell makes several words of it, of which the option takes only the first.
-        changed["prompts"] = (*prompts, *(word for word in words if "=" not in word))
+        prompts = [*prompts, *(word for word in words if "=" not in word)]
         words = [word for word in words if "=" in word]
-    recipe = load_recipe(path, words)
-    if run:
-        changed["run"] = run
-    return recipe.model_copy(update=changed)
+    return load_recipe(path, words, prompts=prompts, run=run)
 
 
 def _step(until: str) -> Any:

@@ -25,6 +25,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.records import ROLES
@@ -38,8 +39,14 @@ class Section(BaseModel):
 
 def _no_password(address: str) -> str:
     if "://" in address and "@" in address.split("://")[1].split("/")[0]:
-        raise ValueError("an address must hold no user or password: it would stand in manifests and logs")
+        raise PydanticCustomError(
+            "secret", "an address must hold no user or password: it would stand in manifests and logs"
+        )
     return address
+
+
+Address = Annotated[str, AfterValidator(_no_password)]
+"""A path, a URI, or a hub id; kept in manifests, so without credentials."""
 
 
 def _no_token(args: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +99,7 @@ class VllmPool(Placement):
     """vLLM inside the Ray worker: continuous batching over all rows in flight, prefix cache on."""
 
     engine: Literal["vllm"]
-    model: str
+    model: Address
     """A local folder, a hub id, or `packaged` for the small model that the `packaged` extra installs."""
     max_model_len: PositiveInt | None = None
     """Context length in tokens; the model's own when not given."""
@@ -127,7 +134,7 @@ class OpenAIPool(Placement):
     engine: Literal["openai"]
     model: str
     """The model's name on that server."""
-    base_url: Annotated[str, AfterValidator(_no_password)]
+    base_url: Address
     """For instance `http://127.0.0.1:8000/v1`."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a recipe."""
@@ -171,7 +178,7 @@ class RoleSettings(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: PositiveInt = 1024
     """Most tokens of one reply."""
-    adapter: str | None = None
+    adapter: Address | None = None
     """A LoRA adapter on the pool's model: a folder or hub id (vllm), or the name it is served under (openai)."""
 
 
@@ -327,7 +334,7 @@ _PAPER_DPO = {"learning_rate": 5e-7, "num_train_epochs": 3, "max_length": 8192, 
 class Composer(Section):
     """Train an UltraComposer on what was decomposed (paper, section 3.1), and compose with it."""
 
-    model: str
+    model: Address
     """The model it starts from: a local folder, a hub id, or `packaged`."""
     lora: Arguments | None = None
     """Fields of peft's `LoraConfig`; full fine-tuning when not given. An adapter on the model of the composer's pool
@@ -348,7 +355,7 @@ class Composer(Section):
 class Policy(Section):
     """The model that is trained on the data. It need not be one that plays a role."""
 
-    model: str
+    model: Address
     """The model it starts from: a local folder, a hub id, or `packaged`."""
     lora: Arguments | None = None
     """Fields of peft's `LoraConfig`; full fine-tuning when not given."""
@@ -420,9 +427,9 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Also the run's folder, `runs/NAME`, unless `run` says otherwise."""
-    prompts: tuple[Annotated[str, AfterValidator(_no_password)], ...] = ()
+    prompts: tuple[Address, ...] = ()
     """Files, globs, folders, `s3://` or `gs://` URIs, or hub ids of prompts."""
-    run: str | None = None
+    run: Address | None = None
     """Folder of the run."""
     seed: int = 0
     """Draws the number of rounds per row and seeds the engines."""
@@ -509,8 +516,16 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and lay `section.key=value` overrides over it; values are parsed as YAML.
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, prompts: Sequence[str] | None = None, run: str | None = None
+) -> Recipe:
+    """Read a recipe, lay overrides and options over it, and validate the whole.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value`, values parsed as YAML.
+        prompts: in place of the recipe's `prompts`, where given.
+        run: in place of the recipe's `run`, where given.
 
     Raises:
         RecipeError: naming the key, the value seen and what would be right.
@@ -528,6 +543,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping of sections; this is {_describe(data)}")
     for override in overrides:
         _apply(data, override)
+    if prompts:
+        data["prompts"] = list(prompts)
+    if run:
+        data["run"] = run
     return parse_recipe(data, str(path))
 
 
@@ -569,7 +588,8 @@ def _explain(fault: Any) -> str:
         return f"{where} is not a key; {hint}"
     if fault["type"] == "missing":
         return f"{where} is missing"
-    seen = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r:.80})"
+    hidden = fault["type"] == "secret" or isinstance(fault["input"], dict | BaseModel)
+    seen = "" if hidden else f" (got {fault['input']!r:.80})"
     return f"{where}: {fault['msg'].removeprefix('Value error, ')}{seen}"
 
 
