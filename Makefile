@@ -1,4 +1,4 @@
-# make demo | test | chaos | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+# make demo | check | test | chaos | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test chaos lint install lock clean
+.PHONY: demo check test chaos lint install lock clean
 
 demo: install
 	$(BIN)/ultraif run jobs/recipes/demo.yaml
 
-test: install lint
-	$(BIN)/python -m pytest
+# The fast loop: all that starts neither Ray nor vLLM.
+check: lint
+	$(BIN)/python -m pytest -m "not ray and not vllm and not long"
+
+test: check
+	$(BIN)/python -m pytest -m "(ray or vllm) and not long"
 
 # Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty-five minutes.
 chaos: install

@@ -60,6 +60,7 @@ def test_recipe_and_method_need_neither_ray_nor_vllm_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+@pytest.mark.ray
 def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tmp_path: Path) -> None:
     first = ultraif("run", simulated, "export.held_out=0.2")
     assert first.returncode == 0, first.stderr
@@ -76,6 +77,7 @@ def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tm
     assert "0 of 0 rows that ended as nothing" in none.stdout
 
 
+@pytest.mark.ray
 def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_given_again(simulated: Path, tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     slow = ["run", str(simulated), 'pools.m={"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4}']

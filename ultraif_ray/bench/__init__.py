@@ -1,1 +1,5 @@
-"""What the system costs: each module is a command that measures two ways side by side and prints their ratio."""
+"""What the system costs: each module is a command that measures two ways side by side and prints their ratio.
+
+scale.py   a long run without a model: does it stream, in flat memory, and resume?
+train.py   training throughput against plain TRL
+"""
