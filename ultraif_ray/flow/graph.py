@@ -365,7 +365,7 @@ def _own_error(error: BaseException | None) -> UltraIFError | None:
     while error is not None:
         if isinstance(error, UltraIFError) and not isinstance(error, ray.exceptions.RayError):
             return error
-        error = getattr(error, "cause", None) or error.__cause__
+        error = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
     return None
 
 
