@@ -8,14 +8,21 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from ultraif_ray.cli import report_errors
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.flow import steps
 from ultraif_ray.recipe import load_recipe
 from ultraif_ray.report.show import print_end
-from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import run as run_recipe
+from ultraif_ray.steps.step import step_name
 
 
-def submit(until: str = "", only: str = "") -> None:
-    """Run a part of a recipe's run, and print where it is: up to the step `until`, or the step `only`."""
+def submit(until: str = "", only: str = "", in_round: bool = False) -> None:
+    """Run a part of a recipe's run, and print where its output is.
+
+    Args:
+        until: the last step; all when empty.
+        only: the kind of the one step to run.
+        in_round: whether that is a step of a DPO round, which `--round` names.
+    """
 
     def job(
         recipe: Annotated[str, typer.Option(help="The recipe.")],
@@ -27,11 +34,10 @@ def submit(until: str = "", only: str = "") -> None:
     ) -> None:
         loaded = load_recipe(recipe, overrides or [], prompts=prompts, run=run)
         _check_place(loaded.run_folder)
-        one = only.format(number=number)
-        folder: RunFolder = steps.run(loaded, until=until, only=one, worker_logs=True, remake=remake)
-        print_end(folder, loaded, one or until)
-        done = one or until or ("model" if loaded.policy else "export")
-        print(f"output: {folder.uri(done)}", flush=True)
+        one = step_name(only, number if in_round else 0)
+        folder = run_recipe(loaded, until=until, only=one, worker_logs=True, remake=remake)
+        print_end(folder, one or until)
+        print(f"output: {folder.uri(one or until or plan(loaded, folder)[-1].name)}", flush=True)
 
     report_errors(lambda: typer.run(job))
 

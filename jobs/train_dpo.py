@@ -6,4 +6,4 @@ ray job submit --working-dir . -- python jobs/train_dpo.py --recipe jobs/recipes
 from job import submit
 
 if __name__ == "__main__":
-    submit(only="round-{number}/dpo")
+    submit(only="dpo", in_round=True)

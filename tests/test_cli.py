@@ -132,7 +132,7 @@ def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) 
         (["run", "jobs/recipes/demo.yaml", "synthesise.k=1"], "did you mean 'synthesize'?"),
         (["plan", "jobs/recipes/demo.yaml", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["plan", "jobs/recipes/demo.yaml", "pools.local.model=/no/model"], "there is no model in /no/model"),
-        (["show", "nowhere"], "no run stands here"),
+        (["show", "nowhere"], "is not a run's folder"),
     ],
 )
 def test_an_error_is_one_message_and_no_traceback(words: list[str], message: str) -> None:

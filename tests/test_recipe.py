@@ -8,9 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import recipe
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import content_settings, difference, fingerprint, load_recipe, parse_recipe
+from ultraif_ray.recipe import load_recipe, parse_recipe
 
 SHIPPED = sorted(Path("jobs/recipes").glob("*.yaml"))
 
@@ -114,17 +113,6 @@ def test_no_value_makes_anything_but_a_recipe_error(sections: dict[str, Any]) ->
 def test_no_override_makes_anything_but_a_recipe_error(overrides: list[str]) -> None:
     with suppress(RecipeError):
         load_recipe(SHIPPED[0], overrides)
-
-
-def test_a_fingerprint_covers_what_is_made_and_not_how_fast() -> None:
-    plain = parse_recipe(MINIMAL)
-    faster = parse_recipe(MINIMAL | {"pools": {"m": {"engine": "simulated", "replicas": {"max": 8}, "cpus": 2}}})
-    other = recipe(synthesize={"k": 2})
-    same = recipe()
-    assert fingerprint(content_settings(plain, "synthesize")) == fingerprint(content_settings(faster, "synthesize"))
-    changed = difference(content_settings(same, "synthesize"), content_settings(other, "synthesize"))
-    assert changed == ["synthesize.k: 5 → 2"]
-    assert not difference(content_settings(same, "decompose"), content_settings(other, "decompose"))
 
 
 def test_a_pool_asks_for_the_gpus_that_its_engine_spreads_over() -> None:

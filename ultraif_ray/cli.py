@@ -58,15 +58,15 @@ def _step(until: str) -> Any:
 
 
 def _run(loaded: Any, **options: Any) -> None:
-    from ultraif_ray.flow import steps
     from ultraif_ray.report.show import print_end
+    from ultraif_ray.steps.run import run
 
     try:
-        folder = steps.run(loaded, **options)
+        folder = run(loaded, **options)
     except KeyboardInterrupt:
         typer.echo("ultraif: interrupted; what is written is kept. The same command goes on from there.", err=True)
         raise typer.Exit(130) from None
-    print_end(folder, loaded, options.get("only") or options.get("until") or "")
+    print_end(folder, options.get("only") or options.get("until") or "")
 
 
 app.command("run", help="Run every step, from prompts to the trained model. Goes on where an earlier run stopped.")(
@@ -112,11 +112,14 @@ def train(
 ) -> None:
     """Train by itself what a run would train: the composer, SFT, or a round of DPO."""
     from ultraif_ray.errors import RecipeError
+    from ultraif_ray.steps.step import step_name
+    from ultraif_ray.steps.train import TrainComposer, TrainDPO, TrainSFT
 
-    if step not in ("composer", "sft", "dpo"):
-        raise RecipeError(f"'{step}' is nothing to train; there is composer, sft and dpo")
+    kinds = {kind.kind: kind for kind in (TrainComposer, TrainSFT, TrainDPO)}
+    if step not in kinds:
+        raise RecipeError(f"'{step}' cannot be trained; choose one of {', '.join(kinds)}")
     loaded = _recipe(f"{run.rstrip('/')}/recipe.yaml", None, run, overrides)
-    only = f"round-{number}/dpo" if step == "dpo" else step
+    only = step_name(step, number if kinds[step] is TrainDPO else 0)
     _run(loaded, only=only, remake=remake, worker_logs=worker_logs)
 
 
@@ -128,15 +131,15 @@ def retry(
     worker_logs: Logs = False,
 ) -> None:
     """Do the rows of a run again that failed; what they were is kept in its folder `retried`."""
-    from ultraif_ray.flow import steps
     from ultraif_ray.report.show import print_end
+    from ultraif_ray.steps import run as steps
     from ultraif_ray.store.folder import RunFolder
 
     loaded = _recipe(f"{run.rstrip('/')}/recipe.yaml", None, run, overrides)
     if not (done := steps.retry(loaded, remake=remake, worker_logs=worker_logs)):
         typer.echo("no row failed; there is nothing to do again")
         return
-    print_end(RunFolder(loaded.run_folder), loaded, "export")
+    print_end(RunFolder(loaded.run_folder), "export")
     typer.echo(f"{done} failed rows were done again")
 
 
@@ -146,11 +149,12 @@ def show(
     outcome: Annotated[str | None, typer.Option("--outcome", help="Only rows that ended so, such as failed.")] = None,
     rows: Annotated[int, typer.Option("-n", min=1, help="How many rows at most.")] = 20,
     skip: Annotated[int, typer.Option("--skip", min=0, help="Rows to pass over first.")] = 0,
+    step: Annotated[str, typer.Option("--step", help="Of which step, such as round-1/synthesize.")] = "",
 ) -> None:
     """Page through the rows of a run, each shown whole."""
     from ultraif_ray.report.show import print_rows
 
-    print_rows(run, outcome, rows, skip)
+    print_rows(run, outcome, rows, skip, step)
 
 
 def main() -> None:

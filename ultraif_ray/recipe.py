@@ -147,6 +147,20 @@ class OpenAIPool(Placement):
     cpus: float = Field(0.1, ge=0)
 
 
+class Fault(Section):
+    """Something that goes wrong in a simulated engine."""
+
+    kind: Literal["die", "hang", "exit"]
+    """The engine dies, gives no answer any more, or ends its worker's process."""
+    when: Literal["start", "request"] = "request"
+    query: str = ""
+    """A text in the query of the requests that it strikes; all where empty."""
+    once: str | None = None
+    """A file to make when it strikes: it then strikes once in a run, else every time."""
+    message: str = "a fault of the simulation"
+    """What the engine says as it dies."""
+
+
 class SimulatedPool(Placement):
     """No model: replies of the right shape at a given speed, with seeded failures. For scale tests only."""
 
@@ -160,6 +174,7 @@ class SimulatedPool(Placement):
     """Share of JSON replies that are cut in half."""
     refused_share: float = Field(0.0, ge=0, le=1)
     """Share of requests that are refused."""
+    faults: tuple[Fault, ...] = ()
     timeout_s: PositiveFloat = 1800.0
     """Seconds after which the engine counts as hanging."""
     seed: int = 0
@@ -227,7 +242,7 @@ class Ingest(Section):
 
 
 class Decompose(Section):
-    """Find the constraints of each prompt (paper, section 3.1)."""
+    """Find the constraints of each prompt (paper, section 2.2)."""
 
     separate: bool = False
     """Write `decompose/` as a step of its own before synthesis. Otherwise a row is decomposed and composed in one
@@ -243,7 +258,7 @@ class Decompose(Section):
 
 
 class Synthesize(Section):
-    """Compose harder instructions, answer them, judge the answers (paper, sections 3.2 and 3.3)."""
+    """Compose harder instructions, answer them, judge the answers (paper, sections 2.2 and 2.3)."""
 
     rounds: dict[int, PositiveFloat] = {1: 1.0, 2: 1.0, 3: 1.0}
     """How many constraints are added, as `rounds: weight`; each row draws its own number. The paper adds up to 3."""
@@ -332,7 +347,7 @@ _PAPER_DPO = {"learning_rate": 5e-7, "num_train_epochs": 3, "max_length": 8192, 
 
 
 class Composer(Section):
-    """Train an UltraComposer on what was decomposed (paper, section 3.1), and compose with it."""
+    """Train an UltraComposer on what was decomposed (paper, section 2.2), and compose with it."""
 
     model: Address
     """The model it starts from: a local folder, a hub id, or `packaged`."""
@@ -343,8 +358,8 @@ class Composer(Section):
     """Run Python code that comes with the model."""
     sft: TrlFields = {}
     """Fields of TRL's `SFTConfig`."""
-    tried: int = Field(64, ge=0)
-    """Held-out pairs that the trained composer is tried on, for the shares of its answers that can be used."""
+    eval_samples: int = Field(64, ge=0)
+    """Held-out pairs that the trained composer answers, to count how many of its answers can be used."""
 
     @model_validator(mode="before")
     @classmethod
@@ -369,14 +384,14 @@ class Policy(Section):
 
 
 class Align(Section):
-    """Iterative DPO: each round samples from the policy of the round before, on deeper instructions."""
+    """Iterative DPO: each round samples from the policy of the round before, on instructions with more constraints."""
 
     iterations: int = Field(1, ge=0)
     """Rounds of synthesis and DPO after SFT; 0 ends with the SFT model."""
-    deeper: int = Field(1, ge=0)
+    extra_constraints: int = Field(1, ge=0)
     """Constraints that every round adds to `synthesize.rounds`."""
-    share: float = Field(1.0, gt=0, le=1)
-    """Share of the prompts, chosen by id, that a round takes."""
+    prompt_fraction: float = Field(1.0, gt=0, le=1)
+    """Fraction of the prompts, chosen by id, that a round takes."""
 
 
 class Train(Section):
@@ -454,15 +469,10 @@ class Recipe(Section):
     def _paper_defaults(cls, data: Any) -> Any:
         return _under(_under(data, "sft", _PAPER_SFT), "dpo", _PAPER_DPO)
 
-    def trl_fields(self, step: str) -> dict[str, Any]:
-        """The TRL fields of a training step: `composer`, `sft` or `dpo`."""
-        if step == "composer":
-            return dict(self.composer.sft) if self.composer else {}
-        return dict(self.sft if step == "sft" else self.dpo)
-
-    def global_batch(self, step: str) -> int:
-        """Examples of one optimizer step, however many workers there are. TRL's default is 8 a worker."""
-        fields = self.trl_fields(step)
+    def global_batch(self, fields: dict[str, Any]) -> int:
+        """Examples of one optimizer step of a training with these TRL fields, however many workers there are. TRL's
+        default is 8 a worker.
+        """
         per_worker = fields.get("per_device_train_batch_size", 8) * fields.get("gradient_accumulation_steps", 1)
         return int(per_worker * self.train.workers.max)
 
@@ -627,40 +637,6 @@ def _describe(value: Any) -> str:
 
 
 # ---- fingerprints --------------------------------------------------------------------------------------------------
-
-_NOT_CONTENT = ("replicas", "cpus", "gpus", "accelerator_type", "resources", "labels", "rows_in_flight",
-                "max_concurrency", "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s")  # fmt: skip
-
-
-def content_settings(recipe: Recipe, step: str) -> dict[str, Any]:
-    """The settings that decide what a step writes, as opposed to where and how fast: what its fingerprint covers.
-
-    Args:
-        recipe: the recipe, without the paths of what the run itself trains.
-        step: a step's name; of a round's step, such as `round-1/dpo`, the last part.
-    """
-    if step in ("ingest", "export"):
-        return {step: getattr(recipe, step).model_dump(mode="json")}
-    if step == "composer":
-        trained = recipe.composer.model_dump(mode="json") if recipe.composer else None
-        return {"composer": trained, "global_batch": recipe.global_batch("composer"), "seed": recipe.seed,
-                "held_out": recipe.export.held_out}  # fmt: skip
-    if step in ("sft", "dpo"):
-        policy = recipe.policy.model_dump(mode="json", exclude={"pool"}) if recipe.policy else None
-        return {"policy": policy, step: getattr(recipe, step), "global_batch": recipe.global_batch(step),
-                "seed": recipe.seed}  # fmt: skip
-    if step == "model":
-        return {}
-    roles = {"decompose": ["decomposer"], "synthesize": list(ROLES)}[step]
-    settings = {role: getattr(recipe.roles, role) for role in roles}
-    pools = {role.pool: recipe.pools[role.pool] for role in settings.values()}
-    return {
-        "seed": recipe.seed,
-        "roles": {name: role.model_dump(mode="json") for name, role in settings.items()},
-        "pools": {n: p.model_dump(mode="json", exclude=set(_NOT_CONTENT)) for n, p in pools.items()},
-        "decompose": recipe.decompose.model_dump(mode="json"),
-        **({"synthesize": recipe.synthesize.model_dump(mode="json")} if step == "synthesize" else {}),
-    }
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

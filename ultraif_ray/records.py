@@ -13,11 +13,16 @@ from typing import Any, Literal, Union, get_args, get_origin
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-ROLES = ("decomposer", "composer", "responder", "judge")
 Role = Literal["decomposer", "composer", "responder", "judge"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
-CATEGORIES = ("content", "numerical", "stylistic", "format", "linguistic")
-"""The kinds of constraint the paper names (section 3.1)."""
+Category = Literal["content", "numerical", "stylistic", "format", "linguistic"]
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+"""The kinds of constraint the paper names (section 2.2)."""
+
+
+Message = dict[str, str]
+"""A chat message as models take it: `{"role": "system" | "user" | "assistant", "content": …}`."""
 
 
 class Record(BaseModel):
@@ -71,7 +76,7 @@ def as_pairs(history: list[Turn]) -> list[list[str]]:
 class Constraint(Record):
     """One demand found in a prompt: the demand, the prompt without it, and how to check that an answer meets it."""
 
-    category: Literal["content", "numerical", "stylistic", "format", "linguistic"]
+    category: Category
     text: str
     simplified_query: str
     question: str
@@ -143,9 +148,14 @@ class Usage(Record):
 
 
 class Failure(Record):
-    """Where a step gave a row up (`stage`, a role), why (`reason`), and the reply it failed on (`raw`)."""
+    """Where a step gave a row up (`stage`, a role), why, and the reply it failed on (`raw`).
+
+    `kind` is what can be counted: the name of an engine's error, or what is wrong with a reply as a fixed phrase.
+    `reason` is the whole of it.
+    """
 
     stage: Role
+    kind: str
     reason: str
     raw: str = ""
 
@@ -167,9 +177,9 @@ class Row(Prompt):
     failures: list[Failure] = []
     usage: list[Usage] = []
 
-    def fail(self, stage: Role, reason: str, raw: str = "") -> None:
-        """End the step that `stage` belongs to as failed."""
-        self.failures.append(Failure(stage=stage, reason=reason, raw=raw))
+    def fail(self, stage: Role, kind: str, reason: str = "", raw: str = "") -> None:
+        """End the step that `stage` belongs to as failed; `reason` is `kind` where there is no more to say."""
+        self.failures.append(Failure(stage=stage, kind=kind, reason=reason or kind, raw=raw))
         if stage == "decomposer":
             self.decomposed = "failed"
         else:

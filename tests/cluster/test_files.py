@@ -10,8 +10,11 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node
-from ultraif_ray.flow.steps import check_room, steps_of
 from ultraif_ray.recipe import load_recipe
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import check_room
+from ultraif_ray.steps.serving import in_round
+from ultraif_ray.steps.step import Context
 from ultraif_ray.store.folder import RunFolder
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -36,11 +39,12 @@ def test_every_step_of_self_alignment_fits_the_launchers_nodes(tmp_path: Path) -
     workers = tuple(Node(kind["resources"], kind["labels"]) for name, kind in types.items() if name != "head")
     recipe = load_recipe(CLUSTER.parent / "jobs/recipes/self_alignment.yaml")
     folder = RunFolder(str(tmp_path))
-    every = steps_of(recipe, folder)
-    check_room(recipe, folder, every, every, Cluster((Node({}),), grows=True, types=workers))
+    steps = plan(recipe, folder)
+    needs = {step.name: step.needs(Context(in_round(recipe, step.round), folder)) for step in steps}
+    check_room(needs, Cluster((Node({}),), grows=True, types=workers))
     one_gpu = Cluster((Node({}),), grows=True, types=(Node({"CPU": 12, "GPU": 1}),))
     with pytest.raises(RecipeError, match=r"round-1/synthesize: a replica of pool .* 2 GPU on one node"):
-        check_room(recipe, folder, every, every, one_gpu)
+        check_room(needs, one_gpu)
 
 
 def test_the_images_have_what_the_launcher_makes_machines_with() -> None:

@@ -14,6 +14,7 @@ from ultraif_ray.data.export import SETS, export, held_out
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, to_table
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry
 
 HISTORY = [Turn(role="user", content="hi"), Turn(role="assistant", content="yes?")]
 
@@ -47,12 +48,12 @@ ROWS = [
 ]
 
 
-def exported(tmp_path: Path, rows: list[Row] = ROWS, **settings: Any) -> tuple[Path, dict[str, Any]]:
+def exported(tmp_path: Path, rows: list[Row] = ROWS, **settings: Any) -> tuple[Path, Entry]:
     recipe = made(**settings)
     folder = RunFolder(str(tmp_path))
     (tmp_path / "synthesize/rows").mkdir(parents=True, exist_ok=True)
     pq.write_table(to_table(rows), tmp_path / "synthesize/rows/a.parquet")
-    ledger = {"ingest": {"input": 6, "outcomes": {"accepted": 5, "empty": 1}, "tokens": {}}}
+    ledger = {"ingest": {"input": 6, "outcomes": {"accepted": 5, "empty": 1}}}
     (tmp_path / "ledger.json").write_text(json.dumps(ledger))
     return tmp_path / "export", export(recipe, folder, "synthesize", "export", SETS)
 
@@ -75,8 +76,8 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def test_the_sets_hold_what_the_rows_earned(tmp_path: Path) -> None:
     place, counted = exported(tmp_path)
-    assert counted["outcomes"] == {"sft+dpo+composer": 2, "sft": 1, "composer": 1, "nothing to export": 1}
-    assert counted["examples"] == {
+    assert counted.outcomes == {"sft+dpo+composer": 2, "sft": 1, "composer": 1, "nothing to export": 1}
+    assert counted.examples == {
         "sft": {"train": 2, "held_out": 1},
         "dpo": {"train": 1, "held_out": 1},
         "composer": {"train": 2, "held_out": 1},
@@ -111,12 +112,12 @@ def test_load_dataset_opens_each(tmp_path: Path, layout: str, files: tuple[str, 
     place, counted = exported(tmp_path, layout=layout, files=files)
     for name in SETS:
         loaded = datasets.load_dataset(str(place / name), cache_dir=str(tmp_path / "cache"))
-        assert {split: loaded[split].num_rows for split in loaded} == counted["examples"][name]
+        assert {split: loaded[split].num_rows for split in loaded} == counted.examples[name]
 
 
 def test_a_split_or_a_set_without_an_example_leaves_no_file_that_a_loader_would_refuse(tmp_path: Path) -> None:
     place, counted = exported(tmp_path, rows=[ROWS[1], FAILED])
-    assert counted["examples"]["sft"] == {"train": 1, "held_out": 0}
+    assert counted.examples["sft"] == {"train": 1, "held_out": 0}
     assert [p.name for p in place.iterdir()] == ["sft"]
     assert list(datasets.load_dataset(str(place / "sft"), cache_dir=str(tmp_path / "cache"))) == ["train"]
 
@@ -151,7 +152,7 @@ def test_the_references_failing_targets_only_on_request(tmp_path: Path) -> None:
     assert "bad" not in {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")}
     place, counted = exported(tmp_path, keep_unsatisfied=True)
     assert "bad last" in {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")}
-    assert counted["examples"]["sft"] == {"train": 3, "held_out": 1}
+    assert counted.examples["sft"] == {"train": 3, "held_out": 1}
 
 
 def test_a_system_prompt_goes_before_sft_and_dpo_only_when_asked(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     ]
     for part in (
         "some.jsonl",
-        "fingerprint",
+        "Fingerprint of the settings that made its rows",
         "| ingest | 6 | 5 accepted, 1 empty |",
         "judge: `simulated`",
         '"rejected"',

@@ -69,8 +69,8 @@ TWO_POOLS = """
 import json, ray, sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from tests.flow.test_steps import recipe, rows_of
-from ultraif_ray.flow import steps
+from tests.simulated import recipe, rows_of
+from ultraif_ray.steps.run import run
 from ultraif_ray.recipe import parse_recipe
 
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
@@ -80,7 +80,7 @@ ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
 made = recipe(Path(sys.argv[1]), count=24, pools="three")
 engine = {"engine": "simulated", "gpus": 1, "cpus": 0.1, "replicas": {"min": 1, "max": 4}}
 pools = {"a": engine | {"labels": {"kind": "a"}}, "b": engine, "c": engine | {"labels": {"kind": "b"}}}
-folder = steps.run(parse_recipe(made.model_dump() | {"pools": pools}))
+folder = run(parse_recipe(made.model_dump() | {"pools": pools}))
 print(json.dumps({"rows": len(rows_of(folder))}), flush=True)
 ray.shutdown()
 nodes.shutdown()
@@ -95,8 +95,8 @@ AUTOSCALED = """
 import json, os, signal, socket, subprocess, sys, time
 from pathlib import Path
 import ray
-from tests.flow.test_steps import recipe, rows_of, with_pool
-from ultraif_ray.flow import steps
+from tests.simulated import recipe, rows_of, with_pool
+from ultraif_ray.steps.run import run
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import cluster
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
@@ -141,11 +141,11 @@ try:
     before = cluster()
     made = with_pool(recipe(place, count=12), {"engine": "simulated", "gpus": 1, "cpus": 0.5})
     try:
-        steps.run(with_pool(made, {"engine": "simulated", "gpus": 4, "cpus": 0.5}))
+        run(with_pool(made, {"engine": "simulated", "gpus": 4, "cpus": 0.5}))
         refused = ""
     except RecipeError as error:
         refused = str(error)
-    folder = steps.run(made)
+    folder = run(made)
     print(json.dumps({"grows": before.grows, "refused": refused, "gpus before": before.total.get("GPU", 0),
                       "rows": len(rows_of(folder)),
                       "gpus after": cluster().total.get("GPU", 0)}), flush=True)

@@ -5,8 +5,8 @@ from ray.exceptions import RayTaskError
 
 from tests.scripted import recipe
 from ultraif_ray.errors import InputError, NodeLost, RecipeError, RunError
-from ultraif_ray.flow.cluster import Cluster, Node
-from ultraif_ray.flow.graph import check_fits, cut, in_plain_words, resources
+from ultraif_ray.flow.cluster import Cluster, Node, check_needs
+from ultraif_ray.flow.graph import cut, needs, resources, unwrap_error
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, parse_recipe
 
@@ -61,37 +61,37 @@ def test_what_can_never_be_scheduled_is_refused_with_the_numbers() -> None:
     pools = {"m": {"engine": "vllm", "model": "packaged", "gpus": 2, "replicas": {"min": 2, "max": 4}}}
     made = laid_out(pools, "m", "m", "m", "m")
     two_nodes = Cluster((Node({"CPU": 2, "GPU": 2}),) * 2)
-    check_fits(made, STAGES, two_nodes)
+    check_needs(needs(made, STAGES), two_nodes)
     with pytest.raises(RecipeError, match=r"needs 4 GPU at least .* the cluster has 2"):
-        check_fits(made, STAGES, Cluster((Node({"CPU": 4, "GPU": 2}),)))
+        check_needs(needs(made, STAGES), Cluster((Node({"CPU": 4, "GPU": 2}),)))
     with pytest.raises(RecipeError, match=r"needs 4 CPU at least \(2 for reading and writing, 2 for a replica"):
-        check_fits(made, STAGES, Cluster((Node({"CPU": 3, "GPU": 4}),)))
+        check_needs(needs(made, STAGES), Cluster((Node({"CPU": 3, "GPU": 4}),)))
     with pytest.raises(RecipeError, match="2 GPU on one node, which no node of the cluster has"):
-        check_fits(made, STAGES, Cluster((Node({"CPU": 2, "GPU": 1}),) * 8))
-    check_fits(made, STAGES, Cluster((Node({"CPU": 2}),), grows=True))  # the autoscaler brings GPU nodes
+        check_needs(needs(made, STAGES), Cluster((Node({"CPU": 2, "GPU": 1}),) * 8))
+    check_needs(needs(made, STAGES), Cluster((Node({"CPU": 2}),), grows=True))  # the autoscaler brings GPU nodes
 
 
 def test_labels_and_accelerators_are_part_of_what_fits() -> None:
     pool = {"engine": "vllm", "model": "packaged", "gpus": 1, "labels": {"market": "spot"}, "accelerator_type": "L4"}
     made = laid_out({"m": pool}, "m", "m", "m", "m")
     resources = {"CPU": 8, "GPU": 1, "accelerator_type:L4": 1}
-    check_fits(made, STAGES, Cluster((Node(resources, {"market": "spot"}),)))
+    check_needs(needs(made, STAGES), Cluster((Node(resources, {"market": "spot"}),)))
     with pytest.raises(RecipeError, match=r"and the labels \{'market': 'spot'\} on one node"):
-        check_fits(made, STAGES, Cluster((Node(resources, {"market": "on-demand"}),)))
+        check_needs(needs(made, STAGES), Cluster((Node(resources, {"market": "on-demand"}),)))
     with pytest.raises(RecipeError, match="accelerator_type:L4"):
-        check_fits(made, STAGES, Cluster((Node({"CPU": 8, "GPU": 1}, {"market": "spot"}),)))
+        check_needs(needs(made, STAGES), Cluster((Node({"CPU": 8, "GPU": 1}, {"market": "spot"}),)))
 
 
 def test_an_engine_that_ray_spreads_needs_its_gpus_on_no_one_node() -> None:
     args = {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}
     pool = {"engine": "vllm", "model": "packaged", "gpus": 4, "args": args}
     made = laid_out({"m": pool}, "m", "m", "m", "m")
-    check_fits(made, STAGES, Cluster((Node({"CPU": 2, "GPU": 2}),) * 2))
+    check_needs(needs(made, STAGES), Cluster((Node({"CPU": 2, "GPU": 2}),) * 2))
     with pytest.raises(RecipeError, match="needs 4 GPU at least"):
-        check_fits(made, STAGES, Cluster((Node({"CPU": 4, "GPU": 2}),)))
+        check_needs(needs(made, STAGES), Cluster((Node({"CPU": 4, "GPU": 2}),)))
     kind = laid_out({"m": pool | {"accelerator_type": "H100"}}, "m", "m", "m", "m")
     with pytest.raises(RecipeError, match=r"a further GPU of a replica of pool 'm' asks for 1 GPU, 0.001 acc.*H100"):
-        check_fits(kind, STAGES, Cluster((Node({"CPU": 8}),), grows=True, types=(Node({"CPU": 8, "GPU": 4}),)))
+        check_needs(needs(kind, STAGES), Cluster((Node({"CPU": 8}),), grows=True, types=(Node({"CPU": 8, "GPU": 4}),)))
 
 
 def test_an_engine_that_ray_spreads_is_alone_in_its_worker_and_loads_what_every_node_sees() -> None:
@@ -100,10 +100,10 @@ def test_an_engine_that_ray_spreads_is_alone_in_its_worker_and_loads_what_every_
     nodes = Cluster((Node({"CPU": 8, "GPU": 8}),))
     beside = laid_out({"m": wide, "n": {"engine": "vllm", "model": "org/small", "gpus": 1}}, "m", "m", "m", "n")
     with pytest.raises(RecipeError, match="pools m and n share a worker, but the GPUs of m may be on several nodes"):
-        check_fits(beside, STAGES, nodes)
-    check_fits(laid_out({"m": wide, "s": SERVER}, "m", "m", "m", "s"), STAGES, nodes)
+        check_needs(needs(beside, STAGES), nodes)
+    check_needs(needs(laid_out({"m": wide, "s": SERVER}, "m", "m", "m", "s"), STAGES), nodes)
     with pytest.raises(RecipeError, match="must all see its model as a folder, but it is s3://bucket/model"):
-        check_fits(laid_out({"m": wide | {"model": "s3://bucket/model"}}, "m", "m", "m", "m"), STAGES, nodes)
+        check_needs(needs(laid_out({"m": wide | {"model": "s3://bucket/model"}}, "m", "m", "m", "m"), STAGES), nodes)
     with pytest.raises(RecipeError, match=r"replicas are 1 to 4.*set min and max to the same"):
         laid_out({"m": wide | {"replicas": {"min": 1, "max": 4}}}, "m", "m", "m", "m")
 
@@ -118,17 +118,17 @@ def test_what_died_with_its_node_is_told_from_what_is_at_fault_itself() -> None:
     text = (
         "ray::ListFiles()\nray.exceptions.ActorDiedError: The actor died.\n\tclass_name: FooterReader\nnode terminated"
     )
-    assert isinstance(in_plain_words(RuntimeError(text)), NodeLost)
-    assert not isinstance(in_plain_words(RuntimeError("ValueError: no such file")), NodeLost)
+    assert isinstance(unwrap_error(RuntimeError(text)), NodeLost)
+    assert not isinstance(unwrap_error(RuntimeError("ValueError: no such file")), NodeLost)
 
 
 def test_a_workers_own_error_is_found_in_what_ray_wraps_around_it() -> None:
     wrapped = RuntimeError("ray::Worker()\n  File …\nultraif_ray.errors.RecipeError: labels are two tokens\n")
-    plain = in_plain_words(wrapped)
+    plain = unwrap_error(wrapped)
     assert isinstance(plain, RecipeError)
     assert str(plain) == "labels are two tokens"
-    assert isinstance(in_plain_words(InputError("x")), InputError)
-    other = in_plain_words(ValueError("first\nmiddle\nlast"))
+    assert isinstance(unwrap_error(InputError("x")), InputError)
+    other = unwrap_error(ValueError("first\nmiddle\nlast"))
     assert isinstance(other, RunError)
     assert "first … last" in str(other)
 
@@ -137,10 +137,10 @@ def test_the_error_of_a_task_is_told_whole_and_without_rays_traceback() -> None:
     cause = RecipeError("there is no model there\nname another folder")
     raised = RayTaskError("merge", "Traceback: \x1b[36mray::merge()", cause).as_instanceof_cause()
     assert isinstance(raised, RecipeError)  # which its text is not
-    assert str(in_plain_words(raised)) == str(cause)
+    assert str(unwrap_error(raised)) == str(cause)
     outer = RuntimeError("the pipeline ended")
     outer.__cause__ = raised
-    assert in_plain_words(outer) is cause
+    assert unwrap_error(outer) is cause
 
 
 def test_the_recipe_for_these_tests_has_three_pools() -> None:

@@ -201,13 +201,14 @@ async def test_an_engine_that_refuses_ends_the_row_with_its_words(error: Excepti
     row = await journey(World(error), settings())
     assert row.outcome == "failed"
     assert row.failures[0].stage == "responder"
-    assert row.failures[0].reason == f"{type(error).__name__}: {error}"
+    assert (row.failures[0].kind, row.failures[0].reason) == (type(error).__name__, str(error))
     assert row.usage  # what was spent before is not forgotten
 
 
 async def test_a_refused_question_is_the_judges_failure() -> None:
     row = await journey(World("good", judge=RequestRefused("too long")), settings())
-    assert [(failure.stage, failure.reason) for failure in row.failures] == [("judge", "RequestRefused: too long")]
+    (failure,) = row.failures
+    assert (failure.stage, failure.kind, failure.reason) == ("judge", "RequestRefused", "too long")
     assert row.outcome == "failed"
 
 

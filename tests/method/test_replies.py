@@ -33,7 +33,7 @@ def use(reply: Number, raw: str) -> int:
 
 async def ask(engine: ScriptedEngine, attempts: int = 3) -> int:
     cast = cast_of(recipe(), decomposer=engine)
-    return await ask_for_json(cast, "decomposer", [], {"type": "object"}, Number, use, attempts)
+    return await ask_for_json(cast, "decomposer", [], "", {"type": "object"}, Number, use, attempts)
 
 
 async def test_a_reply_that_can_be_used_ends_the_asking() -> None:

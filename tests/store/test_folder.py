@@ -11,21 +11,21 @@ from ultraif_ray.store.folder import RunFolder
 def test_begin_resume_finish(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     assert folder.state("synthesize") == ""
-    assert folder.begin("synthesize", {"k": 5}) is False
+    assert folder.open_step("synthesize", {"k": 5}) is False
     assert folder.state("synthesize") == "running"
-    assert folder.begin("synthesize", {"k": 5}) is False
+    assert folder.open_step("synthesize", {"k": 5}) is False
     folder.finish("synthesize")
-    assert folder.begin("synthesize", {"k": 5}) is True
+    assert folder.open_step("synthesize", {"k": 5}) is True
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
-    folder.begin("synthesize", {"synthesize": {"k": 4, "wave": 1}})
-    folder.begin("synthesize", {"synthesize": {"k": 5, "wave": 1}})  # nothing is written yet, so nothing is mixed
+    folder.open_step("synthesize", {"synthesize": {"k": 4, "wave": 1}})
+    folder.open_step("synthesize", {"synthesize": {"k": 5, "wave": 1}})  # nothing is written yet, so nothing is mixed
     (tmp_path / "synthesize/rows").mkdir()
     pq.write_table(pa.table({"id": [1, 2]}), tmp_path / "synthesize/rows/a.parquet")
     with pytest.raises(RunError) as caught:
-        folder.begin("synthesize", {"synthesize": {"k": 3, "wave": 1}})
+        folder.open_step("synthesize", {"synthesize": {"k": 3, "wave": 1}})
     assert "synthesize.k: 5 → 3" in str(caught.value)
     assert "wave" not in str(caught.value)
 
@@ -46,7 +46,7 @@ def test_only_files_whose_checkpoint_is_committed_count(tmp_path: Path) -> None:
 
 def test_nothing_is_forgotten_where_nothing_is_written(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
-    folder.begin("synthesize", {"k": 5})
+    folder.open_step("synthesize", {"k": 5})
     assert folder.forget("synthesize", "outcome", "failed") == 0
 
 
@@ -76,7 +76,7 @@ def step_with(tmp_path: Path, files: dict[str, list[int]], checkpoints: dict[str
             table = pa.table({"id": ids, "outcome": ["failed" if one % 2 else "paired" for one in ids]})
             pq.write_table(table, tmp_path / "synthesize" / kind / f"{name}.parquet")
     folder = RunFolder(str(tmp_path))
-    folder.write_json({"state": "running"}, "synthesize", "manifest.json")
+    folder.open_step("synthesize", {})
     return folder
 
 
@@ -95,15 +95,15 @@ def ids_done(folder: RunFolder) -> list[int]:
 def test_settle_leaves_each_id_once_and_forgets_ids_without_their_rows(tmp_path: Path) -> None:
     files = {"a-0": [1, 2], "b-0": [2, 3], "half-0": [9], "late-0": [1, 2]}
     folder = step_with(tmp_path, files, {"a": [1, 2], "b": [2, 3], "lost": [7], "half.pending": [9], "late": [1, 2]})
-    assert folder.settle("synthesize") == 3
+    assert folder.repair("synthesize") == 3
     assert ids_in(folder) == ids_done(folder) == [1, 2, 3]
-    assert folder.settle("synthesize") == 0
+    assert folder.repair("synthesize") == 0
 
 
 def test_settle_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     """The ids are replaced before the rows."""
     folder = step_with(tmp_path, {"a-0": [1, 2, 3]}, {"a": [2]})
-    assert folder.settle("synthesize") == 2
+    assert folder.repair("synthesize") == 2
     assert ids_in(folder) == [2]
 
 

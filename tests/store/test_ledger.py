@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +9,7 @@ from ultraif_ray.errors import RunError
 from ultraif_ray.records import Row, Usage, to_table
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry
 
 
 def written(tmp_path: Path, *rows: Row) -> RunFolder:
@@ -21,42 +21,44 @@ def written(tmp_path: Path, *rows: Row) -> RunFolder:
 
 def test_rows_are_counted_from_the_files(tmp_path: Path) -> None:
     failed = Row(id=1, query="q", decomposed="simple", usage=[Usage(role="judge", prompt=5), Usage(role="decomposer")])
-    failed.fail("composer", "EngineUnavailable: http://x: no answer")
+    failed.fail("composer", "EngineUnavailable", "http://x: no answer")
     good = Row(id=2, query="q", decomposed="failed", outcome="paired", usage=[Usage(role="judge", prompt=2, cached=1)])
     good.fail("decomposer", "not JSON")
     folder = written(tmp_path, failed, good)
-    counted = ledger.count_rows(folder, "synthesize", "outcome", ("judge", "composer"))
-    assert counted["outcomes"] == {"failed": 1, "paired": 1}
-    assert counted["failures"] == {"composer: EngineUnavailable": 1}
-    assert counted["tokens"]["judge"] == {"requests": 0, "prompt": 7, "cached": 1, "generated": 0}
-    assert counted["tokens"]["composer"]["prompt"] == 0
-    assert ledger.count_rows(folder, "synthesize", "decomposed", ())["failures"] == {"decomposer: not JSON": 1}
-    ledger.enter(folder, "synthesize", 2, **counted)
-    assert json.loads((tmp_path / "ledger.json").read_text())["synthesize"]["input"] == 2
+    counted = ledger.count_rows(folder, "synthesize", 2, "outcome", ("judge", "composer"))
+    assert counted.outcomes == {"failed": 1, "paired": 1}
+    assert counted.failures == {"composer: EngineUnavailable": 1}
+    assert counted.tokens["judge"] == ledger.Tokens(prompt=7, cached=1)
+    assert counted.tokens["composer"].prompt == 0
+    assert ledger.count_rows(folder, "synthesize", 2, "decomposed", ()).failures == {"decomposer: not JSON": 1}
+    ledger.enter(folder, "synthesize", counted)
+    assert ledger.read(folder) == {"synthesize": counted}
+    ledger.remove(folder, ["synthesize"])
+    assert ledger.read(folder) == {}
 
 
 def test_an_id_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     row = Row(id=1, query="q", outcome="paired")
     with pytest.raises(RunError, match="1 ids stand"):
-        ledger.count_rows(written(tmp_path, row, row), "synthesize", "outcome", ())
+        ledger.count_rows(written(tmp_path, row, row), "synthesize", 2, "outcome", ())
 
 
 def test_a_row_without_an_outcome_is_an_error() -> None:
     with pytest.raises(RunError, match="1 rows have no outcome"):
-        ledger.check("synthesize", 2, {"": 1, "paired": 1})
+        ledger.check("synthesize", Entry(input=2, outcomes={"": 1, "paired": 1}))
 
 
 @given(st.integers(0, 50), st.dictionaries(st.sampled_from(["paired", "failed", "simple"]), st.integers(0, 20)))
 def test_the_ledger_sums_or_fails(rows: int, outcomes: dict[str, int]) -> None:
     if sum(outcomes.values()) == rows:
-        ledger.check("synthesize", rows, outcomes)
+        ledger.check("synthesize", Entry(input=rows, outcomes=outcomes))
     else:
         with pytest.raises(RunError, match="outcomes sum to"):
-            ledger.check("synthesize", rows, outcomes)
+            ledger.check("synthesize", Entry(input=rows, outcomes=outcomes))
 
 
 def test_a_ledger_that_does_not_sum_is_written_down_before_it_fails(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     with pytest.raises(RunError):
-        ledger.enter(folder, "ingest", 3, {"accepted": 1}, tokens={})
-    assert folder.read_json("ledger.json")["ingest"]["outcomes"] == {"accepted": 1}
+        ledger.enter(folder, "ingest", Entry(input=3, outcomes={"accepted": 1}))
+    assert ledger.read(folder)["ingest"].outcomes == {"accepted": 1}

@@ -1,14 +1,16 @@
 """A run folder with training sets ready, and a tiny model that really trains: what the tests here begin with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.flow.test_steps import recipe as simulated_recipe
-from ultraif_ray.data.export import _COLUMNS
+from tests.simulated import recipe as simulated_recipe
+from ultraif_ray.data.export import schema_of
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.step import Context
+from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
@@ -49,14 +51,15 @@ def folder_with_sets(root: Path, train: int, held_out: int = 0) -> RunFolder:
     for name in ("sft", "dpo"):
         place = root / "export" / name
         place.mkdir(parents=True)
-        schema = pa.schema(_COLUMNS[name, "trl"])
+        schema = schema_of(name, "trl")
         for split, numbers in (("train", range(train)), ("held_out", range(train, train + held_out))):
             if numbers:
                 rows = [example(n, name) for n in numbers]
                 pq.write_table(pa.Table.from_pylist(rows, schema=schema), place / f"{split}.parquet")
-    manifest = {"state": "done", "fingerprint": "made-by-hand", "settings": {}}
-    (root / "export" / "manifest.json").write_text(json.dumps(manifest))
-    return RunFolder(str(root))
+    folder = RunFolder(str(root))
+    folder.open_step("export", {"made": "by hand"})
+    folder.finish("export")
+    return folder
 
 
 def training_recipe(tmp_path: Path, model: str, **sections: Any) -> Recipe:
@@ -69,3 +72,11 @@ def training_recipe(tmp_path: Path, model: str, **sections: Any) -> Recipe:
         "train": {"workers": {"min": 2, "max": 2}},
     }
     return simulated_recipe(tmp_path, **(data | sections))
+
+
+def check_training(recipe: Recipe) -> None:
+    """What a run of this recipe checks of its trainings before anything starts."""
+    folder = RunFolder(recipe.run_folder)
+    for step in plan(recipe, folder):
+        if isinstance(step, TrainingStep):
+            step.check(Context(recipe, folder))

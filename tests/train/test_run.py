@@ -21,10 +21,11 @@ import pytest
 import yaml
 
 from tests.chaos.nodes import Nodes
-from tests.train.data import folder_with_sets, tiny_model, training_recipe
+from tests.train.data import check_training, folder_with_sets, tiny_model, training_recipe
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow import steps
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
 
 pytestmark = pytest.mark.ray
@@ -136,7 +137,7 @@ def test_the_held_out_loss_is_the_same_with_one_worker_and_with_two(tmp_path: Pa
             sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 1e-12, "num_train_epochs": 1},
             train={"workers": {"min": workers, "max": workers}},
         )
-        steps.run(made, only="sft")
+        run_recipe(made, only="sft")
         losses.append(folder.read_json("ledger.json")["sft"]["training"]["held_out_loss"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
@@ -187,7 +188,7 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
         tmp_path,
         tiny,
         count=40,
-        composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "tried": 2},
+        composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "eval_samples": 2},
         policy={"model": tiny, "lora": {"r": 4}},
         sft=fields,
         dpo=fields,
@@ -205,7 +206,7 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
 
     made = whole_loop(tmp_path, tiny)
     interrupts = signal.getsignal(signal.SIGINT)
-    folder = steps.run(made)
+    folder = run_recipe(made)
     assert signal.getsignal(signal.SIGINT) is interrupts
     ledger = folder.read_json("ledger.json")
     names = ["ingest", "decompose", "composer", "synthesize", "export", "sft"]
@@ -213,9 +214,9 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     assert list(ledger) == names
     for step in names:
         assert sum(ledger[step]["outcomes"].values()) == ledger[step]["input"], step
-    assert ledger["composer"]["training"]["tried"] == 2
+    assert ledger["composer"]["training"]["evaluated"] == 2
     assert ledger["round-1/dpo"]["training"]["loss"][0] == pytest.approx(0.693, abs=1e-2)  # the policy is the reference
-    assert [s for s in steps.steps_of(made, folder) if folder.state(s) != "done"] == []
+    assert [step.name for step in plan(made, folder) if folder.state(step.name) != "done"] == []
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run/model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/model")
@@ -231,34 +232,32 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
         assert load_dataset(str(tmp_path / "run/export" / name), split="train").num_rows
 
     before = hashes(tmp_path / "run")
-    steps.run(made)
+    run_recipe(made)
     assert hashes(tmp_path / "run") == before
 
-    changed_recipe = whole_loop(tmp_path, tiny, align={"deeper": 2})
+    changed_recipe = whole_loop(tmp_path, tiny, align={"extra_constraints": 2})
     with pytest.raises(RunError, match="Made from it: round-1/export, round-1/dpo, model"):
-        steps.run(changed_recipe)
+        run_recipe(changed_recipe)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(tmp_path: Path, tiny: str) -> None:
     made = training_recipe(tmp_path, tiny, sft={"max_length": 4})
     with pytest.raises(RunError, match="sft is made from export, which is not done; run `ultraif run` first"):
-        steps.run(made, only="sft")
+        run_recipe(made, only="sft")
     run = tmp_path / "run"
     folder_with_sets(run, train=3)
     with pytest.raises(RunError, match="none of the 3 examples fits into max_length=4 to train on"):
-        steps.run(made, only="sft")
+        run_recipe(made, only="sft")
     (run / "export/sft/train.parquet").unlink()
     with pytest.raises(RunError, match="sft: there is no example to train on"):
-        steps.run(training_recipe(tmp_path, tiny), only="sft")
+        run_recipe(training_recipe(tmp_path, tiny), only="sft")
     with pytest.raises(RunError, match="this recipe has no step 'composer'"):
-        steps.run(made, only="composer")
+        run_recipe(made, only="composer")
     assert RunFolder(str(run)).state("sft") != "done"
 
 
 def test_the_environment_of_this_process_is_left_alone(tmp_path: Path, tiny: str) -> None:
-    from ultraif_ray.train.settings import check_settings
-
     before = dict(os.environ)
-    check_settings(training_recipe(tmp_path, tiny, sft={"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 2}}))
+    check_training(training_recipe(tmp_path, tiny, sft={"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 2}}))
     assert dict(os.environ) == before

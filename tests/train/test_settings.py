@@ -6,21 +6,23 @@ from typing import Any
 
 import pytest
 
-from tests.train.data import training_recipe
+from tests.train.data import check_training, training_recipe
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.flow.cluster import Cluster, Node
-from ultraif_ray.recipe import load_recipe
+from ultraif_ray.flow.cluster import Cluster, Node, check_needs
+from ultraif_ray.recipe import Policy, load_recipe
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.train import TrainingStep
+from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train.settings import (
-    _check_zero,
-    check_settings,
-    check_workers_fit,
+    check_zero,
     load_tokenizer,
     lora_config,
     trl_arguments,
     trl_config,
+    worker_need,
 )
 
-RECIPES = Path("jobs/recipes")
+RECIPES = Path(__file__).parents[2] / "jobs/recipes"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_a_fault_is_named_before_anything_is_spent(
     tmp_path: Path, packaged_model: str, sections: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        check_settings(training_recipe(tmp_path, packaged_model, **sections))
+        check_training(training_recipe(tmp_path, packaged_model, **sections))
 
 
 def test_what_the_run_decides_itself_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -70,21 +72,21 @@ def test_a_model_without_a_chat_template_is_refused_until_one_is_given(tmp_path:
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match=r"has no chat template: give one in policy\.chat_template"):
-        load_tokenizer("policy.model", str(tmp_path), None, False)
-    given = load_tokenizer("policy.model", str(tmp_path), str(RECIPES / "plain_chat.jinja"), False)
+        load_tokenizer("policy", Policy(model=str(tmp_path)))
+    given = load_tokenizer("policy", Policy(model=str(tmp_path), chat_template=str(RECIPES / "plain_chat.jinja")))
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     asked = given.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
     whole = given.apply_chat_template(turns, tokenize=False)
     assert whole == asked + "Hello" + given.eos_token  # the answer follows what was asked, and ends
     with pytest.raises(RecipeError, match=r"policy.chat_template is '/no.jinja', which cannot be read"):
-        load_tokenizer("policy.model", str(tmp_path), "/no.jinja", False)
+        load_tokenizer("policy", Policy(model=str(tmp_path), chat_template="/no.jinja"))
 
 
 def test_more_workers_than_the_cluster_can_give_are_refused_with_the_numbers(tmp_path: Path) -> None:
     place = training_recipe(tmp_path, "packaged", train={"workers": {"min": 3, "max": 8}, "gpus": 1}).train
-    check_workers_fit(place, Cluster((Node({"CPU": 8, "GPU": 3}),)))
+    check_needs([worker_need(place)], Cluster((Node({"CPU": 8, "GPU": 3}),)))
     with pytest.raises(RecipeError, match=r"needs 3 GPU at least \(3 for a training worker\), the cluster has 2"):
-        check_workers_fit(place, Cluster((Node({"CPU": 8, "GPU": 2}),)))
+        check_needs([worker_need(place)], Cluster((Node({"CPU": 8, "GPU": 2}),)))
 
 
 def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:
@@ -101,14 +103,15 @@ def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:
 def test_training_sections_of_every_shipped_recipe_resolve(path: Path, tmp_path: Path) -> None:
     made = load_recipe(path)
     gpu = made.train.gpus > 0
-    for step in ("composer", "sft", "dpo"):
-        fields = made.trl_fields(step)
+    folder = RunFolder(str(tmp_path))
+    for step in (step for step in plan(made, folder) if isinstance(step, TrainingStep)):
+        fields = step.fields(made)
         resolved = trl_arguments(fields, gpu=gpu, lora=False, seed=0, held_out=True)
         assert resolved["bf16"] == gpu
         # bfloat16 and FSDP want a GPU; everything else is TRL's own judgement.
         for name in ("fsdp", "fsdp_config"):
             resolved.pop(name, None)
-        trl_config(step, resolved | {"bf16": False, "use_cpu": True}, str(tmp_path))
+        trl_config(step.trainer, resolved | {"bf16": False, "use_cpu": True}, str(tmp_path))
     lora_config(made.policy.lora if made.policy else None)
 
 
@@ -129,11 +132,11 @@ def test_deepspeed_that_would_save_no_whole_model_is_refused(tmp_path: Path, as_
         return str(file) if as_file else config
 
     with pytest.raises(RecipeError, match=r"sft.deepspeed: ZeRO 3 saves no whole model unless .* is true: set it"):
-        _check_zero("sft", form({"stage": 3}))
-    _check_zero("sft", form({"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}))
-    _check_zero("sft", form({"stage": 2}))
+        check_zero("sft", form({"stage": 3}))
+    check_zero("sft", form({"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}))
+    check_zero("sft", form({"stage": 2}))
     with pytest.raises(RecipeError, match=r"sft.deepspeed: nowhere.json cannot be read"):
-        _check_zero("sft", "nowhere.json")
+        check_zero("sft", "nowhere.json")
 
 
 def test_what_trl_would_refuse_in_a_worker_is_settled() -> None:

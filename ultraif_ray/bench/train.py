@@ -20,8 +20,8 @@ import typer
 
 from ultraif_ray.cli import report_errors
 from ultraif_ray.errors import RunError
-from ultraif_ray.flow import steps
 from ultraif_ray.recipe import Recipe, load_recipe
+from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train.settings import load_tokenizer, lora_config, trl_arguments, trl_config
 
@@ -79,7 +79,7 @@ def _plain(recipe: Recipe, examples: str, scratch: str) -> float:
         model=resolve_model(policy.model),
         args=trl_config("sft", arguments, scratch),
         train_dataset=load_dataset("parquet", data_files=examples, split="train", cache_dir=f"{scratch}/cache"),
-        processing_class=load_tokenizer("policy.model", policy.model, policy.chat_template, policy.trust_remote_code),
+        processing_class=load_tokenizer("policy", policy),
         peft_config=lora_config(policy.lora),
     )
     trainer.train()
@@ -91,9 +91,10 @@ def _under_ray(recipe: Recipe, table: Any, scratch: str) -> float:
     place = Path(scratch) / "export/sft"
     place.mkdir(parents=True)
     pq.write_table(table, place / "train.parquet")
-    manifest = {"state": "done", "fingerprint": "bench", "settings": {}}
-    (Path(scratch) / "export/manifest.json").write_text(json.dumps(manifest))
-    folder: RunFolder = steps.run(recipe.model_copy(update={"run": scratch}), only="sft")
+    folder = RunFolder(scratch)
+    folder.open_step("export", {})
+    folder.finish("export")
+    run_recipe(recipe.model_copy(update={"run": scratch}), only="sft")
     with folder.fs.open(folder.at("sft", "metrics.jsonl"), "r") as file:
         return _runtime([json.loads(line) for line in file])
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 import yaml
 
 from ultraif_ray import __version__
-from ultraif_ray.recipe import Recipe, content_settings, fingerprint
+from ultraif_ray.recipe import Recipe
+from ultraif_ray.store.ledger import Entry, Tokens
 
 _ABOUT = {
     "sft": "Composed instructions, each with the first sampled response that met every question.",
@@ -18,7 +19,14 @@ _ABOUT = {
 }
 
 
-def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, int], example: Any) -> str:
+def card(
+    name: str,
+    recipe: Recipe,
+    ledger: dict[str, Entry],
+    counts: dict[str, int],
+    fingerprint: str,
+    example: dict[str, Any] | None,
+) -> str:
     """The card of one set.
 
     The config's description is new each time: `datasets` keeps what it has read under the folder's last name and
@@ -29,6 +37,7 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
         recipe: the run's recipe.
         ledger: the run's ledger, for the funnel and the tokens.
         counts: examples per split.
+        fingerprint: of the settings that made the rows.
         example: one example, or None where the set is empty.
     """
     suffix = "parquet" if "parquet" in recipe.export.files else "jsonl"
@@ -40,7 +49,6 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
         "configs": [{"config_name": "default", "description": f"{recipe.name} {uuid4().hex}", "data_files": splits}],
     }
     models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
-    settings = content_settings(recipe, "synthesize") | content_settings(recipe, "export")
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {recipe.name}: {name}",
@@ -49,7 +57,7 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
         "## Sources\n\n" + "\n".join(f"- `{prompt}`" for prompt in recipe.prompts),
         "The prompts keep the licence of their source.",
         "## Models\n\n" + "\n".join(f"- {role}: `{model}`" for role, model in models.items()),
-        f"Recipe fingerprint: `{fingerprint(settings)}`",
+        f"Fingerprint of the settings that made its rows: `{fingerprint}`",
         "## Funnel\n\n" + _funnel(ledger),
         "## Tokens\n\n" + _tokens(ledger),
     ]
@@ -58,7 +66,7 @@ def card(name: str, recipe: Recipe, ledger: dict[str, Any], counts: dict[str, in
     return "\n\n".join(parts) + "\n"
 
 
-def model_card(recipe: Recipe, ledger: dict[str, Any], shown: dict[str, Any]) -> str:
+def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) -> str:
     """The card of the model that a run ends with.
 
     Args:
@@ -78,9 +86,9 @@ def model_card(recipe: Recipe, ledger: dict[str, Any], shown: dict[str, Any]) ->
     models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
     lines = ["| step | examples | loss | held-out loss |", "| --- | --- | --- | --- |"]
     for step, entry in ledger.items():
-        if report := entry.get("training"):
-            spans = [f"{x[0]:g} → {x[-1]:g}" if x else "–" for x in (report["loss"], report["held_out_loss"])]
-            lines.append(f"| {step} | {entry['outcomes'].get('trained on', 0)} | {spans[0]} | {spans[1]} |")
+        if report := entry.training:
+            spans = [f"{x[0]:g} → {x[-1]:g}" if x else "–" for x in (report.loss, report.held_out_loss)]
+            lines.append(f"| {step} | {entry.outcomes.get('trained on', 0)} | {spans[0]} | {spans[1]} |")
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {recipe.name}",
@@ -110,20 +118,24 @@ def _about(name: str, recipe: Recipe) -> str:
     return _ABOUT[name]
 
 
-def _funnel(ledger: dict[str, Any]) -> str:
-    lines = ["| step | rows in | outcomes |", "| --- | --- | --- |"]
-    for step in ("ingest", "decompose", "synthesize"):
-        if entry := ledger.get(step):
-            outcomes = ", ".join(f"{n} {outcome}" for outcome, n in entry["outcomes"].items())
-            lines.append(f"| {step} | {entry['input']} | {outcomes} |")
+def _funnel(ledger: dict[str, Entry]) -> str:
+    lines = ["| step | in | outcomes |", "| --- | --- | --- |"]
+    for step, entry in ledger.items():
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in entry.outcomes.items())
+        lines.append(f"| {step} | {entry.input} | {outcomes} |")
     return "\n".join(lines)
 
 
-def _tokens(ledger: dict[str, Any]) -> str:
-    lines = ["| role | requests | prompt | of these cached | generated |", "| --- | --- | --- | --- | --- |"]
-    for step in ("decompose", "synthesize"):
-        for role, t in ledger.get(step, {}).get("tokens", {}).items():
-            lines.append(f"| {role} | {t['requests']} | {t['prompt']} | {t['cached']} | {t['generated']} |")
+def _tokens(ledger: dict[str, Entry]) -> str:
+    lines = [
+        "| step | role | requests | prompt | of these cached | generated |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for step, entry in ledger.items():
+        for role, tokens in entry.tokens.items():
+            lines.append(
+                f"| {step} | {role} | " + " | ".join(str(getattr(tokens, k)) for k in Tokens.model_fields) + " |"
+            )
     return "\n".join(lines)
 
 

@@ -19,19 +19,20 @@ import pyarrow.parquet as pq
 from ultraif_ray.data.card import card
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Export, Recipe
-from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, as_pairs
+from ultraif_ray.records import Constraint, Instruction, Message, Response, Row, Turn, as_pairs
+from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry
 
 SETS = ("sft", "dpo", "composer")
 SPLITS = ("train", "held_out")
 ROWS_PER_GROUP = 1024
 """Examples of one Parquet row group."""
 
-Message = dict[str, str]
 Example = dict[str, Any]
 
 
-def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...]) -> dict[str, Any]:
+def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...]) -> Entry:
     """Write sets in one pass over the rows of a step, in flat memory; a set without an example leaves no folder.
 
     Args:
@@ -42,7 +43,7 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
         names: which of SETS.
 
     Returns:
-        `outcomes`: rows by the sets they went to; `examples`: examples per set and split.
+        The step's account: rows by the sets they went to, and the examples of each.
     """
     outcomes: Counter[str] = Counter()
     shown: dict[str, Example] = {}
@@ -68,10 +69,10 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
             with suppress(FileNotFoundError):  # object stores have no empty folders
                 folder.fs.rm(folder.at(target, name), recursive=True)
             continue
-        text = card(name, recipe, folder.read_json("ledger.json"), counts[name], shown.get(name))
+        text = card(name, recipe, ledger.read(folder), counts[name], folder.fingerprint_of(source), shown.get(name))
         with folder.fs.open(folder.at(target, name, "README.md"), "w", encoding="utf-8") as file:
             file.write(text)
-    return {"outcomes": dict(outcomes), "examples": counts, "tokens": {}}
+    return Entry(input=outcomes.total(), outcomes=dict(outcomes), examples=counts)
 
 
 def held_out(prompt_id: int, share: float) -> bool:
@@ -169,11 +170,16 @@ _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
 }
 
 
+def schema_of(name: str, layout: str) -> pa.Schema:
+    """The columns of a set's Parquet files."""
+    return pa.schema(_COLUMNS[name, layout])
+
+
 class _SetFile:
     """One split of one set, in every format the recipe asks for."""
 
     def __init__(self, folder: RunFolder, settings: Export, place: str, name: str, split: str):
-        self._schema = pa.schema(_COLUMNS[name, settings.layout])
+        self._schema = schema_of(name, settings.layout)
         self._folder, self._place = folder, place
         self._split, self._formats = split, settings.files
         self._waiting: list[Example] = []

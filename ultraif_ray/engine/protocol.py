@@ -10,10 +10,7 @@ from typing import Any, Literal, Protocol
 
 from ultraif_ray.errors import EngineDead, EngineError
 from ultraif_ray.recipe import Roles
-from ultraif_ray.records import Role, Usage
-
-Message = dict[str, str]
-"""A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
+from ultraif_ray.records import Message, Role, Usage
 
 
 @dataclass(frozen=True)
@@ -21,6 +18,10 @@ class Request:
     """One generation: a conversation to continue, `n` times."""
 
     messages: list[Message]
+    role: Role = "responder"
+    """Who is asked."""
+    query: str = ""
+    """The query that it is about, apart from the words around it in `messages`: for an engine that only simulates."""
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 1024
@@ -102,13 +103,14 @@ class Cast:
         self,
         role: Role,
         messages: list[Message],
+        query: str,
         *,
         n: int = 1,
         schema: dict[str, Any] | None = None,
         labels: tuple[str, ...] = (),
         temperature: float | None = None,
     ) -> list[Completion]:
-        """Ask a role; `temperature` overrides the recipe's, for a second try at a reply that was no use.
+        """Ask a role about a query; `temperature` overrides the recipe's, for a second try at a reply that was no use.
 
         Raises:
             EngineError: as `Engine.generate`; EngineDead also where the engine does not answer in its time.
@@ -117,6 +119,8 @@ class Cast:
         spent = self._usage.setdefault(role, Usage(role=role))
         request = Request(
             messages=messages,
+            role=role,
+            query=query,
             temperature=settings.temperature if temperature is None else temperature,
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,

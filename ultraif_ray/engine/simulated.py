@@ -7,12 +7,13 @@ import asyncio
 import hashlib
 import json
 import math
+import os
 import random
-import re
+from pathlib import Path
 from typing import Any
 
 from ultraif_ray.engine.protocol import Completion, Reply, Request
-from ultraif_ray.errors import RequestRefused
+from ultraif_ray.errors import EngineDead, RequestRefused
 from ultraif_ray.recipe import SimulatedPool
 
 _CHARS_PER_TOKEN = 4
@@ -27,6 +28,7 @@ class SimulatedEngine:
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
+        await self._suffer("request", request.query)
         draw = random.Random(self._hash(request))
         if draw.random() < self._pool.refused_share:
             raise RequestRefused("refused by the simulation")
@@ -38,10 +40,24 @@ class SimulatedEngine:
         return Reply(completions, prompt_tokens=prompt, cached_tokens=0, generated_tokens=sum(generated))
 
     async def check(self, labels: tuple[str, ...]) -> None:
-        """Nothing to check."""
+        """There is nothing to check; what is to go wrong at the start goes wrong here."""
+        await self._suffer("start", "")
 
     async def close(self) -> None:
         """Nothing to free."""
+
+    async def _suffer(self, when: str, query: str) -> None:
+        """Let happen what the recipe wants to go wrong."""
+        for fault in self._pool.faults:
+            if fault.when != when or fault.query not in query:
+                continue
+            if fault.once and not _is_first(fault.once):
+                continue
+            if fault.kind == "exit":
+                os._exit(1)
+            if fault.kind == "hang":
+                await asyncio.sleep(86_400)
+            raise EngineDead(fault.message)
 
     def _hash(self, request: Request) -> bytes:
         content = json.dumps([self._pool.seed, request.messages, request.temperature, request.labels, request.turn])
@@ -53,13 +69,21 @@ class SimulatedEngine:
             probabilities = [p] + [(1 - p) / max(1, len(request.labels) - 1)] * (len(request.labels) - 1)
             logprobs = {la: math.log(max(q, 1e-9)) for la, q in zip(request.labels, probabilities, strict=True)}
             return Completion(request.labels[0], label_logprobs=logprobs)
-        last = re.split(r"Request:\n|\[initial query\]: ", request.messages[-1]["content"])[-1]
         if request.schema is None:
-            return Completion(f"{_sentence(draw, 40)} About: {last[:80]}")
-        text = json.dumps(_fill(request.schema, "", last, draw), ensure_ascii=False)
+            return Completion(f"{_sentence(draw, 40)} About: {request.query[:80]}")
+        text = json.dumps(_fill(request.schema, "", request.query, draw), ensure_ascii=False)
         if draw.random() < self._pool.broken_share:
             return Completion(text[: len(text) // 2], finish="length")
         return Completion(text)
+
+
+def _is_first(file: str) -> bool:
+    """Whether this is the first time in a run, whichever process asks: the file is made by one of them."""
+    try:
+        Path(file).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _fill(schema: dict[str, Any], name: str, query: str, draw: random.Random) -> Any:

@@ -13,9 +13,10 @@ from jinja2 import TemplateError
 
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.engine.packaged import PACKAGED
-from ultraif_ray.engine.protocol import Completion, Message, Reply, Request
+from ultraif_ray.engine.protocol import Completion, Reply, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import VllmPool
+from ultraif_ray.records import Message
 
 LEAST_ROOM = 16
 """A prompt that leaves fewer tokens than this of the context for the answer is refused."""

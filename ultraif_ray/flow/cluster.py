@@ -94,6 +94,8 @@ class Need:
     count: int
     each: dict[str, float]
     labels: dict[str, str] = field(default_factory=dict)
+    advice: str = "add nodes"
+    """What to do where the cluster cannot hold it."""
 
 
 def cluster() -> Cluster:
@@ -134,7 +136,7 @@ def this_machine() -> Cluster:
     return Cluster((Node({"CPU": float(local_cpus())} | ({"GPU": float(gpus)} if gpus else {})),))
 
 
-def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
+def check_needs(needs: Sequence[Need], cluster: Cluster) -> None:
     """Refuse what could never be scheduled; where an autoscaler may add nodes, how many is for it to say.
 
     Raises:
@@ -152,7 +154,7 @@ def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
         each = ", ".join(f"{amount:g} {name}" for name, amount in need.each.items())
         wanted = f"{each or 'nothing'}" + (f" and the labels {need.labels}" if need.labels else "")
         nowhere = "no node of the cluster has" + (", nor one that its autoscaler may add" if cluster.grows else "")
-        raise RecipeError(f"{need.what} asks for {wanted} on one node, which {nowhere}: {advice}")
+        raise RecipeError(f"{need.what} asks for {wanted} on one node, which {nowhere}: {need.advice}")
     if cluster.grows:
         return
     wanted_in_all: Counter[str] = Counter()
@@ -162,6 +164,7 @@ def check_needs(needs: Sequence[Need], cluster: Cluster, advice: str) -> None:
         has = cluster.total.get(name, 0.0)
         if amount > has + 1e-9:
             whose = ", ".join(f"{n.each[name] * n.count:g} for {n.what}" for n in needs if name in n.each)
+            advice = next(need.advice for need in reversed(needs) if name in need.each)
             raise RecipeError(f"the run needs {amount:g} {name} at least ({whose}), the cluster has {has:g}: {advice}")
 
 

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ultraif_ray import errors
 from ultraif_ray.errors import GO_ON, NodeLost, RecipeError, RunError, UltraIFError
-from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Need, await_room, check_needs
+from ultraif_ray.flow.cluster import READING_AND_WRITING, Need, await_room, check_needs
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.suspects import STARTS_LOST, start_register
 from ultraif_ray.flow.worker import Worker
@@ -75,14 +75,16 @@ def _in_order(recipe: Recipe, pools: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(pools), key=lambda pool: isinstance(recipe.pools[pool], OpenAIPool)))
 
 
-def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> None:
-    """Refuse a run that the cluster could never schedule.
+ADVICE = "lower replicas.min, cpus or gpus of the pools, or add nodes"
+
+
+def needs(recipe: Recipe, stages: tuple[str, ...]) -> list[Need]:
+    """What a journey's operators, with the fewest replicas, and what reads and writes ask of the cluster.
 
     Raises:
-        RecipeError: naming the resource, what is asked and what there is.
+        RecipeError: pools that could share no worker.
     """
-    one_cpu = Need("reading and writing", READING_AND_WRITING, {"CPU": 1.0})
-    needs = [one_cpu]
+    needs = [Need("reading and writing", READING_AND_WRITING, {"CPU": 1.0}, advice=ADVICE)]
     for operator in cut(recipe, stages):
         _check_spread(recipe, operator)
         pools = [recipe.pools[name] for name in operator.pools]
@@ -92,10 +94,10 @@ def check_fits(recipe: Recipe, stages: tuple[str, ...], cluster: Cluster) -> Non
         asked = resources(recipe, operator)
         if any(spreads(pool) for pool in pools):  # each of its GPUs may be on a node of its own
             others = count * (int(asked["GPU"]) - 1)
-            needs.append(Need(f"a further GPU of {what}", others, {"GPU": 1.0} | kinds, labels))
+            needs.append(Need(f"a further GPU of {what}", others, {"GPU": 1.0} | kinds, labels, ADVICE))
             asked["GPU"] = 1.0
-        needs.append(Need(what, count, asked | kinds, labels))
-    check_needs(needs, cluster, "lower replicas.min, cpus or gpus of the pools, or add nodes")
+        needs.append(Need(what, count, asked | kinds, labels, ADVICE))
+    return needs
 
 
 def _check_spread(recipe: Recipe, operator: Operator) -> None:
@@ -132,7 +134,7 @@ def resources(recipe: Recipe, operator: Operator) -> dict[str, float]:
 
 
 def run_pipeline(
-    recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], rows: int, share: float = 1.0
+    recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], rows: int, fraction: float = 1.0
 ) -> None:
     """Take the rows of step `source` through `stages` into step `step`; rows written before are not done again.
 
@@ -143,12 +145,13 @@ def run_pipeline(
         step: the step whose rows are written.
         stages: the stages of the journey.
         rows: how many rows are left, for the display.
-        share: the share of the source's rows, by id, that is taken.
+        fraction: the fraction of the source's rows, by id, that is taken.
 
     Raises:
         UltraIFError: what ended the pipeline, in the user's words where a worker gave some.
     """
-    await_room(lambda found: check_fits(recipe, stages, found))
+    asked = needs(recipe, stages)
+    await_room(lambda found: check_needs(asked, found))
     operators = cut(recipe, stages)
     _configure(recipe, operators, folder.uri(step, "checkpoint"))
     groups: list[PlacementGroup] = []
@@ -156,9 +159,9 @@ def run_pipeline(
         with Display(step, rows, recipe.flow.progress_s) as display:
             files = [folder.uri(source, "rows", path.rsplit("/", 1)[-1]) for path in folder.data_files(source)]
             dataset = ray.data.read_parquet(files)
-            if share < 1.0:
+            if fraction < 1.0:
                 # An expression goes into the read itself. An operator more would starve the others on a small machine.
-                dataset = dataset.filter(expr=col("id") < lit(_bound(share)))
+                dataset = dataset.filter(expr=col("id") < lit(_bound(fraction)))
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
             register = start_register()
@@ -175,7 +178,7 @@ def run_pipeline(
             per_file = _rows_per_file(recipe, operators[-1], rows)
             dataset.write_parquet(folder.uri(step, "rows"), min_rows_per_file=per_file)
     except Exception as error:
-        raise in_plain_words(error) from error
+        raise unwrap_error(error) from error
     finally:
         DataContext.get_current().checkpoint_config = None
         for group in groups:
@@ -192,13 +195,13 @@ def _rows_per_file(recipe: Recipe, last: Operator, rows: int) -> int:
     return recipe.flow.rows_per_file or max(recipe.flow.rows_per_block, most)
 
 
-def in_share(prompt_id: int, share: float) -> bool:
-    """Whether a prompt is in a share of all, by its id alone: ids are hashes, spread evenly over 63 bits."""
-    return prompt_id < _bound(share)
+def in_fraction(prompt_id: int, fraction: float) -> bool:
+    """Whether a prompt is in a fraction of all, by its id alone: ids are hashes, spread evenly over 63 bits."""
+    return prompt_id < _bound(fraction)
 
 
-def _bound(share: float) -> int:
-    return min(int(share * 2**63), 2**63 - 1)
+def _bound(fraction: float) -> int:
+    return min(int(fraction * 2**63), 2**63 - 1)
 
 
 def _configure(recipe: Recipe, operators: list[Operator], checkpoint: str) -> None:
@@ -369,7 +372,7 @@ def _own_error(error: BaseException | None) -> UltraIFError | None:
     return None
 
 
-def in_plain_words(error: BaseException) -> UltraIFError:
+def unwrap_error(error: BaseException) -> UltraIFError:
     """What ended a pipeline, without the traceback: a worker's own error where there was one."""
     if own := _own_error(error):
         return own

@@ -23,12 +23,15 @@ from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
 from ultraif_ray.flow.suspects import Gate
 from ultraif_ray.method.journey import give_up, travel
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import Row, to_table
+from ultraif_ray.records import Failure, Row, to_table
 
 Result = TypeVar("Result")
 
 OUTAGE_ROWS = 8
 """Rows one after another without any answer, after every retry, from which on a server counts as gone."""
+
+KILLS_ITS_ENGINE = "kills its engine"
+"""The kind of failure of a row that is in quarantine for good."""
 
 _REPORT_S = 0.5
 """Seconds between two reports to the scoreboard."""
@@ -140,10 +143,10 @@ class Worker:
     async def _travel(self, row: Row, convicted: bool, group: list[int] | None = None) -> Row:
         before = len(row.failures)  # of steps before this one
         if convicted:
-            row = give_up(row, self._stages, "kills its engine: the engine died each time, the last time with it alone")
+            row = give_up(row, self._stages, KILLS_ITS_ENGINE, "the engine died each time, the last time with it alone")
         else:
             row = await self._journey(row, group)
-        self._watch_for_outage([failure.reason for failure in row.failures[before:]])
+        self._watch_for_outage(row.failures[before:])
         self._watch_for_failures(row)
         if self._last:
             self._unreported[row.outcome or row.decomposed] += 1
@@ -157,17 +160,17 @@ class Worker:
             at_work = group or list(self._in_flight)
             self._leave(error, self._register.engine_died.remote(at_work, str(error)))
 
-    def _watch_for_outage(self, reasons: list[str]) -> None:
+    def _watch_for_outage(self, failures: list[Failure]) -> None:
         """A server that is gone must not fail every row that is left: end the run, and it can go on later."""
-        lost = [reason for reason in reasons if reason.startswith(EngineUnavailable.__name__)]
+        lost = [failure for failure in failures if failure.kind == EngineUnavailable.__name__]
         self._unanswered = self._unanswered + 1 if lost else 0
         if self._unanswered >= OUTAGE_ROWS:
-            raise EngineUnavailable(f"{OUTAGE_ROWS} rows in a row got no answer; the last: {lost[0]}")
+            raise EngineUnavailable(f"{OUTAGE_ROWS} rows in a row got no answer; the last: {lost[0].reason}")
 
     def _watch_for_failures(self, row: Row) -> None:
         """Where nearly every row fails, something other than the rows is wrong, and each costs tokens."""
         failed = "failed" in (row.outcome, row.decomposed if self._stages == ("decompose",) else "")
-        self._ends.append(row.failures[-1].reason.split(":")[0] if failed and row.failures else "")
+        self._ends.append(row.failures[-1].kind if failed and row.failures else "")
         reasons = Counter(reason for reason in self._ends if reason)
         if len(self._ends) == self._ends.maxlen and reasons.total() > self._recipe.flow.breaker_share * len(self._ends):
             listed = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))

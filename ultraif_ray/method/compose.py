@@ -1,4 +1,4 @@
-"""Step 2: add one constraint to a prompt, with the question that checks it (UltraComposer; paper, section 3.2)."""
+"""Step 2: add one constraint to a prompt, with the question that checks it (UltraComposer; paper, section 2.2)."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,6 +58,7 @@ async def compose(previous: Instruction, category: str, cast: Cast, settings: Sy
         cast,
         "composer",
         messages,
+        previous.query,
         _schema(previous, MOST_QUESTIONS if trained else 1),
         Composed,
         lambda reply, raw: accept(reply, raw, previous, settings.min_overlap),

@@ -1,6 +1,4 @@
-"""Step 1: find the constraints of a wild prompt (paper, section 3.1)."""
-
-from typing import Literal
+"""Step 1: find the constraints of a wild prompt (paper, section 2.2)."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,14 +15,14 @@ from ultraif_ray.method.replies import (
     string_limit,
 )
 from ultraif_ray.recipe import Decompose
-from ultraif_ray.records import CATEGORIES, Constraint, Prompt
+from ultraif_ray.records import CATEGORIES, Category, Constraint, Prompt
 
 
 class FoundConstraint(BaseModel):
     """One constraint as the decomposer writes it. No question means: only part of the scenario."""
 
     model_config = ConfigDict(extra="forbid")
-    category: Literal["content", "numerical", "stylistic", "format", "linguistic"]
+    category: Category
     constraint: str
     simplified_query: str
     question: str
@@ -63,6 +61,7 @@ async def decompose(prompt: Prompt, cast: Cast, settings: Decompose) -> list[Con
         cast,
         "decomposer",
         prompts.decompose(prompt),
+        prompt.query,
         _schema(prompt, settings),
         Decomposition,
         use,

@@ -41,12 +41,12 @@ async def travel(row: Row, stages: tuple[str, ...], cast: Cast, recipe: Recipe) 
     return row
 
 
-def give_up(row: Row, stages: tuple[str, ...], reason: str) -> Row:
+def give_up(row: Row, stages: tuple[str, ...], kind: str, reason: str) -> Row:
     """End a row as failed that must not go through `stages`."""
     if "decompose" in stages:
-        row.fail("decomposer", reason)
+        row.fail("decomposer", kind, reason)
     if "compose" in stages or "respond" in stages:
-        row.fail("composer" if "compose" in stages else "responder", reason)
+        row.fail("composer" if "compose" in stages else "responder", kind, reason)
     return row
 
 
@@ -56,11 +56,11 @@ def _failing_as(row: Row, role: Role) -> Iterator[None]:
     try:
         yield
     except UnusableReply as unusable:
-        row.fail(role, unusable.reason, unusable.raw)
+        row.fail(role, unusable.reason, raw=unusable.raw)
     except EngineDead:
         raise
     except EngineError as error:
-        row.fail(error.role or role, f"{type(error).__name__}: {error}")
+        row.fail(error.role or role, type(error).__name__, str(error))
 
 
 async def add_constraints(row: Row, cast: Cast, recipe: Recipe) -> None:

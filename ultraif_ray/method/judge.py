@@ -1,4 +1,4 @@
-"""Step 3b: does a response meet every question? (paper, section 3.3)
+"""Step 3b: does a response meet every question? (paper, section 2.3)
 
 Both ways fail closed: a question without a verdict that counts is `missing`, and the response does not pass.
 """
@@ -67,7 +67,7 @@ async def _by_rationale(
     messages = prompts.judge_with_reasons(instruction, response.text, questions)
     try:
         return await ask_for_json(
-            cast, "judge", messages, _reasoning_schema(numbers), Reasoning, use, settings.attempts
+            cast, "judge", messages, instruction.query, _reasoning_schema(numbers), Reasoning, use, settings.attempts
         )
     except UnusableReply as unusable:
         return [
@@ -107,7 +107,7 @@ async def _by_logprob(
             verdicts.append(Verdict(question=question, answer="not asked"))  # the response has failed already
             continue
         messages = prompts.judge_in_a_word(instruction, response.text, question, settings.labels)
-        completion = (await cast.ask("judge", messages, labels=settings.labels))[0]
+        completion = (await cast.ask("judge", messages, instruction.query, labels=settings.labels))[0]
         p_yes = _p_yes(completion.label_logprobs, settings.labels)
         if p_yes is None:
             verdicts.append(Verdict(question=question, answer="missing"))

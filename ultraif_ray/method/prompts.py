@@ -6,8 +6,7 @@ the last turn is the same for every row, so the engine's prefix cache holds it o
 
 import json
 
-from ultraif_ray.engine.protocol import Message
-from ultraif_ray.records import Instruction, Prompt, Turn, as_pairs
+from ultraif_ray.records import Instruction, Message, Prompt, Turn, as_pairs
 
 
 def _chat(system: str, examples: list[tuple[str, str]], last: str) -> list[Message]:
@@ -235,9 +234,17 @@ def judge_in_a_word(instruction: Instruction, response: str, question: str, labe
 # ---- composer, trained ---------------------------------------------------------------------------
 
 
+_BEFORE_QUERY = " \n [initial query]: "
+
+
 def composer_request(history: list[Turn], query: str) -> str:
     """What a trained composer is asked, in the released checkpoint's own form (history as printed, also when empty)."""
-    return f"[history]: {as_pairs(history)} \n [initial query]: {query}"
+    return f"[history]: {as_pairs(history)}{_BEFORE_QUERY}{query}"
+
+
+def query_of_composer_request(request: str) -> str:
+    """The query that `composer_request` was given."""
+    return request.split(_BEFORE_QUERY, 1)[1]
 
 
 def compose_trained(previous: Instruction) -> list[Message]:

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ultraif_ray.engine.protocol import Cast, Message
+from ultraif_ray.engine.protocol import Cast
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.records import Role
+from ultraif_ray.records import Message, Role
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 Used = TypeVar("Used")
@@ -29,6 +29,7 @@ async def ask_for_json(
     cast: Cast,
     role: Role,
     messages: list[Message],
+    query: str,
     schema: dict[str, Any],
     reply_model: type[Parsed],
     use: Callable[[Parsed, str], Used],
@@ -40,6 +41,7 @@ async def ask_for_json(
         cast: whom to ask.
         role: which role.
         messages: the conversation so far.
+        query: the query that it is about.
         schema: what constrained decoding holds the reply to.
         reply_model: what the reply is parsed into; never evaluated, only validated.
         use: turns the parsed reply (and its raw text) into what the step wants, or raises UnusableReply.
@@ -51,7 +53,7 @@ async def ask_for_json(
     last: UnusableReply | None = None
     for attempt in range(attempts):
         warmer = max(cast.temperature(role), RETRY_TEMPERATURE) if attempt else None
-        completion = (await cast.ask(role, messages, schema=schema, temperature=warmer))[0]
+        completion = (await cast.ask(role, messages, query, schema=schema, temperature=warmer))[0]
         try:
             if completion.finish == "length":
                 raise UnusableReply(role, "cut off by max_tokens", completion.text)

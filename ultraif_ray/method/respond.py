@@ -1,4 +1,4 @@
-"""Step 3a: answer an instruction (paper, section 3.3)."""
+"""Step 3a: answer an instruction (paper, section 2.3)."""
 
 from ultraif_ray.engine.protocol import Cast
 from ultraif_ray.method import prompts
@@ -10,5 +10,5 @@ async def respond(query: str, history: list[Turn], n: int, cast: Cast) -> list[R
 
     The responder is asked with a system prompt; what is stored and trained on has the bare query.
     """
-    completions = await cast.ask("responder", prompts.respond(query, history), n=n)
+    completions = await cast.ask("responder", prompts.respond(query, history), query, n=n)
     return [Response(text=c.text.strip(), finish=c.finish) for c in completions]

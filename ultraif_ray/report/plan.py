@@ -12,12 +12,15 @@ from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
 from ultraif_ray.flow.graph import Operator, cut, resources
-from ultraif_ray.flow.steps import check_room, steps_of
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
 from ultraif_ray.records import Instruction, Prompt
 from ultraif_ray.report.show import console
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import check_room
+from ultraif_ray.steps.serving import in_round
+from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
 
 SAMPLE = 2_000
@@ -45,12 +48,15 @@ def print_plan(recipe: Recipe) -> None:
         where = "one worker" if recipe.pools[operator.pools[0]].replicas.max == 1 else "workers"
         out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.pools[0]}'")
     _print_training(recipe)
-    steps = steps_of(recipe, folder)
-    check_room(recipe, folder, steps, steps, available)
+    steps = plan(recipe, folder)
+    contexts = {step.name: Context(in_round(recipe, step.round), folder) for step in steps}
+    for step in steps:
+        step.check(contexts[step.name])
+    check_room({step.name: step.needs(contexts[step.name]) for step in steps}, available)
     out.print(f"{_said(available)}\n")
     rows = f"{len(sample):,}" + (" or more" if more else "")
     out.print(f"prompts: {rows} accepted; run folder: {folder}")
-    out.print(f"steps: {_progress(recipe, folder)}\n")
+    out.print(f"steps: {_progress(folder, steps)}\n")
     out.print(_token_table(recipe, sample))
     of = f"of the first {SAMPLE:,} prompts; " if more else ""
     note = f"{of}at 4 characters a token, all of k answered and judged. Early stops and the prefix cache lower it."
@@ -61,9 +67,6 @@ def _print_training(recipe: Recipe) -> None:
     """What is trained, and where."""
     if not (recipe.composer or recipe.policy):
         return
-    from ultraif_ray.train.settings import check_settings
-
-    check_settings(recipe)
     place = recipe.train
     span = f"{place.workers.min} to {place.workers.max}" if place.workers.min < place.workers.max else place.workers.max
     trained = {"composer": recipe.composer, "policy": recipe.policy}
@@ -74,7 +77,7 @@ def _print_training(recipe: Recipe) -> None:
     )
     console().print(
         f"training: {models}; {span} worker(s) of {place.cpus:g} CPU and {place.gpus:g} GPU; "
-        f"{recipe.global_batch('sft')} examples a step in SFT, {recipe.global_batch('dpo')} in DPO"
+        f"{recipe.global_batch(recipe.sft)} examples a step in SFT, {recipe.global_batch(recipe.dpo)} in DPO"
     )
 
 
@@ -133,8 +136,8 @@ def _pool_table(recipe: Recipe) -> Table:
     return table
 
 
-def _progress(recipe: Recipe, folder: RunFolder) -> str:
-    states = {step: folder.state(step) for step in steps_of(recipe, folder)}
+def _progress(folder: RunFolder, steps: list[Step]) -> str:
+    states = {step.name: folder.state(step.name) for step in steps}
     said = {"done": " (done)", "running": " (begun)", "": ""}
     return " → ".join(f"{step}{said[state]}" for step, state in states.items())
 

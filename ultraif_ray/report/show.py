@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from statistics import fmean
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +18,11 @@ from ultraif_ray.errors import RunError
 from ultraif_ray.method.journey import STAGES, travel
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Prompt, Row
+from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.ingest import Ingest
+from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
-from ultraif_ray.store.ledger import LEDGER
+from ultraif_ray.store.ledger import Entry, Tokens, read
 
 _LONGEST = 1200
 """Characters of a text that are shown."""
@@ -34,23 +36,23 @@ def console() -> Console:
 # ---- the end of a command --------------------------------------------------------------------------------------------
 
 
-def print_end(folder: RunFolder, recipe: Recipe, until: str) -> None:
-    """The funnel, tokens by role, where things are, and one journey."""
+def print_end(folder: RunFolder, until: str) -> None:
+    """The funnel, tokens by role, where things are, and one journey.
+
+    Args:
+        folder: the run's folder.
+        until: the step that the command ended with; empty for the whole run.
+    """
     out = console()
-    ledger = folder.read_json(LEDGER)
+    ledger = read(folder)
     _print_funnel(out, ledger)
     _print_tokens(out, ledger)
     _print_training(out, ledger)
-    if until in ("", "export") and "export" in ledger:
-        table = Table("set", "train", "held out", "where", title="Training sets", title_justify="left", box=None)
-        for name, counts in ledger["export"]["examples"].items():
-            where = folder.uri("export", name) if any(counts.values()) else "nothing to write"
-            table.add_row(name, str(counts["train"]), str(counts["held_out"]), where)
-        out.print(table, "")
-        if row := _best(folder):
-            out.print("One journey, whole", style="bold")
-            print_row(out, row)
-    if until not in ("", "export"):
+    made = {step: entry for step, entry in ledger.items() if until in ("", step)}
+    if _print_sets(out, folder, made) and (row := _best(folder)):
+        out.print("One journey, whole", style="bold")
+        print_row(out, row)
+    if until:
         out.print(f"{until}: done, in {folder.uri(until)}" if folder.state(until) else f"done, in {folder}")
     if shown := folder.read_json("model", "before_and_after.json") if not until else {}:
         out.print("The same instruction before and after training", style="bold")
@@ -61,16 +63,28 @@ def print_end(folder: RunFolder, recipe: Recipe, until: str) -> None:
         out.print(f"\nmodel: {folder.uri('model')}")
 
 
-def _print_funnel(out: Console, ledger: dict[str, Any]) -> None:
-    table = Table("step", "rows in", "outcomes", title="Funnel", title_justify="left", box=None)
+def _print_sets(out: Console, folder: RunFolder, ledger: dict[str, Entry]) -> bool:
+    """The training sets of these steps; whether there are any."""
+    table = Table("set", "train", "held out", "where", title="Training sets", title_justify="left", box=None)
     for step, entry in ledger.items():
-        table.add_row(step, str(entry["input"]), ", ".join(f"{n} {name}" for name, n in entry["outcomes"].items()))
-        for reason, n in entry.get("failures", {}).items():
+        for name, counts in entry.examples.items():
+            where = folder.uri(step, name) if any(counts.values()) else "nothing to write"
+            table.add_row(name, str(counts["train"]), str(counts["held_out"]), where)
+    if table.row_count:
+        out.print(table, "")
+    return bool(table.row_count)
+
+
+def _print_funnel(out: Console, ledger: dict[str, Entry]) -> None:
+    table = Table("step", "in", "outcomes", title="Funnel", title_justify="left", box=None)
+    for step, entry in ledger.items():
+        table.add_row(step, str(entry.input), ", ".join(f"{n} {name}" for name, n in entry.outcomes.items()))
+        for reason, n in entry.failures.items():
             table.add_row("", "", Text(f"  {n} failed: {reason}", style="dim"))
     out.print(table, "")
 
 
-def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
+def _print_tokens(out: Console, ledger: dict[str, Entry]) -> None:
     table = Table(
         "step",
         "role",
@@ -83,29 +97,28 @@ def _print_tokens(out: Console, ledger: dict[str, Any]) -> None:
         box=None,
     )
     for step, entry in ledger.items():
-        for role, t in entry.get("tokens", {}).items():
-            table.add_row(step, role, *(f"{t[key]:,}" for key in ("requests", "prompt", "cached", "generated")))
+        for role, tokens in entry.tokens.items():
+            table.add_row(step, role, *(f"{getattr(tokens, key):,}" for key in Tokens.model_fields))
     if table.row_count:
         out.print(table, "")
 
 
-def _print_training(out: Console, ledger: dict[str, Any]) -> None:
+def _print_training(out: Console, ledger: dict[str, Entry]) -> None:
     table = Table(
         "step", "examples", "loss, first to last", "held-out loss", title="Training", title_justify="left", box=None
     )
     notes = []
     for step, entry in ledger.items():
-        if report := entry.get("training"):
-            loss = report["loss"]
-            losses = report["held_out_loss"]
+        if report := entry.training:
+            loss, losses = report.loss, report.held_out_loss
             held_out = f"{losses[0]:.3f} → {losses[-1]:.3f}" if losses else "no held-out examples"
-            examples = str(entry["outcomes"].get("trained on", 0))
+            examples = str(entry.outcomes.get("trained on", 0))
             course = f"{loss[0]:.3f} {curve(loss, 24)} {loss[-1]:.3f}" if loss else "none was logged"
             table.add_row(step, examples, course, held_out)
-            if report.get("tried"):
+            if report.evaluated:
                 notes.append(
-                    f"{step}: of {report['tried']} held-out pairs tried, {report['valid_json']:.0%} gave valid JSON, "
-                    f"{report['usable']:.0%} a query that changed and kept its subject"
+                    f"{step}: of {report.evaluated} held-out pairs, {report.valid_json:.0%} were answered with valid "
+                    f"JSON, {report.usable:.0%} with a query that changed and kept its subject"
                 )
     if table.row_count:
         out.print(table, *notes, "", sep="\n")
@@ -127,7 +140,7 @@ def _best(folder: RunFolder) -> Row | None:
     """The row that shows most: a paired one with constraints if there is one."""
     ranked = ("unsatisfied", "satisfied", "paired")
     best, best_rank = None, (-2, 0)
-    for row in islice(_rows(folder, "synthesize"), LOOKED_AT):
+    for row in islice(_rows(folder, Synthesize.kind), LOOKED_AT):
         rank = (ranked.index(row.outcome) if row.outcome in ranked else -1, len(row.constraints))
         if rank > best_rank:
             best, best_rank = row, rank
@@ -139,16 +152,19 @@ def _best(folder: RunFolder) -> Row | None:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def print_rows(run: str, outcome: str | None, rows: int, skip: int) -> None:
-    """Print rows of the furthest step of a run.
+def print_rows(run: str, outcome: str | None, rows: int, skip: int, step: str = "") -> None:
+    """Print rows of a step of a run, by default of the furthest before the DPO rounds.
 
     Raises:
-        RunError: there is no such run.
+        RunError: there is no such run, or no such step in it.
     """
     folder = RunFolder(run)
-    step = next((step for step in ("synthesize", "decompose", "ingest") if folder.state(step)), None)
-    if step is None:
-        raise RunError(f"{run}: no run stands here; a run's folder holds ingest/ and more")
+    with_rows = [kind.kind for kind in (Synthesize, Decompose, Ingest) if folder.state(kind.kind)]
+    if not with_rows:
+        raise RunError(f"{run} is not a run's folder, which holds ingest/ and more")
+    step = step or with_rows[0]
+    if not folder.data_files(step):
+        raise RunError(f"{run} has no rows of a step '{step}'; there is {', '.join(with_rows)}, or round-1/synthesize")
     out = console()
     found = 0
     for row in _rows(folder, step):
@@ -184,7 +200,12 @@ def print_row(out: Console, row: Row) -> None:
                 sure = "" if v.p_yes is None else f" (p yes {v.p_yes:.2f})"
                 _text(out, "  verdict", f"{v.answer}{sure}: {v.question} {v.explanation}".strip(), "dim")
     for failure in row.failures:
-        _text(out, f"{failure.stage} failed", failure.reason, "red")
+        _text(
+            out,
+            f"{failure.stage} failed",
+            failure.kind if failure.reason == failure.kind else f"{failure.kind}: {failure.reason}",
+            "red",
+        )
         if failure.raw:
             _text(out, "  on the reply", failure.raw, "dim")
     _text(out, "outcome", ", ".join(end for end in (row.decomposed, row.outcome) if end) or "accepted", "bold")

@@ -26,6 +26,9 @@ import pyarrow.parquet as pq
 from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import difference, fingerprint
 
+FORMAT = 2
+"""The layout of a run's folder. A folder of another format is refused, never guessed at."""
+
 READERS = 32
 """Files that are read at once."""
 
@@ -89,7 +92,7 @@ class RunFolder:
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
-    def begin(self, step: str, settings: dict[str, Any], later: Sequence[str] = (), remake: bool = False) -> bool:
+    def open_step(self, step: str, settings: dict[str, Any], later: Sequence[str] = (), remake: bool = False) -> bool:
         """Open a step for writing; True if it is done already, with these very settings.
 
         Args:
@@ -101,7 +104,7 @@ class RunFolder:
         Raises:
             RunError: the step holds rows made with other settings; the message shows the difference.
         """
-        manifest = self.read_json(step, "manifest.json")
+        manifest = self._manifest(step)
         print_now = fingerprint(settings)
         changed = manifest.get("fingerprint") != print_now
         if manifest and changed and (manifest.get("state") == "done" or self._holds_work(step)):
@@ -120,33 +123,54 @@ class RunFolder:
         if manifest.get("state") == "done":
             return True
         if changed:  # new, or begun with other settings and nothing written yet
-            self.write_json({"state": "running", "fingerprint": print_now, "settings": settings}, step, "manifest.json")
+            begun = {"format": FORMAT, "state": "running", "fingerprint": print_now, "settings": settings}
+            self.write_json(begun, step, "manifest.json")
         return False
 
     def changes(self, step: str, settings: dict[str, Any]) -> list[str]:
         """Lines `key: old → new` where `settings` differ from what a step was begun with."""
-        manifest = self.read_json(step, "manifest.json")
+        manifest = self._manifest(step)
         if manifest.get("fingerprint", fingerprint(settings)) == fingerprint(settings):
             return []
         return difference(manifest.get("settings", {}), json.loads(json.dumps(settings)))
+
+    def _manifest(self, step: str) -> dict[str, Any]:
+        """What a step was begun with; empty when it has not begun.
+
+        Raises:
+            RunError: another version of this package made it.
+        """
+        manifest = self.read_json(step, "manifest.json")
+        if manifest and manifest.get("format") != FORMAT:
+            raise RunError(
+                f"{self.uri(step)} was made by another version of ultraif-ray (format {manifest.get('format', 1)}, "
+                f"not {FORMAT}): name another folder with --run, or delete this one"
+            )
+        return manifest
+
+    def inputs(self, step: str) -> dict[str, dict[str, str]]:
+        """The steps that a step was made from, by what they gave it: `{"step": …, "fingerprint": …}` each."""
+        found: dict[str, dict[str, str]] = self._manifest(step).get("settings", {}).get("inputs", {})
+        return found
 
     def _holds_work(self, step: str) -> bool:
         """Whether an unfinished step holds something that cost time: rows, or a training's checkpoints."""
         return bool(self.count(step)) or self.fs.exists(self.at(step, "checkpoints"))
 
-    def made_with(self, step: str) -> str:
+    def fingerprint_of(self, step: str) -> str:
         """The fingerprint of a step's settings; empty when it has not begun."""
-        return str(self.read_json(step, "manifest.json").get("fingerprint", ""))
+        return str(self._manifest(step).get("fingerprint", ""))
 
     def finish(self, step: str) -> None:
         """Mark a step as done. What a dead run's worker may still write into its folder counts no more."""
         if files := self.data_files(step):
             self.write_json({"files": [path.rsplit("/", 1)[-1] for path in files]}, step, "files.json")
-        self.write_json({**self.read_json(step, "manifest.json"), "state": "done"}, step, "manifest.json")
+        self.write_json({**self._manifest(step), "state": "done"}, step, "manifest.json")
+        self.clear(step, "checkpoints")  # of a training, which until now could go on from them
 
     def state(self, step: str) -> str:
         """`done`, `running` (begun, perhaps interrupted) or empty."""
-        return str(self.read_json(step, "manifest.json").get("state", ""))
+        return str(self._manifest(step).get("state", ""))
 
     def clear(self, step: str, *parts: str) -> None:
         """Delete a step's folder or a part of it."""
@@ -187,8 +211,8 @@ class RunFolder:
 
     # ---- one row for each id ---------------------------------------------------------------------------------------
 
-    def settle(self, step: str) -> int:
-        """Mend what a run that died, or its last worker, left in an unfinished step; the number of rows taken out.
+    def repair(self, step: str) -> int:
+        """Repair what a run that died, or its last worker, left in an unfinished step; the number of rows taken out.
 
         Ids without their data file are forgotten, so that they are done again. A row counts where its id stands in the
         checkpoint beside its file; of two rows with one id the first file's stays; the others are taken out. Each file
@@ -223,7 +247,7 @@ class RunFolder:
 
         They are kept in `retried/`, a file for each time.
         """
-        self.settle(step)
+        self.repair(step)
         ids = self._id_files(step)
         found = (batch.filter(pc.field(outcome_column) == outcome) for batch in self.read_tables(step))
         batches = [batch for batch in found if batch.num_rows]
@@ -234,15 +258,14 @@ class RunFolder:
         number = len(self.names(step, "retried")) + 1
         self.fs.makedirs(self.at(step, "retried"), exist_ok=True)
         self._replace(gone, step, "retried", f"attempt-{number}.parquet")
-        manifest = self.read_json(step, "manifest.json")
-        self.write_json({**manifest, "state": "running"}, step, "manifest.json")
+        self.write_json({**self._manifest(step), "state": "running"}, step, "manifest.json")
         forgotten = gone.column("id").to_numpy()
         for id_file in ids:
             before = self._ids(step, "checkpoint", id_file)
             again = np.isin(before, forgotten)
             if again.any():
                 self._replace(pa.table({"id": before[~again]}), step, "checkpoint", id_file)
-        self.settle(step)
+        self.repair(step)
         return int(gone.num_rows)
 
     def _id_files(self, step: str) -> set[str]:

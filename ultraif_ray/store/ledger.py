@@ -5,10 +5,11 @@ no id stands twice.
 """
 
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
 
 from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import RunFolder
@@ -16,38 +17,120 @@ from ultraif_ray.store.folder import RunFolder
 LEDGER = "ledger.json"
 
 
-def check(step: str, input_rows: int, outcomes: dict[str, int]) -> None:
-    """Raises RunError unless every input row has exactly one outcome."""
-    if "" in outcomes:
-        raise RunError(f"ledger of {step}: {outcomes['']} rows have no outcome")
-    if sum(outcomes.values()) != input_rows:
-        raise RunError(
-            f"ledger of {step}: {input_rows} rows came in, but outcomes sum to {sum(outcomes.values())} ({outcomes}); "
-            "run the same command again to finish the missing rows"
-        )
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def enter(folder: RunFolder, step: str, input_rows: int, outcomes: dict[str, int], **more: Any) -> None:
+class Tokens(_Model):
+    """What one role's requests cost, over all rows of a step."""
+
+    requests: int = 0
+    prompt: int = 0
+    cached: int = 0
+    """Prompt tokens that the engine's prefix cache held already."""
+    generated: int = 0
+
+
+class Retried(_Model):
+    """What rows cost before `ultraif retry` did them again; these tokens stand in no row now."""
+
+    attempts: int
+    generated: int
+
+
+class Training(_Model):
+    """How a training went."""
+
+    loss: list[float]
+    """One value for each time that the trainer logged it."""
+    held_out_loss: list[float]
+    """One value for each evaluation, the first of them before training; empty without held-out examples."""
+    evaluated: int = 0
+    """Held-out pairs that a trained composer was asked."""
+    valid_json: float | None = None
+    """Fraction of these that it answered with valid JSON."""
+    usable: float | None = None
+    """Fraction of these whose answer the composer's step would accept."""
+
+
+class Entry(_Model):
+    """The account of one step."""
+
+    input: int
+    """Rows (for a training: examples) that came in."""
+    outcomes: dict[str, int]
+    """Rows by the one outcome that each ended with; they sum to `input`."""
+    failures: dict[str, int] = {}
+    """Failures by role and kind, most frequent first."""
+    tokens: dict[str, Tokens] = {}
+    """By role."""
+    retried: Retried | None = None
+    examples: dict[str, dict[str, int]] = {}
+    """Examples by training set and split."""
+    training: Training | None = None
+
+
+def read(folder: RunFolder) -> dict[str, Entry]:
+    """The entries of a run by step, in the order in which they were first entered.
+
+    Raises:
+        RunError: the ledger is not one that this version wrote.
+    """
+    try:
+        return {step: Entry.model_validate(entry) for step, entry in folder.read_json(LEDGER).items()}
+    except ValueError as error:
+        raise RunError(f"{folder.uri(LEDGER)}: not a ledger of this version ({error}); move it away") from None
+
+
+def enter(folder: RunFolder, step: str, entry: Entry) -> None:
     """Check a step's counts and write them to `RUN/ledger.json`.
 
     Raises:
         RunError: the outcomes do not sum to the input.
     """
-    ledger = folder.read_json(LEDGER)
-    ledger[step] = {"input": input_rows, "outcomes": dict(sorted(outcomes.items())), **more}
-    folder.write_json(ledger, LEDGER)
-    check(step, input_rows, outcomes)
+    entry = entry.model_copy(update={"outcomes": dict(sorted(entry.outcomes.items()))})
+    _write(folder, read(folder) | {step: entry})
+    check(step, entry)
 
 
-def count_rows(folder: RunFolder, step: str, outcome_column: str, roles: tuple[str, ...]) -> dict[str, Any]:
+def remove(folder: RunFolder, steps: Iterable[str]) -> None:
+    """Take out the entries of steps whose output was deleted."""
+    entries = read(folder)
+    if gone := entries.keys() & set(steps):
+        _write(folder, {step: entry for step, entry in entries.items() if step not in gone})
+
+
+def _write(folder: RunFolder, entries: dict[str, Entry]) -> None:
+    folder.write_json({step: entry.model_dump(exclude_defaults=True) for step, entry in entries.items()}, LEDGER)
+
+
+def check(step: str, entry: Entry) -> None:
+    """Raises RunError unless every input row has exactly one outcome."""
+    if "" in entry.outcomes:
+        raise RunError(f"ledger of {step}: {entry.outcomes['']} rows have no outcome")
+    if sum(entry.outcomes.values()) != entry.input:
+        raise RunError(
+            f"ledger of {step}: {entry.input} rows came in, but outcomes sum to {sum(entry.outcomes.values())} "
+            f"({entry.outcomes}); run the same command again to finish the missing rows"
+        )
+
+
+def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: str, roles: tuple[str, ...]) -> Entry:
     """Count a step's rows by outcome and its tokens by role, in flat memory but for 8 bytes per id.
+
+    Args:
+        folder: the run's folder.
+        step: the step whose rows are counted.
+        input_rows: how many rows came in.
+        outcome_column: `decomposed` or `outcome`; failures of other stages than this column's are left out.
+        roles: whose tokens are counted.
 
     Raises:
         RunError: an id stands in the output more than once.
     """
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    tokens = {role: Counter({"requests": 0, "prompt": 0, "cached": 0, "generated": 0}) for role in roles}
+    tokens: dict[str, Counter[str]] = {role: Counter() for role in roles}
     ids: list[np.ndarray] = []
     for batch in folder.read_tables(step, ["id", outcome_column, "failures", "usage"]):
         ids.append(batch.column("id").to_numpy())
@@ -55,32 +138,27 @@ def count_rows(folder: RunFolder, step: str, outcome_column: str, roles: tuple[s
             outcomes[row[outcome_column]] += 1
             for failure in row["failures"]:
                 if (failure["stage"] == "decomposer") == (outcome_column == "decomposed"):
-                    reasons[f"{failure['stage']}: {_kind(failure['reason'])}"] += 1
+                    reasons[f"{failure['stage']}: {failure['kind']}"] += 1
             for usage in row["usage"]:
                 if usage["role"] in tokens:
-                    tokens[usage["role"]].update({k: usage[k] for k in ("requests", "prompt", "cached", "generated")})
+                    tokens[usage["role"]].update({name: usage[name] for name in Tokens.model_fields})
     every = np.concatenate(ids) if ids else np.array([], dtype=np.int64)
     if doubled := len(every) - len(np.unique(every)):
         raise RunError(f"ledger of {step}: {doubled} ids stand in {folder.uri(step, 'rows')} more than once")
-    return {
-        "outcomes": dict(outcomes),
-        "failures": dict(reasons.most_common()),
-        "tokens": {role: dict(counts) for role, counts in tokens.items()},
-        **_retried(folder, step),
-    }
+    return Entry(
+        input=input_rows,
+        outcomes=dict(outcomes),
+        failures=dict(reasons.most_common()),
+        tokens={role: Tokens.model_validate(counts) for role, counts in tokens.items()},
+        retried=_retried(folder, step),
+    )
 
 
-def _retried(folder: RunFolder, step: str) -> dict[str, dict[str, int]]:
-    """What rows cost before `ultraif retry` did them again: attempts, and their tokens, which stand in no row now."""
+def _retried(folder: RunFolder, step: str) -> Retried | None:
     rows = generated = 0
     for name in folder.names(step, "retried"):
         with folder.fs.open(folder.at(step, "retried", name), "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=["usage"]):
                 rows += batch.num_rows
                 generated += sum(usage["generated"] for row in batch.column("usage").to_pylist() for usage in row)
-    return {"retried": {"attempts": rows, "generated": generated}} if rows else {}
-
-
-def _kind(reason: str) -> str:
-    """A reason without its particulars, so that it can be counted."""
-    return reason.split(":")[0][:80]
+    return Retried(attempts=rows, generated=generated) if rows else None

@@ -15,8 +15,8 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.flow.cluster import Cluster, Need, check_needs
-from ultraif_ray.recipe import Recipe, Train
+from ultraif_ray.flow.cluster import Need
+from ultraif_ray.recipe import Composer, Policy, Recipe, Train
 
 
 def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, held_out: bool) -> dict[str, Any]:
@@ -67,9 +67,9 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
     return merged
 
 
-def trl_config(kind: str, arguments: dict[str, Any], output_dir: str) -> Any:
-    """Build TRL's `SFTConfig` (composer, sft) or `DPOConfig` (dpo)."""
-    return _config_class(kind)(output_dir=output_dir, **arguments)
+def trl_config(trainer: str, arguments: dict[str, Any], output_dir: str) -> Any:
+    """Build TRL's `SFTConfig` (`sft`) or `DPOConfig` (`dpo`)."""
+    return _config_class(trainer)(output_dir=output_dir, **arguments)
 
 
 def lora_config(fields: dict[str, Any] | None) -> Any:
@@ -81,9 +81,9 @@ def lora_config(fields: dict[str, Any] | None) -> Any:
     return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **fields})
 
 
-def _config_class(kind: str) -> Any:
+def _config_class(trainer: str) -> Any:
     # The trainers pull in much more than these two modules do.
-    if kind == "dpo":
+    if trainer == "dpo":
         from trl.trainer.dpo_config import DPOConfig
 
         return DPOConfig
@@ -95,32 +95,21 @@ def _config_class(kind: str) -> Any:
 # ---- checks on the driver --------------------------------------------------------------------------------------------
 
 
-def check_settings(recipe: Recipe) -> None:
-    """Refuse what no worker could train with: unknown fields, bad values, a model without a chat template.
+def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
+    """Refuse a training that could not run where the recipe wants it, or could not read what is exported.
+
+    Args:
+        recipe: the run's recipe.
+        fields: the training's TRL fields.
 
     Raises:
-        RecipeError: naming the key, the value seen and what would be right.
+        RecipeError: what to change.
     """
     try:
         import peft  # noqa: F401
         import trl  # noqa: F401
     except ImportError as error:
         raise RecipeError(f"training needs the `train` extra ({error}): pip install 'ultraif-ray[train]'") from None
-    _check_place(recipe)
-    if recipe.composer:
-        _check_fields("composer.sft", "composer", recipe)
-        _check_lora("composer.lora", recipe.composer.lora)
-        load_tokenizer("composer.model", recipe.composer.model, None, recipe.composer.trust_remote_code)
-    if recipe.policy:
-        _check_fields("sft", "sft", recipe)
-        if recipe.align.iterations:
-            _check_fields("dpo", "dpo", recipe)
-        _check_lora("policy.lora", recipe.policy.lora)
-        policy = recipe.policy
-        load_tokenizer("policy.model", policy.model, policy.chat_template, policy.trust_remote_code)
-
-
-def _check_place(recipe: Recipe) -> None:
     if "parquet" not in recipe.export.files or recipe.export.layout != "trl":
         raise RecipeError(
             f"training reads the sets as Parquet in TRL's layout, but export.files={list(recipe.export.files)} and "
@@ -130,24 +119,18 @@ def _check_place(recipe: Recipe) -> None:
         raise RecipeError(
             f"train.gpus is {recipe.train.gpus:g}: a worker trains on one GPU; ask for more workers with train.workers"
         )
-    if recipe.train.workers.min < recipe.train.workers.max:
-        for step in ("composer", "sft", "dpo"):
-            if recipe.trl_fields(step).get("deepspeed"):
-                raise RecipeError(
-                    "DeepSpeed's checkpoints hold for one number of workers: set train.workers.min and max to the "
-                    "same, or use fsdp"
-                )
+    if recipe.train.workers.min < recipe.train.workers.max and fields.get("deepspeed"):
+        raise RecipeError(
+            "DeepSpeed's checkpoints hold for one number of workers: set train.workers.min and max to the same, or "
+            "use fsdp"
+        )
 
 
-def check_workers_fit(place: Train, cluster: Cluster) -> None:
-    """Refuse training that the cluster could never schedule.
-
-    Raises:
-        RecipeError: naming the resource, what is asked and what there is.
-    """
+def worker_need(place: Train, count: int | None = None) -> Need:
+    """What `count` training workers, by default the fewest, ask of the cluster."""
     kind = {f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {}
-    need = Need("a training worker", place.workers.min, worker_resources(place) | kind)
-    check_needs([need], cluster, "lower train.workers.min, train.cpus or train.gpus, or add nodes")
+    advice = "lower train.workers.min, train.cpus or train.gpus, or add nodes"
+    return Need("a training worker", count or place.workers.min, worker_resources(place) | kind, advice=advice)
 
 
 def worker_resources(place: Train) -> dict[str, float]:
@@ -156,26 +139,36 @@ def worker_resources(place: Train) -> dict[str, float]:
     return {name: amount for name, amount in asked.items() if amount}
 
 
-def _check_fields(key: str, step: str, recipe: Recipe) -> None:
-    fields = recipe.trl_fields(step)
-    known = [field.name for field in dataclasses.fields(_config_class(step)) if field.init]
-    hints = get_type_hints(_config_class(step))
+def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> None:
+    """Refuse fields that TRL's config does not have, and values that it or its trainer would fail on.
+
+    Args:
+        key: where the recipe has the fields.
+        trainer: `sft` or `dpo`.
+        fields: the recipe's fields, under TRL's names.
+        seed: the run's seed.
+
+    Raises:
+        RecipeError: naming the field, the value seen and what would be right.
+    """
+    known = [field.name for field in dataclasses.fields(_config_class(trainer)) if field.init]
+    hints = get_type_hints(_config_class(trainer))
     for name in fields:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
-            raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(step).__name__}; {hint}")
+            raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(trainer).__name__}; {hint}")
         _check_type(f"{key}.{name}", fields[name], hints[name])
-    if step == "dpo":
+    if trainer == "dpo":
         _check_losses(fields.get("loss_type", []))
     _check_reports(key, fields.get("report_to") or [])
     _check_deepspeed(key, fields.get("deepspeed"))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
     here = {name: value for name, value in fields.items() if name not in ("bf16", "fp16", "tf32", "deepspeed")}
-    arguments = trl_arguments(here, gpu=False, lora=False, seed=recipe.seed, held_out=True)
+    arguments = trl_arguments(here, gpu=False, lora=False, seed=seed, held_out=True)
     with tempfile.TemporaryDirectory() as scratch, _environment_kept():
         try:
-            trl_config(step, arguments, scratch)
+            trl_config(trainer, arguments, scratch)
         except (ValueError, TypeError, ImportError) as error:
             raise RecipeError(f"{key}: TRL refuses it: {' '.join(str(error).split())[:400]}") from None
 
@@ -214,10 +207,10 @@ def _check_deepspeed(key: str, config: dict[str, Any] | str | None) -> None:
         return
     if importlib.util.find_spec("deepspeed") is None:
         raise RecipeError(f"{key}.deepspeed needs the package deepspeed, which is not installed: add it, or use fsdp")
-    _check_zero(key, config)
+    check_zero(key, config)
 
 
-def _check_zero(key: str, config: dict[str, Any] | str) -> None:
+def check_zero(key: str, config: dict[str, Any] | str) -> None:
     """Refuse settings under which a trained model would be in pieces.
 
     Raises:
@@ -254,19 +247,35 @@ def _check_lora(key: str, fields: dict[str, Any] | None) -> None:
         raise RecipeError(f"{key}: peft's LoraConfig refuses it: {error}") from None
 
 
-def load_tokenizer(key: str, model: str, chat_template: str | None, trust_remote_code: bool) -> Any:
+def check_model(key: str, section: Composer | Policy) -> None:
+    """Refuse a model without a tokenizer that could be trained with, and LoRA fields that peft does not take.
+
+    Raises:
+        RecipeError: naming the key, the value seen and what would be right.
+    """
+    _check_lora(f"{key}.lora", section.lora)
+    load_tokenizer(key, section)
+
+
+def load_tokenizer(key: str, section: Composer | Policy) -> Any:
     """A model's tokenizer, with the recipe's chat template where it names one.
+
+    Args:
+        key: where the recipe has the model: `composer` or `policy`.
+        section: that section.
 
     Raises:
         RecipeError: there is no such model, or it has no chat template.
     """
+    key, model = f"{key}.model", section.model
+    chat_template = section.chat_template if isinstance(section, Policy) else None
     from transformers import AutoTokenizer
 
     from ultraif_ray.engine.models import resolve_model
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            resolve_model(model, weights=False), trust_remote_code=trust_remote_code
+            resolve_model(model, weights=False), trust_remote_code=section.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise RecipeError(f"{key} is '{model}', which cannot be loaded: {' '.join(str(error).split())[:300]}") from None

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ultraif_ray.engine.models import resolve_model
-
-Message = dict[str, str]
+from ultraif_ray.records import Message
 
 _ROWS = 1024
 """Examples that are read and measured at a time."""

@@ -15,51 +15,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_usage
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
-from ultraif_ray.flow import graph, steps
-from ultraif_ray.recipe import Recipe, parse_recipe
+from ultraif_ray.flow import graph
 from ultraif_ray.records import Row, to_table
+from ultraif_ray.steps.run import retry, run
 from ultraif_ray.store.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-
-
-def prompts_file(tmp_path: Path, count: int) -> Path:
-    file = tmp_path / "prompts.jsonl"
-    words = ["rain", "snow", "wind", "fog"]
-    lines = [{"prompt": f"Write {i} lines about {words[i % 4]} number {i} please"} for i in range(count)]
-    lines += [{"prompt": " "}, lines[0]]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    if not file.exists() or file.read_text() != text:  # a file that was written again counts as another one
-        file.write_text(text)
-    return file
-
-
-def recipe(tmp_path: Path, count: int = 40, pools: str = "one", **sections: Any) -> Recipe:
-    engine = {"engine": "simulated", "tokens_per_s": 5000, "broken_share": 0.1, "refused_share": 0.02}
-    names = {"one": ["m", "m", "m", "m"], "three": ["a", "b", "c", "c"]}[pools]
-    roles = ("decomposer", "composer", "responder", "judge")
-    data = {
-        "name": "test",
-        "prompts": [str(prompts_file(tmp_path, count))],
-        "run": str(tmp_path / "run"),
-        "pools": dict.fromkeys(names, engine),
-        "roles": {role: {"pool": name} for role, name in zip(roles, names, strict=True)},
-        "flow": {"rows_per_block": 4},
-    }
-    return parse_recipe(data | sections)
-
-
-def with_pool(made: Recipe, pool: dict[str, Any]) -> Recipe:
-    return parse_recipe(made.model_dump() | {"pools": {"m": pool}})
-
-
-def rows_of(folder: RunFolder, step: str = "synthesize") -> list[Row]:
-    return [Row.model_validate(r) for batch in folder.read_tables(step) for r in batch.to_pylist()]
-
-
-def without_usage(rows: list[Row]) -> dict[int, dict[str, Any]]:
-    return {row.id: row.model_dump(exclude={"usage"}) for row in rows}
 
 
 def test_a_run_accounts_for_every_row_and_one_pool_or_three_make_the_same(tmp_path: Path) -> None:
@@ -67,12 +30,11 @@ def test_a_run_accounts_for_every_row_and_one_pool_or_three_make_the_same(tmp_pa
     for shape in ("one", "three"):
         base = tmp_path / shape
         base.mkdir()
-        folder = steps.run(recipe(base, pools=shape))
+        folder = run(recipe(base, pools=shape))
         ledger = folder.read_json("ledger.json")
         assert ledger["ingest"] == {
             "input": 42,
             "outcomes": {"accepted": 40, "duplicate": 1, "empty": 1},
-            "tokens": {},
         }
         for step in ("decompose", "synthesize", "export"):
             assert ledger[step]["input"] == sum(ledger[step]["outcomes"].values()) == 40
@@ -90,33 +52,33 @@ def test_a_run_accounts_for_every_row_and_one_pool_or_three_make_the_same(tmp_pa
 
 def test_a_finished_run_is_seen_as_finished_and_changed_settings_are_refused(tmp_path: Path) -> None:
     made = recipe(tmp_path, count=8)
-    folder = steps.run(made)
+    folder = run(made)
     files = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
-    steps.run(made)
+    run(made)
     assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
     other = recipe(tmp_path, count=8, synthesize={"k": 2})
     noted = Path(folder.at("recipe.yaml")).read_text()
     with pytest.raises(RunError, match=r"synthesize\.k: 5 → 2"):
-        steps.run(other)
+        run(other)
     assert Path(folder.at("recipe.yaml")).read_text() == noted
     prompts_file(tmp_path, 9)
     with pytest.raises(RunError, match="ingest was made with other settings"):
-        steps.run(made)
+        run(made)
 
 
 def test_export_is_made_anew_when_only_its_settings_change(tmp_path: Path) -> None:
-    steps.run(recipe(tmp_path, count=8))
-    folder = steps.run(recipe(tmp_path, count=8, export={"layout": "reference", "held_out": 0}))
+    run(recipe(tmp_path, count=8))
+    folder = run(recipe(tmp_path, count=8, export={"layout": "reference", "held_out": 0}))
     first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
     assert set(first) == {"instruction", "output", "history"}
 
 
 def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
     made = recipe(tmp_path, count=12)
-    folder = steps.run(made, until="decompose")
+    folder = run(made, until="decompose")
     assert {row.outcome for row in rows_of(folder, "decompose")} == {""}
     assert set(folder.read_json("ledger.json")) == {"ingest", "decompose"}
-    steps.run(made)
+    run(made)
     decomposed = {row.id: row.constraints for row in rows_of(folder, "decompose")}
     synthesized = {row.id: row.constraints for row in rows_of(folder)}
     assert decomposed == synthesized
@@ -174,7 +136,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 def test_the_driver_holds_few_blocks_and_no_statistics_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(monkeypatch)
     slow = {"engine": "simulated", "tokens_per_s": 2000, "rows_in_flight": 4}
-    steps.run(with_pool(recipe(tmp_path, count=120, flow={"rows_per_block": 2, "blocks_between": 4}), slow))
+    run(with_pool(recipe(tmp_path, count=120, flow={"rows_per_block": 2, "blocks_between": 4}), slow))
     assert 0 < max(seen["waiting"]) <= 12  # 60 blocks in all
     assert seen["statistics"]
     assert not any(seen["statistics"])
@@ -183,58 +145,26 @@ def test_the_driver_holds_few_blocks_and_no_statistics_of_them(tmp_path: Path, m
 def test_a_pool_grows_with_its_backlog_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(monkeypatch)
     pool = {"engine": "simulated", "tokens_per_s": 300, "rows_in_flight": 4, "replicas": {"min": 1, "max": 3}}
-    folder = steps.run(with_pool(recipe(tmp_path, count=60, flow={"rows_per_block": 2}), pool))
+    folder = run(with_pool(recipe(tmp_path, count=60, flow={"rows_per_block": 2}), pool))
     assert (seen["workers"][0], max(seen["workers"])) == (1, 3)
     assert len(rows_of(folder)) == 60
     seen["workers"].clear()
     (few := tmp_path / "few").mkdir()
-    steps.run(with_pool(recipe(few, count=3, flow={"rows_per_block": 2}), pool))
+    run(with_pool(recipe(few, count=3, flow={"rows_per_block": 2}), pool))
     assert max(seen["workers"]) == 1
 
 
 def test_a_step_that_could_never_be_placed_is_refused_before_the_first_runs(tmp_path: Path) -> None:
     made = recipe(tmp_path, count=8, policy={"model": "packaged"}, train={"workers": {"min": 500, "max": 500}})
     with pytest.raises(RecipeError, match=r"sft: the run needs 500 CPU at least \(500 for a training worker\)"):
-        steps.run(made)
+        run(made)
     assert not (tmp_path / "run/ingest").exists()
-
-
-def planted(
-    tmp_path: Path, code: str, made: Recipe, *overrides: str, start: str = "    pass\n"
-) -> subprocess.CompletedProcess[str]:
-    """A run in a process of its own, whose workers' simulated engine does `start` first and `code` at each request."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(
-        "import asyncio, os, pathlib\n"
-        "from ultraif_ray.engine import simulated\n"
-        "from ultraif_ray.errors import EngineDead\n"
-        "plain = simulated.SimulatedEngine.generate\n"
-        "async def generate(self, request):\n"
-        "    text = request.messages[-1]['content']\n"
-        f"{code}"
-        "    return await plain(self, request)\n"
-        "simulated.SimulatedEngine.generate = generate\n"
-        "async def check(self, labels):\n"
-        f"{start}"
-        "simulated.SimulatedEngine.check = check\n"
-    )
-    file = tmp_path / "recipe.yaml"
-    file.write_text(json.dumps(made.model_dump(mode="json")))
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    return subprocess.run(
-        [sys.executable, "-m", "ultraif_ray.cli", "run", str(file), *overrides],
-        env=environment | {"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def test_what_ends_a_worker_at_its_start_is_told_in_plain_words(tmp_path: Path) -> None:
     pool = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "max_retries": 0}
     with pytest.raises(RecipeError, match="does not answer"):
-        steps.run(with_pool(recipe(tmp_path, count=4), pool))
+        run(with_pool(recipe(tmp_path, count=4), pool))
 
 
 def test_a_server_that_is_gone_ends_the_run_instead_of_failing_every_row(tmp_path: Path) -> None:
@@ -252,7 +182,7 @@ def test_a_server_that_is_gone_ends_the_run_instead_of_failing_every_row(tmp_pat
     url = f"http://127.0.0.1:{server.server_port}/v1"
     pool = {"engine": "openai", "model": "m", "base_url": url, "max_retries": 0, "rows_in_flight": 4}
     with pytest.raises(EngineUnavailable, match="8 rows in a row got no answer"):
-        steps.run(with_pool(recipe(tmp_path, count=40), pool))
+        run(with_pool(recipe(tmp_path, count=40), pool))
     server.shutdown()
     assert RunFolder(str(tmp_path / "run")).count("synthesize") < 40
 
@@ -261,11 +191,11 @@ def test_prompts_of_which_none_can_be_used_are_an_error(tmp_path: Path) -> None:
     made = recipe(tmp_path)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": " "}\n{"prompt": ""}\n')
     with pytest.raises(InputError, match="no prompt could be used: 2 empty"):
-        steps.run(made)
+        run(made)
 
 
 def test_rejected_records_are_kept_with_their_reason(tmp_path: Path) -> None:
-    folder = steps.run(recipe(tmp_path, count=3), until="ingest")
+    folder = run(recipe(tmp_path, count=3), until="ingest")
     rejected = pq.read_table(folder.at("ingest", "rejected")).to_pylist()
     assert sorted(r["reason"] for r in rejected) == ["duplicate", "empty"]
 
@@ -274,26 +204,26 @@ def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
     made = recipe(tmp_path)
     folder = RunFolder(made.run_folder)
     for step in ("synthesize", "export", "sft"):
-        folder.begin(step, {})
+        folder.open_step(step, {})
     (tmp_path / "run/synthesize/rows").mkdir()
     table = to_table([Row(id=1, query="x", outcome="satisfied")])
     pq.write_table(table, tmp_path / "run/synthesize/rows/a.parquet")
     for step in ("synthesize", "export", "sft"):
         folder.finish(step)
-    assert steps.retry(made, remake=True) == 0
+    assert retry(made, remake=True) == 0
     assert folder.state("export") == folder.state("sft") == "done"
 
 
 def test_failed_rows_are_done_again_and_what_they_were_is_kept(tmp_path: Path) -> None:
     flaky = {"engine": "simulated", "refused_share": 0.2}
-    folder = steps.run(with_pool(recipe(tmp_path), flaky))
+    folder = run(with_pool(recipe(tmp_path), flaky))
     before = without_usage(rows_of(folder))
     failed = {one for one, row in before.items() if row["outcome"] == "failed"}
     assert failed
     with pytest.raises(RunError, match=r"set these back:\n  pools\.m\.refused_share: 0\.2 → 0\.3"):
-        steps.retry(with_pool(recipe(tmp_path), {"engine": "simulated", "refused_share": 0.3}))
+        retry(with_pool(recipe(tmp_path), {"engine": "simulated", "refused_share": 0.3}))
     assert without_usage(rows_of(folder)) == before
-    assert steps.retry(with_pool(recipe(tmp_path), flaky)) == len(failed)
+    assert retry(with_pool(recipe(tmp_path), flaky)) == len(failed)
     after = without_usage(rows_of(folder))
     assert after.keys() == before.keys()
     assert all(after[one] == before[one] for one in before.keys() - failed)
@@ -308,55 +238,41 @@ def test_failed_rows_are_done_again_and_what_they_were_is_kept(tmp_path: Path) -
 def test_an_engine_that_is_lost_dies_or_hangs_is_replaced_and_a_prompt_that_kills_it_every_time_fails_alone(
     tmp_path: Path,
 ) -> None:
-    code = (
-        f"    died, hung = pathlib.Path({str(tmp_path)!r}, 'died'), pathlib.Path({str(tmp_path)!r}, 'hung')\n"
-        "    if 'number 2 ' in text and not died.exists():\n"
-        "        died.touch()\n"
-        "        raise EngineDead('killed by a test')\n"
-        "    if 'number 17 ' in text and not hung.exists():\n"
-        "        hung.touch()\n"
-        "        await asyncio.sleep(3600)\n"
-        "    if 'number 13 ' in text:\n"
-        "        raise EngineDead('killed by a prompt')\n"
-    )
-    start = (
-        f"    lost = pathlib.Path({str(tmp_path)!r}, 'lost')\n"
-        "    if not lost.exists():\n"
-        "        lost.touch()\n"
-        "        os._exit(1)\n"
-    )
-    made = with_pool(recipe(tmp_path, count=24), {"engine": "simulated", "rows_in_flight": 8, "timeout_s": 2})
-    done = planted(tmp_path, code, made, start=start)
-    assert done.returncode == 0, done.stderr
+    faults = [
+        {"kind": "exit", "when": "start", "once": str(tmp_path / "lost")},
+        {"kind": "die", "query": "number 2 ", "once": str(tmp_path / "died")},
+        {"kind": "hang", "query": "number 17 ", "once": str(tmp_path / "hung")},
+        {"kind": "die", "query": "number 13 "},
+    ]
+    pool = {"engine": "simulated", "rows_in_flight": 8, "timeout_s": 2, "faults": faults}
+    folder = run(with_pool(recipe(tmp_path, count=24), pool))
     assert (tmp_path / "lost").exists()
     assert (tmp_path / "died").exists()
     assert (tmp_path / "hung").exists()
-    rows = rows_of(RunFolder(str(tmp_path / "run")))
+    rows = rows_of(folder)
     assert len(rows) == 24
     (failed,) = [row for row in rows if row.outcome == "failed"]
     assert "number 13 " in failed.query
-    assert "kills its engine" in failed.failures[-1].reason
+    assert failed.failures[-1].kind == "kills its engine"
 
 
 def test_an_engine_that_dies_at_every_start_ends_the_run_with_its_reason(tmp_path: Path) -> None:
-    made = with_pool(recipe(tmp_path, count=8), {"engine": "simulated"})
-    done = planted(tmp_path, "", made, start="    raise EngineDead('no memory')\n")
-    assert done.returncode == 2
-    assert "workers died 3 times while they opened pool m: no memory" in done.stderr
+    fault = {"kind": "die", "when": "start", "message": "no memory"}
+    with pytest.raises(RunError, match="workers died 3 times while they opened pool m: no memory"):
+        run(with_pool(recipe(tmp_path, count=8), {"engine": "simulated", "faults": [fault]}))
 
 
 def test_an_engine_that_dies_at_every_request_ends_the_run(tmp_path: Path) -> None:
-    made = with_pool(recipe(tmp_path, count=8), {"engine": "simulated", "rows_in_flight": 1})
-    done = planted(tmp_path, "    raise EngineDead('out of memory')\n", made, "flow.rows_per_block=1")
-    assert done.returncode == 2
-    assert "the engine died with every row it was given" in done.stderr
+    pool = {"engine": "simulated", "rows_in_flight": 1, "faults": [{"kind": "die"}]}
+    with pytest.raises(EngineUnavailable, match="the engine died with every row it was given"):
+        run(with_pool(recipe(tmp_path, count=8, flow={"rows_per_block": 1}), pool))
 
 
 def test_a_run_in_which_nearly_everything_fails_ends_and_says_why(tmp_path: Path) -> None:
     refusing = with_pool(recipe(tmp_path, count=60), {"engine": "simulated", "refused_share": 1.0})
     flow = {"rows_per_block": 4, "breaker_rows": 20}
     with pytest.raises(RunError, match=r"20 of the last 20 rows of a worker failed: RequestRefused \(20\)"):
-        steps.run(refusing.model_copy(update={"flow": refusing.flow.model_copy(update=flow)}))
+        run(refusing.model_copy(update={"flow": refusing.flow.model_copy(update=flow)}))
     assert RunFolder(str(tmp_path / "run")).count("synthesize") < 60
 
 
@@ -377,8 +293,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_ends_the_run_in_one_line_and_with_room_it_goes_on(tmp_path: Path, small_disk: Path) -> None:
     made = recipe(tmp_path, count=60).model_copy(update={"run": str(small_disk / "run")})
     with pytest.raises(RunError, match="No space left on device"):
-        steps.run(made)
+        run(made)
     subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
-    folder = steps.run(made)
+    folder = run(made)
     assert len({row.id for row in rows_of(folder)}) == 60
     assert len(rows_of(folder)) == 60

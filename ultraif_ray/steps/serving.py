@@ -1,4 +1,4 @@
-"""The recipe as later steps see it: with what the run has trained in its place.
+"""The recipe as a step after training sees it: what the run has trained plays its role.
 
 A LoRA adapter on the model that a pool serves anyway is served from that pool, next to the frozen base. Anything else
 gets a pool of its own, placed like the one it takes over from.
@@ -7,26 +7,32 @@ gets a pool of its own, placed like the one it takes over from.
 from typing import Any
 
 from ultraif_ray.recipe import Composer, Policy, Recipe, VllmPool, parse_recipe
-from ultraif_ray.store.folder import RunFolder
 
 
 def in_round(recipe: Recipe, number: int) -> Recipe:
-    """The recipe of a DPO round: instructions are drawn anew, `align.deeper` rounds of constraints deeper each time."""
-    deeper = {rounds + number * recipe.align.deeper: weight for rounds, weight in recipe.synthesize.rounds.items()}
-    synthesize = recipe.synthesize.model_copy(update={"rounds": deeper, "goal": "dpo"})
+    """The recipe of a DPO round: instructions are drawn anew, with `align.extra_constraints` more each time."""
+    if not number:
+        return recipe
+    more = number * recipe.align.extra_constraints
+    rounds = {constraints + more: weight for constraints, weight in recipe.synthesize.rounds.items()}
+    synthesize = recipe.synthesize.model_copy(update={"rounds": rounds, "goal": "dpo"})
     return recipe.model_copy(update={"synthesize": synthesize, "seed": recipe.seed + number})
 
 
-def with_trained(recipe: Recipe, folder: RunFolder, inputs: list[str]) -> Recipe:
-    """The recipe with the trained models that a step is made from: composer and policy in the place of their roles."""
+def with_trained_models(recipe: Recipe, composer: str = "", policy: str = "") -> Recipe:
+    """The recipe with trained models in their roles, and without the pools that then serve no role.
+
+    Args:
+        recipe: the run's recipe.
+        composer: the folder of the step that trained the composer; or empty.
+        policy: the folder of the step that trained the policy, which becomes the responder; or empty.
+    """
     data = recipe.model_dump(mode="json")
-    for step in inputs:
-        if step == "composer" and recipe.composer:
-            _serve(data, recipe, "composer", recipe.composer, recipe.roles.composer.pool, folder.uri(step))
-            data["roles"]["composer"]["trained"] = True
-        elif recipe.policy and (step == "sft" or step.endswith("/dpo")):
-            pool = recipe.policy.pool or recipe.roles.responder.pool
-            _serve(data, recipe, "responder", recipe.policy, pool, folder.uri(step))
+    if composer and recipe.composer:
+        _serve(data, recipe, "composer", recipe.composer, composer_pool(recipe), composer)
+        data["roles"]["composer"]["trained"] = True
+    if policy and recipe.policy:
+        _serve(data, recipe, "responder", recipe.policy, policy_pool(recipe), policy)
     used = {role["pool"] for role in data["roles"].values()}
     data["pools"] = {name: pool for name, pool in data["pools"].items() if name in used}
     if data["policy"]:
@@ -34,15 +40,26 @@ def with_trained(recipe: Recipe, folder: RunFolder, inputs: list[str]) -> Recipe
     return parse_recipe(data)
 
 
+def composer_pool(recipe: Recipe) -> str:
+    """The pool whose place the trained composer takes."""
+    return recipe.roles.composer.pool
+
+
+def policy_pool(recipe: Recipe) -> str:
+    """The pool whose place the trained policy takes."""
+    return (recipe.policy and recipe.policy.pool) or recipe.roles.responder.pool
+
+
 def is_adapter(recipe: Recipe, trained: Composer | Policy, pool: str) -> bool:
     """Whether what is trained can be served as an adapter on a pool's own model."""
     serving = recipe.pools[pool]
     same = isinstance(serving, VllmPool) and serving.model == trained.model
-    return trained.lora is not None and same and not getattr(trained, "chat_template", None)
+    has_template = isinstance(trained, Policy) and trained.chat_template is not None
+    return trained.lora is not None and same and not has_template
 
 
 def _serve(data: dict[str, Any], recipe: Recipe, role: str, trained: Composer | Policy, pool: str, folder: str) -> None:
-    """Let `role` be played by what stands in a training step's `folder`."""
+    """Let `role` be played by the model in a training step's `folder`."""
     placed = recipe.pools[pool]
     data["roles"][role]["pool"] = pool
     if not isinstance(placed, VllmPool):

@@ -1,0 +1,54 @@
+"""What was trained takes the place of what it was trained from."""
+
+from typing import Any
+
+from ultraif_ray.recipe import Recipe, parse_recipe
+from ultraif_ray.records import ROLES
+from ultraif_ray.steps.serving import in_round, with_trained_models
+
+BASE = {"engine": "vllm", "model": "org/base", "gpus": 1}
+OTHER = {"engine": "vllm", "model": "org/other", "gpus": 2}
+
+
+def made(pools: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+    roles = {role: {"pool": "m"} for role in ROLES}
+    return parse_recipe({"name": "x", "pools": pools or {"m": BASE}, "roles": roles, **sections})
+
+
+def test_adapters_on_a_pools_own_model_are_served_from_it() -> None:
+    recipe = made(composer={"model": "org/base", "lora": {}}, policy={"model": "org/base", "lora": {}})
+    later = with_trained_models(recipe, composer="/run/composer", policy="/run/round-1/dpo")
+    assert list(later.pools) == ["m"]
+    assert later.roles.composer.adapter == "/run/composer/model"
+    assert later.roles.composer.trained
+    assert later.roles.responder.adapter == "/run/round-1/dpo/model"  # a name of its own for every round
+    assert later.roles.judge.adapter is later.roles.decomposer.adapter is None
+
+
+def test_a_whole_model_gets_a_pool_placed_like_the_one_it_takes_over_from() -> None:
+    recipe = made(composer={"model": "org/base"}, policy={"model": "org/policy", "lora": {}})
+    responder = recipe.roles.responder.model_copy(update={"adapter": "/before"})
+    recipe = recipe.model_copy(update={"roles": recipe.roles.model_copy(update={"responder": responder})})
+    later = with_trained_models(recipe, composer="/run/composer", policy="/run/sft")
+    composer, policy = (later.pools[later.roles.composer.pool], later.pools[later.roles.responder.pool])
+    assert (composer.model, composer.gpus) == ("/run/composer/model", 1)
+    assert policy.model == "/run/sft/merged"  # an adapter on another base is served merged
+    assert later.roles.responder.adapter is None  # it was made for another model
+    assert later.pools[later.roles.judge.pool].model == "org/base"
+
+
+def test_the_policy_goes_where_policy_pool_says_and_pools_without_a_role_are_dropped() -> None:
+    pools = {"m": BASE, "p": OTHER}
+    recipe = made(pools, policy={"model": "org/policy", "pool": "p"})
+    assert set(with_trained_models(recipe).pools) == {"m"}
+    later = with_trained_models(recipe, policy="/run/sft")
+    assert set(later.pools) == {"m", "trained-responder"}
+    policy = later.pools["trained-responder"]
+    assert (policy.model, policy.gpus) == ("/run/sft/model", 2)
+
+
+def test_a_round_has_more_constraints_and_is_drawn_anew() -> None:
+    recipe = made(synthesize={"rounds": {1: 3, 2: 1}, "goal": "sft"}, align={"extra_constraints": 2}, seed=5)
+    second = in_round(recipe, 2)
+    assert second.synthesize.rounds == {5: 3, 6: 1}
+    assert (second.synthesize.goal, second.seed) == ("dpo", 7)

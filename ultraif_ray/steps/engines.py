@@ -1,0 +1,121 @@
+"""What decompose and synthesize share: rows that go through engines, resumed row by row."""
+
+import inspect
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ultraif_ray.errors import NodeLost, RunError
+from ultraif_ray.method import prompts
+from ultraif_ray.recipe import Recipe, fingerprint
+from ultraif_ray.records import Role
+from ultraif_ray.steps.serving import with_trained_models
+from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry
+
+if TYPE_CHECKING:
+    from ultraif_ray.flow.cluster import Need
+
+ATTEMPTS = 6
+"""Times that a pipeline is started at most, each time with what is left: Ray's own actors may die with their node."""
+
+_NOT_CONTENT = {"replicas", "cpus", "gpus", "accelerator_type", "resources", "labels", "rows_in_flight",
+                "max_concurrency", "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s",
+                "faults"}  # fmt: skip
+"""Settings of a pool that say where and how fast it runs."""
+
+
+@dataclass(frozen=True)
+class EngineStep(Step):
+    """Takes the rows of a step through stages of the journey."""
+
+    rows: Step
+
+    outcome_column: ClassVar[str]
+    """The column of a row that says how it ended in this step."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the journey that the rows go through."""
+        raise NotImplementedError
+
+    def fraction(self, recipe: Recipe) -> float:
+        """The fraction of the rows, chosen by id, that is taken."""
+        return 1.0
+
+    def serving(self, context: Context) -> Recipe:
+        """The recipe with the models that the run has trained in their roles."""
+        return with_trained_models(context.recipe)
+
+    def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
+        """Count the rows that were written, of `rows` that came in."""
+        raise NotImplementedError
+
+    def needs(self, context: Context) -> "list[Need]":
+        """Room for the fewest replicas of every pool, and for what reads and writes."""
+        from ultraif_ray.flow.graph import needs
+
+        return needs(self.serving(context), self.stages)
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """Take the rows through the engines, and account for every one.
+
+        Raises:
+            RunError: a fraction so small that no row is left, or what ended the pipeline.
+        """
+        from ultraif_ray.flow.cluster import connect
+        from ultraif_ray.flow.graph import run_pipeline
+
+        folder, recipe = context.folder, self.serving(context)
+        fraction = self.fraction(context.recipe)
+        rows = self._rows_to_take(folder, fraction)
+        attempts, ended = 0, ""
+        while (left := rows - self._repaired_count(folder)) > 0 and attempts < ATTEMPTS:
+            if attempts:
+                print(f"{self.name}: {ended}; going on with the {left} rows that are left", file=sys.stderr, flush=True)
+            connect(context.worker_logs)
+            attempts, ended = attempts + 1, "the pipeline ended without all of its rows"
+            try:
+                run_pipeline(recipe, folder, self.rows.name, self.name, self.stages, left, fraction)
+            except NodeLost as error:
+                if attempts == ATTEMPTS:
+                    raise
+                ended = str(error).splitlines()[0]
+        return self.entries(folder, rows)
+
+    def _rows_to_take(self, folder: RunFolder, fraction: float) -> int:
+        """How many rows of the input are taken.
+
+        Raises:
+            RunError: none.
+        """
+        if fraction == 1.0:
+            return folder.count(self.rows.name)
+        from ultraif_ray.flow.graph import in_fraction
+
+        batches = folder.read_tables(self.rows.name, ["id"])
+        rows = sum(in_fraction(number, fraction) for batch in batches for number in batch.column("id").to_pylist())
+        if not rows:
+            total = folder.count(self.rows.name)
+            raise RunError(f"{self.name}: align.prompt_fraction={fraction:g} leaves none of {total} prompts: raise it")
+        return rows
+
+    def _repaired_count(self, folder: RunFolder) -> int:
+        """The rows that count, after the repair of what a dead run left."""
+        if late := folder.repair(self.name):
+            print(f"{self.name}: {late} rows that a dead run's worker still wrote were taken out", file=sys.stderr)
+        return folder.count(self.name)
+
+
+def journey_settings(recipe: Recipe, roles: tuple[Role, ...]) -> dict[str, Any]:
+    """The settings that decide what roles answer: how they sample, which models play them, what they are asked."""
+    playing = {role: getattr(recipe.roles, role) for role in roles}
+    pools = {settings.pool: recipe.pools[settings.pool] for settings in playing.values()}
+    return {
+        "seed": recipe.seed,
+        "roles": {role: settings.model_dump(mode="json") for role, settings in playing.items()},
+        "pools": {name: pool.model_dump(mode="json", exclude=_NOT_CONTENT) for name, pool in pools.items()},
+        "decompose": recipe.decompose.model_dump(mode="json"),
+        "templates": fingerprint({"source": inspect.getsource(prompts)}),
+    }

@@ -1,0 +1,32 @@
+"""Export: judged rows → training sets."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ultraif_ray.data.export import SETS, export
+from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.store.ledger import Entry
+
+
+@dataclass(frozen=True)
+class Export(Step):
+    """Write the sets of a synthesis, each into a folder of its name."""
+
+    rows: Step
+
+    kind = "export"
+    resumes = False
+    cheap = True
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """A round has no constraints of its own, and so no set for the composer."""
+        return tuple(name for name in SETS if not self.round or name != "composer")
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """Layout, splits, and what counts as an example."""
+        return {"export": context.recipe.export.model_dump(mode="json")}
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """Write the sets in one pass."""
+        return {self.name: export(context.recipe, context.folder, self.rows.name, self.name, self.sets)}

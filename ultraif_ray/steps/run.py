@@ -1,0 +1,195 @@
+"""The loop: every step of a plan that is not done, in order."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import yaml
+
+from ultraif_ray.errors import GO_ON, RecipeError, RunError
+from ultraif_ray.recipe import Recipe, fingerprint
+from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.engines import EngineStep
+from ultraif_ray.steps.plan import following, plan
+from ultraif_ray.steps.serving import in_round
+from ultraif_ray.steps.step import Context, Step, whole_settings
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.lease import Lease
+
+if TYPE_CHECKING:
+    from ultraif_ray.flow.cluster import Cluster, Need
+
+
+def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool = False, only: str = "") -> RunFolder:
+    """Run every step up to `until` (all when empty); steps that are done are not done again.
+
+    Args:
+        recipe: the run's recipe.
+        until: the name of the last step to run.
+        worker_logs: show what the workers log.
+        remake: delete what was made with other settings, instead of refusing to go on.
+        only: run the step of this name, and nothing before it.
+
+    Raises:
+        UltraIFError: with what to change, or how to go on.
+    """
+    folder = RunFolder(recipe.run_folder)
+    steps = plan(recipe, folder, decompose=until == Decompose.kind)
+    names = [step.name for step in steps]
+    for name in (only, until):
+        if name and name not in names:
+            raise RunError(f"this recipe has no step '{name}'; it has {', '.join(names)}")
+    last = names.index(only or until) if only or until else len(steps) - 1
+    run_steps(recipe, steps, steps[last if only else 0 : last + 1], worker_logs, remake)
+    return folder
+
+
+def run_steps(
+    recipe: Recipe, steps: list[Step], wanted: list[Step], worker_logs: bool = False, remake: bool = False
+) -> None:
+    """Run the steps `wanted` of a plan: look at all of them first, then begin, run, enter in the ledger, finish each.
+
+    Raises:
+        UltraIFError: with what to change, or how to go on.
+    """
+    folder = RunFolder(recipe.run_folder)
+    contexts = {step.name: Context(in_round(recipe, step.round), folder, worker_logs) for step in wanted}
+    to_do = [step for step in wanted if folder.state(step.name) != "done"]
+    for step in to_do:
+        step.check(contexts[step.name])
+    with _own_ray(), Lease(folder) as lease:
+        await_room(to_do, contexts, worker_logs)
+        for step in wanted:
+            lease.check()
+            context = contexts[step.name]
+            if _begin(step, steps, context, remake):
+                continue
+            save_recipe(recipe, folder)
+            try:
+                entries = step.run(context)
+            except OSError as error:
+                raise RunError(f"{step.name}: {error}\n{GO_ON}") from error
+            for name, entry in entries.items():
+                ledger.enter(folder, name, entry)
+            folder.finish(step.name)
+        save_recipe(recipe, folder)
+
+
+def _begin(step: Step, steps: list[Step], context: Context, remake: bool) -> bool:
+    """Open a step for writing; True if it is done already.
+
+    Raises:
+        RunError: an input is not done, or the step was made with other settings.
+    """
+    folder = context.folder
+    for source in step.inputs.values():
+        if folder.state(source.name) != "done":
+            raise RunError(
+                f"{folder}: {step.name} is made from {source.name}, which is not done; run `ultraif run` first"
+            )
+    settings = whole_settings(step, context)
+    changed = folder.fingerprint_of(step.name) != fingerprint(settings)
+    if (not step.resumes and folder.state(step.name) != "done") or (step.cheap and changed):
+        folder.clear(step.name)
+    later = [made.name for made in following(step, steps) if folder.state(made.name)]
+    if folder.open_step(step.name, settings, later, remake):
+        return True
+    ledger.remove(folder, [step.name, *(name for name in later if not folder.state(name))])
+    return False
+
+
+@contextmanager
+def _own_ray() -> Iterator[None]:
+    """Shut down a Ray that was started in between; one that was up before stays up."""
+    before = _ray_is_up()
+    try:
+        yield
+    finally:
+        if not before and _ray_is_up():
+            sys.modules["ray"].shutdown()
+
+
+def _ray_is_up() -> bool:
+    """Whether Ray is connected, without importing it: a run that is done never needs it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def await_room(to_do: list[Step], contexts: dict[str, Context], worker_logs: bool) -> None:
+    """Wait for a cluster that can hold every step, before the first of them costs anything.
+
+    Raises:
+        RecipeError: naming the step, the resource, what is asked and what there is.
+    """
+    needs = {step.name: step.needs(contexts[step.name]) for step in to_do}
+    if not any(needs.values()):
+        return
+    from ultraif_ray.flow import cluster
+
+    cluster.connect(worker_logs)
+    cluster.await_room(lambda found: check_room(needs, found))
+
+
+def check_room(needs: "dict[str, list[Need]]", found: "Cluster") -> None:
+    """Check that a cluster can hold what each step, by its name, needs.
+
+    Raises:
+        RecipeError: naming the step, the resource, what is asked and what there is.
+    """
+    from ultraif_ray.flow.cluster import check_needs
+
+    for name, asked in needs.items():
+        try:
+            check_needs(asked, found)
+        except RecipeError as error:
+            raise RecipeError(f"{name}: {error}") from None
+
+
+def save_recipe(recipe: Recipe, folder: RunFolder) -> None:
+    """Keep the recipe that the run was last made with."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    folder.write_text(text, "recipe.yaml")
+
+
+def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> int:
+    """Do the rows again that ended as failed; their number.
+
+    That is those of the round's synthesis that was interrupted, if one was; else those of the first synthesis, or of
+    the decomposition where that is all there is.
+
+    Args:
+        recipe: the run's recipe.
+        remake: delete what was trained from these rows, instead of refusing.
+        worker_logs: show what the workers log.
+
+    Raises:
+        RunError: later steps were made from these rows, the recipe is not theirs, or no row has been anywhere yet.
+    """
+    folder = RunFolder(recipe.run_folder)
+    steps = plan(recipe, folder)
+    begun = [step for step in steps if isinstance(step, EngineStep) and folder.state(step.name)]
+    if not begun:
+        raise RunError(f"{folder}: no rows have been through an engine here; start with `ultraif run`")
+    interrupted = [step for step in begun if step.round and folder.state(step.name) == "running"]
+    step = (interrupted or [step for step in begun if not step.round][-1:])[0]
+    tables = folder.read_tables(step.name, [step.outcome_column])
+    if not any("failed" in batch.column(step.outcome_column).to_pylist() for batch in tables):
+        return 0
+    settings = whole_settings(step, Context(in_round(recipe, step.round), folder))
+    if lines := folder.changes(step.name, settings):
+        raise RunError(
+            f"{folder.uri(step.name)} was made with other settings; set these back:\n  " + "\n  ".join(lines)
+        )
+    made = [later for later in following(step, steps) if folder.state(later.name)]
+    costly = [later.name for later in made if not later.cheap]
+    if costly and not remake:
+        raise RunError(f"{folder}: made from {step.name}: {', '.join(costly)}. Add --remake to delete these and retry")
+    with Lease(folder):
+        for later in made:
+            folder.clear(later.name)
+        ledger.remove(folder, [later.name for later in made])
+        forgotten = folder.forget(step.name, step.outcome_column, "failed")
+    after = steps[steps.index(step) + 1]
+    run(recipe, until=after.name if after.cheap else step.name, worker_logs=worker_logs)
+    return forgotten

@@ -1,0 +1,92 @@
+"""What all kinds of step have in common.
+
+A kind is a frozen dataclass: its fields that hold steps are its inputs, by name. A new kind is a subclass in a file of
+its own, and a line in `plan.py`.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ultraif_ray.recipe import Recipe
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry
+
+if TYPE_CHECKING:
+    from ultraif_ray.flow.cluster import Need
+
+
+def step_name(kind: str, number: int = 0) -> str:
+    """The name of a step, which is also its folder: `sft`, or `round-2/dpo` in a DPO round."""
+    return f"round-{number}/{kind}" if number else kind
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step works with: the recipe as it is in the step's round, and the run's folder."""
+
+    recipe: Recipe
+    folder: RunFolder
+    worker_logs: bool = False
+    """Show what the workers log."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, made from other steps and written into a folder of its name."""
+
+    round: int = field(default=0, kw_only=True)
+    """The DPO round that the step belongs to; 0 before the first."""
+
+    kind: ClassVar[str]
+    """The kind's name: `ingest`, `dpo`, … ."""
+    resumes: ClassVar[bool] = True
+    """Whether an interrupted step goes on with what it has; else it begins anew."""
+    cheap: ClassVar[bool] = False
+    """Whether to make the step anew where its settings changed, instead of refusing the run."""
+
+    @property
+    def name(self) -> str:
+        """See `step_name`."""
+        return step_name(self.kind, self.round)
+
+    @property
+    def inputs(self) -> dict[str, "Step"]:
+        """The steps that this one is made from, by what they give it."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Step)}
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """What decides the step's content, as opposed to where it runs and how fast: its fingerprint covers this and
+        the fingerprints of its inputs.
+        """
+        raise NotImplementedError
+
+    def check(self, context: Context) -> None:
+        """Refuse what could not work, before any step runs.
+
+        Raises:
+            UltraIFError: what to change.
+        """
+
+    def needs(self, context: Context) -> "list[Need]":
+        """What the step asks of the cluster; nothing where it runs in the driver."""
+        return []
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """Do the step's work; the entries of the ledger by step.
+
+        Raises:
+            UltraIFError: what ended it, and what to do.
+        """
+        raise NotImplementedError
+
+
+def whole_settings(step: Step, context: Context) -> dict[str, Any]:
+    """All that a step's fingerprint covers, as JSON holds it: its settings, and for each input its fingerprint."""
+    made_from = {
+        name: {"step": source.name, "fingerprint": context.folder.fingerprint_of(source.name)}
+        for name, source in step.inputs.items()
+    }
+    settings: dict[str, Any] = json.loads(json.dumps(step.settings(context) | {"inputs": made_from}))
+    return settings

@@ -1,0 +1,319 @@
+"""The training steps: examples in, a model in the step's folder out. Ray Train and TRL do the work, in `train/`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import ValidationError
+
+from ultraif_ray.data.export import SPLITS, export
+from ultraif_ray.errors import RunError, UnusableReply
+from ultraif_ray.method.compose import Composed, accept
+from ultraif_ray.method.prompts import query_of_composer_request
+from ultraif_ray.recipe import Composer, Policy, Recipe
+from ultraif_ray.records import Instruction
+from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
+from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.store.ledger import Entry, Training
+
+if TYPE_CHECKING:
+    from ultraif_ray.flow.cluster import Need
+
+Counts = dict[str, dict[str, int]]
+"""Examples by split, and in it by what became of them: accepted, too long, no answer."""
+
+
+@dataclass(frozen=True)
+class TrainingStep(Step):
+    """What the three kinds of training share."""
+
+    trainer: ClassVar[Literal["sft", "dpo"]]
+    """TRL's trainer."""
+    fields_key: ClassVar[str]
+    """Where the recipe has the fields of TRL's config."""
+    model_key: ClassVar[str] = "policy"
+    """Where the recipe has the model."""
+
+    def model(self, recipe: Recipe) -> Composer | Policy:
+        """The section of the recipe that says which model is trained, and how."""
+        assert recipe.policy  # noqa: S101 - a plan has no such step without one
+        return recipe.policy
+
+    def pool(self, recipe: Recipe) -> str:
+        """The pool that will serve what is trained."""
+        return policy_pool(recipe)
+
+    def fields(self, recipe: Recipe) -> dict[str, Any]:
+        """The fields of TRL's config."""
+        raise NotImplementedError
+
+    @property
+    def examples_folder(self) -> str:
+        """The folder inside the run with the examples of both splits."""
+        raise NotImplementedError
+
+    def write_examples(self, context: Context) -> None:
+        """Write the examples, where no export did."""
+
+    def start(self, context: Context) -> str:
+        """URI of the training step whose model this one goes on from; empty for the recipe's own model."""
+        return ""
+
+    def chat_template(self, recipe: Recipe) -> str:
+        """The text of the chat template that the model gets; empty where it has one."""
+        return ""
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The model, TRL's fields, and the examples of one optimizer step however many workers share them."""
+        recipe = context.recipe
+        return {
+            "model": self.model(recipe).model_dump(mode="json", exclude={"pool", "sft"}),
+            "fields": self.fields(recipe),
+            "global_batch": recipe.global_batch(self.fields(recipe)),
+            "seed": recipe.seed,
+            "chat_template": self.chat_template(recipe),
+        }
+
+    def check(self, context: Context) -> None:
+        """Refuse what training could not use, before anything is spent on making its data.
+
+        Raises:
+            RecipeError: naming the key, the value seen and what would be right.
+        """
+        from ultraif_ray.train import settings
+
+        settings.check_place(context.recipe, self.fields(context.recipe))
+        settings.check_fields(self.fields_key, self.trainer, self.fields(context.recipe), context.recipe.seed)
+        settings.check_model(self.model_key, self.model(context.recipe))
+
+    def needs(self, context: Context) -> "list[Need]":
+        """Room for the fewest workers."""
+        from ultraif_ray.train.settings import worker_need
+
+        return [worker_need(context.recipe.train)]
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """Train on the examples that fit.
+
+        Raises:
+            RunError: there is nothing to train on, or training failed for good.
+        """
+        from ultraif_ray.train import run as training
+
+        recipe, folder = context.recipe, context.folder
+        training.connect_and_wait(recipe.train, context.worker_logs)
+        self.write_examples(context)
+        counts = self._copy_examples(context)
+        if not counts["train"].get("accepted"):
+            return {self.name: self.without_examples(context, counts)}
+        job = self._job(context, held_out=bool(counts["held_out"].get("accepted")))
+        report = training.fit(job, recipe.train, self.name, recipe.flow.progress_s, context.worker_logs)
+        trained = self.model(recipe)
+        if trained.lora is not None and not is_adapter(recipe, trained, self.pool(recipe)):
+            folder.clear(self.name, "merged")
+            model, merged = folder.uri(self.name, "model"), folder.uri(self.name, "merged")
+            training.merge(recipe.train, trained.model, model, merged, trained.trust_remote_code)
+        return {self.name: _entry(counts, self.evaluate(context, report))}
+
+    def without_examples(self, context: Context, counts: Counts) -> Entry:
+        """What to do where no example fits.
+
+        Raises:
+            RunError: why there is none.
+        """
+        found = sum(counts["train"].values())
+        longest = self.fields(context.recipe).get("max_length")
+        why = f"none of the {found} examples fits into max_length={longest}" if found else "there is no example"
+        raise RunError(
+            f"{self.name}: {why} to train on in {context.folder.uri(self.examples_folder)}: see `ultraif show "
+            f"{context.folder}` for what became of the rows, and give more prompts or a better model"
+        )
+
+    def evaluate(self, context: Context, report: Training) -> Training:
+        """Add to the report what the trained model can do."""
+        return report
+
+    def _copy_examples(self, context: Context) -> Counts:
+        """Put the examples that fit into the step's folder; counts by split."""
+        from ultraif_ray.train import run as training
+        from ultraif_ray.train.settings import load_tokenizer
+
+        recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
+        tokenizer = load_tokenizer(self.model_key, model)
+        source, longest = self.examples_folder, self.fields(recipe).get("max_length")
+        return {
+            split: training.measure(
+                folder.uri(source, f"{split}.parquet"),
+                folder.uri(self.name, "examples", f"{split}.parquet"),
+                tokenizer,
+                longest,
+            )
+            for split in SPLITS
+        }
+
+    def _job(self, context: Context, held_out: bool) -> Any:
+        from ultraif_ray.train.job import Job
+
+        recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
+        return Job(
+            kind=self.trainer,
+            model=model.model,
+            start=self.start(context),
+            chat_template=self.chat_template(recipe),
+            trust_remote_code=model.trust_remote_code,
+            lora=model.lora,
+            fields=self.fields(recipe),
+            train=folder.uri(self.name, "examples", "train.parquet"),
+            held_out=folder.uri(self.name, "examples", "held_out.parquet") if held_out else "",
+            output=folder.uri(self.name),
+            global_batch=recipe.global_batch(self.fields(recipe)),
+            seed=recipe.seed,
+            gpu=recipe.train.gpus > 0,
+            save_every_s=recipe.train.save_every_s,
+        )
+
+
+def _entry(counts: Counts, report: Training | None = None) -> Entry:
+    """The account of a training: where each of its examples went."""
+    outcomes = {
+        "trained on": counts["train"].get("accepted", 0),
+        "held out": counts["held_out"].get("accepted", 0),
+        "too long": sum(split.get("too long", 0) for split in counts.values()),
+        "no answer": sum(split.get("no answer", 0) for split in counts.values()),
+    }
+    total = sum(sum(split.values()) for split in counts.values())
+    return Entry(input=total, outcomes={name: n for name, n in outcomes.items() if n}, training=report)
+
+
+# ---- the three kinds -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainComposer(TrainingStep):
+    """Train an UltraComposer on the constraints that were decomposed (paper, section 2.2)."""
+
+    rows: Step
+
+    kind = "composer"
+    trainer = "sft"
+    fields_key = "composer.sft"
+    model_key = "composer"
+
+    def model(self, recipe: Recipe) -> Composer:
+        """See `TrainingStep.model`."""
+        assert recipe.composer  # noqa: S101 - a plan has no such step without one
+        return recipe.composer
+
+    def pool(self, recipe: Recipe) -> str:
+        """See `TrainingStep.pool`."""
+        return composer_pool(recipe)
+
+    def fields(self, recipe: Recipe) -> dict[str, Any]:
+        """`composer.sft`."""
+        return dict(self.model(recipe).sft)
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """How many prompts are held out too: the pairs are written here."""
+        return super().settings(context) | {"held_out": context.recipe.export.held_out}
+
+    @property
+    def examples_folder(self) -> str:
+        """The pairs of the decomposed rows."""
+        return f"{self.name}/pairs/composer"
+
+    def write_examples(self, context: Context) -> None:
+        """Turn every constraint of the decomposed rows into a pair."""
+        export(context.recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
+
+    def evaluate(self, context: Context, report: Training) -> Training:
+        """Let the trained composer answer held-out pairs freely (no schema), and count what could be used."""
+        from ultraif_ray.train import run as training
+        from ultraif_ray.train.tasks import read_examples
+
+        recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
+        pairs = read_examples(folder.uri(self.name, "examples", "held_out.parquet"), model.eval_samples)
+        if not pairs:
+            return report
+        own = folder.uri(self.name, "model")
+        texts = training.answer(
+            recipe.train,
+            model.model if model.lora is not None else own,
+            own if model.lora is not None else "",
+            [pair["prompt"] for pair in pairs],
+            max_new_tokens=recipe.roles.composer.max_tokens,
+            trust_remote_code=model.trust_remote_code,
+        )
+        valid = usable = 0
+        for pair, text in zip(pairs, texts, strict=True):
+            query = query_of_composer_request(pair["prompt"][-1]["content"])
+            before = Instruction(level=0, initial_query=query, query=query, questions=[])
+            try:
+                reply = Composed.model_validate_json(text)
+                valid += 1
+                accept(reply, text, before, recipe.synthesize.min_overlap)
+                usable += 1
+            except (ValidationError, UnusableReply):
+                continue
+        shares = {"valid_json": round(valid / len(pairs), 3), "usable": round(usable / len(pairs), 3)}
+        return report.model_copy(update={"evaluated": len(pairs), **shares})
+
+
+@dataclass(frozen=True)
+class TrainSFT(TrainingStep):
+    """SFT of the policy."""
+
+    examples: Step
+    """The export whose sft set is trained on."""
+
+    kind = "sft"
+    trainer = "sft"
+    fields_key = "sft"
+
+    def fields(self, recipe: Recipe) -> dict[str, Any]:
+        """`sft`."""
+        return dict(recipe.sft)
+
+    @property
+    def examples_folder(self) -> str:
+        """The sft set."""
+        return f"{self.examples.name}/sft"
+
+    def chat_template(self, recipe: Recipe) -> str:
+        """`policy.chat_template`: a base model gets it here, and keeps it."""
+        template = recipe.policy.chat_template if recipe.policy else None
+        return Path(template).read_text(encoding="utf-8") if template else ""
+
+
+@dataclass(frozen=True)
+class TrainDPO(TrainingStep):
+    """DPO of the policy, one round."""
+
+    examples: Step
+    """The export whose dpo set is trained on."""
+    policy: Step
+    """The training whose model this one goes on from, and which is its reference."""
+
+    kind = "dpo"
+    trainer = "dpo"
+    fields_key = "dpo"
+
+    def fields(self, recipe: Recipe) -> dict[str, Any]:
+        """`dpo`."""
+        return dict(recipe.dpo)
+
+    @property
+    def examples_folder(self) -> str:
+        """The dpo set."""
+        return f"{self.examples.name}/dpo"
+
+    def start(self, context: Context) -> str:
+        """The policy of the round before."""
+        return context.folder.uri(self.policy.name)
+
+    def without_examples(self, context: Context, counts: Counts) -> Entry:
+        """A round that found no pair keeps the policy that it began with, and says so."""
+        print(f"{self.name}: no pair to train on; the policy of {self.policy.name} is kept", file=sys.stderr)
+        for part in ("model", "merged"):
+            context.folder.copy((self.policy.name, part), (self.name, part))
+        return _entry(counts)
