@@ -1,13 +1,12 @@
 """What all jobs share: a recipe, overrides, one part of the run, and a line that says where its output is."""
 
-import os
 from typing import Annotated
 
 import typer
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from ultraif_ray.cli import report_errors
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.ray_internals import is_submitted_job
 from ultraif_ray.recipe import load_recipe
 from ultraif_ray.report.show import print_end
 from ultraif_ray.steps.plan import plan
@@ -44,7 +43,7 @@ def submit(until: str = "", only: str = "", in_round: bool = False) -> None:
 
 def _check_place(run_folder: str) -> None:
     """A submitted job works in a copy of the project that is thrown away with the cluster."""
-    if os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) and "://" not in run_folder and not run_folder.startswith("/"):
+    if is_submitted_job() and "://" not in run_folder and not run_folder.startswith("/"):
         raise RecipeError(
             f"the run's folder is '{run_folder}', inside the job's own copy of the project, which is lost with the "
             "cluster: give --run an absolute path that every node sees, or an s3:// or gs:// URI"

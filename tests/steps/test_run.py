@@ -17,7 +17,7 @@ import pytest
 
 from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_usage
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
-from ultraif_ray.flow import graph
+from ultraif_ray.flow import ray_internals
 from ultraif_ray.records import Row, to_table
 from ultraif_ray.steps.run import retry, run
 from ultraif_ray.store.folder import RunFolder
@@ -120,7 +120,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """What Ray Data's executor holds at each of its steps while a pipeline runs."""
     seen: dict[str, list[int]] = {"statistics": [], "waiting": [], "workers": []}
 
-    class Watched(graph._ForgetBlocks):
+    class Watched(ray_internals.ForgetBlocks):
         def on_execution_step(self, executor: Any) -> None:
             super().on_execution_step(executor)
             for op, state in executor._topology.items():
@@ -129,7 +129,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
                     seen["waiting"].append(state.total_enqueued_input_blocks())
                     seen["workers"].append(op._actor_pool.current_size())
 
-    monkeypatch.setattr(graph, "_ForgetBlocks", Watched)
+    monkeypatch.setattr(ray_internals, "ForgetBlocks", Watched)
     return seen
 
 

@@ -1,6 +1,5 @@
 """The cluster: connecting to it, what it has, and whether it can ever give what a run needs."""
 
-import json
 import logging
 import os
 import sys
@@ -15,14 +14,16 @@ from typing import Any
 
 import ray
 import yaml
-from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ultraif_ray.errors import RecipeError, RunError
+from ultraif_ray.flow.ray_internals import (
+    cluster_status,
+    has_autoscaler,
+    says_what_it_cannot_bring,
+    silence_ray_data,
+)
 
 
 def connect(worker_logs: bool = False) -> None:
@@ -31,9 +32,7 @@ def connect(worker_logs: bool = False) -> None:
     Raises:
         RunError: the cluster does not answer.
     """
-    for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__name__ != "SessionFileHandler":  # the terminal gets our own words; Ray's log file keeps all
-            handler.setLevel(logging.CRITICAL)
+    silence_ray_data()
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
@@ -102,21 +101,9 @@ def cluster() -> Cluster:
     """The cluster that is connected."""
     _autoscaler_has_a_type_for.cache_clear()
     alive = [node for node in ray.nodes() if node["Alive"]]
-    grows = _grows()
+    grows = has_autoscaler()
     nodes = tuple(Node(node["Resources"], node.get("Labels", {})) for node in alive)
     return Cluster(nodes, grows, _types() if grows else ())
-
-
-def _grows() -> bool:
-    """Whether an autoscaler manages the cluster. Ray does not say so directly: an autoscaler names the types of its
-    nodes, and a cluster that was put together by hand has none, or `node_…` for each of its nodes.
-    """
-    if is_autoscaler_v2():
-        return any(node.get("Labels", {}).get("ray.io/node-group") for node in ray.nodes())
-    status = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-    report = (json.loads(status).get("autoscaler_report") or {}) if status else {}
-    kinds = [*(report.get("active_nodes") or ()), *(report.get("idle_nodes") or ())]
-    return any(not kind.startswith("node_") for kind in kinds)
 
 
 def _types() -> tuple[Node, ...]:
@@ -180,26 +167,20 @@ def _autoscaler_has_a_type_for(each: tuple[tuple[str, float], ...], labels: tupl
     What it cannot bring *now*, with machines on their way, counts as what it may bring. Asked once for each need and
     look at the cluster: several steps need the same, but a later look may get a surer answer.
     """
-    if not each or not ray.is_initialized() or not is_autoscaler_v2():
+    if not each or not ray.is_initialized() or not says_what_it_cannot_bring():
         return True
     group = placement_group([dict(each)], bundle_label_selector=[dict(labels)] if labels else None)
     try:
-        asked = _status().cluster_resource_state.cluster_resource_state_version
+        asked = cluster_status().cluster_resource_state.cluster_resource_state_version
         deadline = time.monotonic() + ANSWER_S
         while time.monotonic() < deadline and not group.wait(timeout_seconds=1):
-            said = _status().autoscaling_state
+            said = cluster_status().autoscaling_state
             if said.last_seen_cluster_resource_state_version > asked:
                 impossible = any(group.id.hex() in one.details for one in said.infeasible_gang_resource_requests)
                 return not impossible or bool(said.pending_instance_requests or said.pending_instances)
         return True
     finally:
         remove_placement_group(group)
-
-
-def _status() -> Any:
-    """What Ray's head knows of nodes, demands, and what the autoscaler last said of them."""
-    client = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
-    return GetClusterStatusReply.FromString(client.get_cluster_status())
 
 
 JOINING_S = 60.0

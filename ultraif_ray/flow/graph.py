@@ -1,18 +1,12 @@
 """The Ray Data pipeline: `read_parquet → map_batches(worker) → write_parquet`, one operator per pool, checkpointed."""
 
-import ctypes
 import re
-import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions
-from ray.data._internal.execution import backpressure_policy
-from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.expressions import col, lit
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -22,6 +16,12 @@ from ultraif_ray import errors
 from ultraif_ray.errors import GO_ON, NodeLost, RecipeError, RunError, UltraIFError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Need, await_room, check_needs
 from ultraif_ray.flow.progress import Display
+from ultraif_ray.flow.ray_internals import (
+    WaitingBlocks,
+    keep_memory_flat,
+    limit_waiting_blocks,
+    read_footers_with_one_actor,
+)
 from ultraif_ray.flow.suspects import STARTS_LOST, start_register
 from ultraif_ray.flow.worker import Worker
 from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, VllmPool
@@ -153,11 +153,12 @@ def run_pipeline(
     asked = needs(recipe, stages)
     await_room(lambda found: check_needs(asked, found))
     operators = cut(recipe, stages)
-    _configure(recipe, operators, folder.uri(step, "checkpoint"))
+    context = _context(recipe, operators, folder.uri(step, "checkpoint"))
     groups: list[PlacementGroup] = []
     try:
-        with Display(step, rows, recipe.flow.progress_s) as display:
+        with DataContext.current(context), Display(step, rows, recipe.flow.progress_s) as display:
             files = [folder.uri(source, "rows", path.rsplit("/", 1)[-1]) for path in folder.data_files(source)]
+            read_footers_with_one_actor()
             dataset = ray.data.read_parquet(files)
             if fraction < 1.0:
                 # An expression goes into the read itself. An operator more would starve the others on a small machine.
@@ -180,7 +181,6 @@ def run_pipeline(
     except Exception as error:
         raise unwrap_error(error) from error
     finally:
-        DataContext.get_current().checkpoint_config = None
         for group in groups:
             remove_placement_group(group)
 
@@ -204,8 +204,9 @@ def _bound(fraction: float) -> int:
     return min(int(fraction * 2**63), 2**63 - 1)
 
 
-def _configure(recipe: Recipe, operators: list[Operator], checkpoint: str) -> None:
-    context = DataContext.get_current()
+def _context(recipe: Recipe, operators: list[Operator], checkpoint: str) -> DataContext:
+    """The settings of this pipeline alone."""
+    context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.checkpoint_config = CheckpointConfig(
@@ -216,17 +217,13 @@ def _configure(recipe: Recipe, operators: list[Operator], checkpoint: str) -> No
     context.wait_for_min_actors_s = -1  # start with the first replica
     most_replicas = max(pool.replicas.max for pool in recipe.pools.values())
     context.max_consecutive_actor_init_deaths = STARTS_LOST * most_replicas
-    context.custom_execution_callback_classes = [_ForgetBlocks]
     # Each worker takes as many blocks as it works at, and none to wait: a full pool is at 1.0, not above.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.9
-    first = recipe.pools[operators[0].pools[0]]
-    _WaitingBlocks.between = recipe.flow.blocks_between
-    _WaitingBlocks.ahead = max(recipe.flow.blocks_between, _blocks_at_once(recipe, operators[0]) * first.replicas.max)
-    _WaitingBlocks.readers = 1 + first.replicas.max
-    context.set_config(
-        backpressure_policy.ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
-        [*backpressure_policy.ENABLED_BACKPRESSURE_POLICIES, _WaitingBlocks],
-    )
+    keep_memory_flat(context)
+    first, between = recipe.pools[operators[0].pools[0]], recipe.flow.blocks_between
+    ahead = max(between, _blocks_at_once(recipe, operators[0]) * first.replicas.max)
+    limit_waiting_blocks(context, WaitingBlocks(between=between, ahead=ahead, readers=1 + first.replicas.max))
+    return context
 
 
 def _add_operator(dataset: Any, operator: Operator, recipe: Recipe, told: Any, groups: list[PlacementGroup]) -> Any:
@@ -293,65 +290,6 @@ def _placement(recipe: Recipe, operator: Operator, groups: list[PlacementGroup])
 def spreads(pool: Pool) -> bool:
     """Whether one replica's GPUs may be on several nodes: vLLM's Ray executor places them."""
     return isinstance(pool, VllmPool) and pool.args.get("distributed_executor_backend") == "ray"
-
-
-class _WaitingBlocks(BackpressurePolicy):
-    """Bounds the blocks that wait in front of a worker: neither what a fast composer made, which is unsaved work, nor
-    what was read may pile up before a slow responder. Ray's own policies bound bytes, and text is small.
-    """
-
-    between = 16
-    """Blocks that may wait between two operators of ours."""
-    ahead = 16
-    """Blocks that may be read ahead: as many as the largest pool takes, since by these Ray sees how far to grow."""
-    readers = 2
-    """Tasks that cut blocks for us at once. Each keeps its CPU while there is no room for what it cuts."""
-
-    def can_add_input(self, op: Any) -> bool:
-        """Whether a task before a worker may begin; what a worker is at counts as made."""
-        if _is_ours(op):
-            return self._has_room(op, op.metrics.num_tasks_running)
-        before_ours = any(map(_is_ours, op.output_dependencies))
-        return not before_ours or (op.metrics.num_tasks_running < self.readers and self._has_room(op, 0))
-
-    def max_task_output_bytes_to_read(self, op: Any) -> int | None:
-        """Nothing more of what is read; what a worker made is always taken."""
-        return None if _is_ours(op) or self._has_room(op, 0) else 0
-
-    def _has_room(self, op: Any, coming: int) -> bool:
-        most = self.between if _is_ours(op) else self.ahead
-        for following in filter(_is_ours, op.output_dependencies):
-            made, taken = op.metrics.num_task_outputs_generated, following.metrics.num_task_inputs_processed
-            return bool(coming + made - taken < most + following.metrics.num_tasks_running)
-        return True
-
-
-def _is_ours(op: Any) -> bool:
-    return "Worker" in op.name
-
-
-_TRIM_S = 10.0
-"""Seconds between two times that the driver gives freed memory back."""
-
-
-class _ForgetBlocks(ExecutionCallback):
-    """Keeps the driver's memory flat, however many blocks go by.
-
-    Ray Data notes a kilobyte of every block for each operator until the end, for a report that nobody reads here. And
-    glibc keeps what Ray's many threads free in arenas of their own, between small things that live on.
-    """
-
-    def __init__(self) -> None:
-        self._trimmed = time.monotonic()
-
-    def on_execution_step(self, executor: Any) -> None:
-        for op in executor._topology:
-            if hasattr(op, "_output_blocks_stats"):
-                op._output_blocks_stats.clear()
-        if time.monotonic() - self._trimmed > _TRIM_S:
-            self._trimmed = time.monotonic()
-            with suppress(AttributeError):  # another libc than glibc
-                ctypes.CDLL(None).malloc_trim(0)
 
 
 _OF_A_NODE = re.compile(
