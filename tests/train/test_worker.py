@@ -2,8 +2,7 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import ray.train
@@ -15,8 +14,10 @@ from torch.utils.data import BatchSampler
 from transformers import TrainerControl
 
 from tests.train.data import example, tiny_model
+from ultraif_ray.train.checkpointing import CheckpointCallback
 from ultraif_ray.train.job import Job
-from ultraif_ray.train.worker import Durable, StepSampler, make_trainer
+from ultraif_ray.train.order import StepSampler
+from ultraif_ray.train.worker import make_trainer
 
 
 def steps_of_all_workers(rows: int, global_batch: int, per_worker: int, workers: int, epoch: int) -> list[list[int]]:
@@ -69,12 +70,16 @@ def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
 
 
-def trainer_for(kind: str, tiny: str, tmp_path: Path, **job: Any) -> Any:
+def trainer_for(kind: Literal["sft", "dpo"], tiny: str, tmp_path: Path, **job: Any) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = tmp_path / f"{kind}.parquet"
     pq.write_table(pa.Table.from_pylist([example(n, kind) for n in range(5)]), file)
+    return make_trainer(job_for(kind, tiny, file, **job), str(tmp_path / "scratch"), 1, fresh=True)
+
+
+def job_for(kind: Literal["sft", "dpo"], tiny: str, file: Path, **job: Any) -> Job:
     defaults: dict[str, Any] = {
         "kind": kind,
         "model": tiny,
@@ -85,13 +90,13 @@ def trainer_for(kind: str, tiny: str, tmp_path: Path, **job: Any) -> Any:
         "fields": {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1},
         "train": str(file),
         "held_out": "",
-        "output": str(tmp_path),
+        "output": str(file.parent),
         "global_batch": 2,
         "seed": 0,
         "gpu": False,
         "save_every_s": 1e9,
     }
-    return make_trainer(Job(**(defaults | job)), str(tmp_path / "scratch"), 1, fresh=True)
+    return Job(**(defaults | job))
 
 
 def gradient(trainer: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
@@ -157,12 +162,12 @@ def test_a_checkpoint_is_due_by_the_clock_and_when_a_node_gives_notice(
     trainer, notices = trainer_for("sft", tiny, tmp_path), [None, "a", "a", "b", None]
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: notices.pop(0) if notices else None)
 
-    def saves(watch: Durable) -> bool:
+    def saves(watch: CheckpointCallback) -> bool:
         return bool(watch.on_step_end(trainer.args, trainer.state, TrainerControl()).should_save)
 
-    by_notice = Durable(trainer, SimpleNamespace(save_every_s=1e9), None, 0)
+    by_notice = CheckpointCallback(trainer, job_for("sft", tiny, tmp_path, save_every_s=1e9), None, 0)
     assert [saves(by_notice) for _ in range(5)] == [False, True, False, True, False]
-    assert saves(Durable(trainer, SimpleNamespace(save_every_s=0), None, 0))
+    assert saves(CheckpointCallback(trainer, job_for("sft", tiny, tmp_path, save_every_s=0), None, 0))
 
 
 def test_rows_seen_are_those_of_each_epoch(tiny: str, tmp_path: Path) -> None:

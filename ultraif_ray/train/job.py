@@ -4,7 +4,7 @@ Apart from what they run: Ray Train's controller unpacks this too, and would imp
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Job:
         save_every_s: seconds after which another checkpoint is due.
     """
 
-    kind: str
+    kind: Literal["sft", "dpo"]
     model: str
     start: str
     chat_template: str

@@ -21,7 +21,7 @@ from ultraif_ray.records import Message
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job, work
-from ultraif_ray.train.settings import worker_need, worker_resources
+from ultraif_ray.train.settings import worker_need
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ def fit(job: Job, train: Train, step: str, progress_s: float, worker_logs: bool)
             scaling_config=ScalingConfig(
                 num_workers=most if fewest == most else (fewest, most),
                 use_gpu=job.gpu,
-                resources_per_worker=worker_resources(train),
+                resources_per_worker=train.asked,
                 accelerator_type=train.accelerator_type,
                 elastic_resize_monitor_interval_s=train.resize_s,
             ),

@@ -128,15 +128,8 @@ def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
 
 def worker_need(place: Train, count: int | None = None) -> Need:
     """What `count` training workers, by default the fewest, ask of the cluster."""
-    kind = {f"accelerator_type:{place.accelerator_type}": 0.001} if place.accelerator_type else {}
     advice = "lower train.workers.min, train.cpus or train.gpus, or add nodes"
-    return Need("a training worker", count or place.workers.min, worker_resources(place) | kind, advice=advice)
-
-
-def worker_resources(place: Train) -> dict[str, float]:
-    """What one training worker asks of the cluster, by Ray's resource names."""
-    asked = {"CPU": place.cpus, "GPU": place.gpus, **place.resources}
-    return {name: amount for name, amount in asked.items() if amount}
+    return Need("a training worker", count or place.workers.min, place.asked | place.accelerator, advice=advice)
 
 
 def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> None:

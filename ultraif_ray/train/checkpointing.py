@@ -1,0 +1,103 @@
+"""What a training leaves behind while it runs and at its end: checkpoints, metrics, the model."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import ray.train
+import torch
+from accelerate.utils import broadcast
+from transformers import TrainerCallback
+
+from ultraif_ray.errors import RunError
+from ultraif_ray.train.job import Job
+
+ROWS_SEEN = "rows_seen.npy"
+"""In each checkpoint: for every example that was trained on so far its step, epoch, row in the file of examples, and
+prompt id, in order, as int64 of shape (examples, 4)."""
+
+
+class CheckpointCallback(TrainerCallback):
+    """Hands every checkpoint to Ray Train, asks for one when the last is old or a node is about to be taken away, and
+    reports progress.
+    """
+
+    def __init__(self, trainer: Any, job: Job, scoreboard: Any, rank: int):
+        self._trainer, self._job, self._scoreboard, self._rank = trainer, job, scoreboard, rank
+        self._saved_at = time.monotonic()
+        self._preempted: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say how far there is to go."""
+        self._report({"steps": state.global_step}, f"{args.world_size} workers", total=state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Note the rows, and save where it is time to. Every worker gets the same answer in the same step."""
+        self._trainer.note_rows()
+        self._report({"steps": 1})
+        preempted = ray.train.get_preemption_info()
+        if preempted is not None and preempted != self._preempted:
+            self._preempted, control.should_save = preempted, True
+        old = torch.tensor(int(time.monotonic() - self._saved_at > self._job.save_every_s), device=args.device)
+        if broadcast(old).item():  # the first worker's clock counts
+            control.should_save = True
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hand over the checkpoint that was just written: weights, optimizer, schedule, position, rows seen."""
+        self._saved_at = time.monotonic()
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder.mkdir(exist_ok=True)
+        if self._rank == 0:
+            np.save(folder / ROWS_SEEN, np.array(self._trainer.seen, dtype=np.int64).reshape(-1, 4))
+            upload_metrics(self._trainer, args.output_dir, self._job.output)
+        metrics = {"step": state.global_step, **(state.log_history[-1] if state.log_history else {})}
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        if self._rank:  # the trainer itself deletes old checkpoints on rank 0 only
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Pass the loss on to whoever watches."""
+        for name in ("loss", "eval_loss"):
+            if logs and name in logs:
+                label = "loss" if name == "loss" else "held-out loss"
+                self._report({}, f"{label} {float(logs[name]):.3f}, {args.world_size} workers")
+
+    def _report(self, counts: dict[str, int], notes: str = "", total: int = 0) -> None:
+        if self._scoreboard is not None and self._rank == 0:
+            self._scoreboard.add.remote(counts, notes, total)
+
+
+def upload_metrics(trainer: Any, scratch: str, output: str) -> None:
+    """The losses and the rows seen so far, and TensorBoard's events where it was asked for, into the step's folder."""
+    fs, path = fsspec.core.url_to_fs(output)
+    fs.makedirs(path, exist_ok=True)
+    with fs.open(f"{path}/metrics.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
+    with fs.open(f"{path}/{ROWS_SEEN}", "wb") as file:
+        np.save(file, np.array(trainer.seen, dtype=np.int64).reshape(-1, 4))
+    for events in Path(scratch, "tensorboard").glob("events*"):
+        fs.makedirs(f"{path}/tensorboard", exist_ok=True)
+        fs.put_file(str(events), f"{path}/tensorboard/{events.name}")
+
+
+def upload_model(folder: str, output: str) -> None:
+    """The trained model, into the step's folder.
+
+    Raises:
+        RunError: nothing with weights was saved.
+    """
+    Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, of use to nobody else
+    if not any(name.endswith((".safetensors", ".bin")) for name in os.listdir(folder)):
+        raise RunError(f"the trained model was not saved whole: there are no weights among {os.listdir(folder)}")
+    fs, path = fsspec.core.url_to_fs(output)
+    if fs.exists(f"{path}/model"):  # of a driver that died before it could mark the step as done
+        fs.rm(f"{path}/model", recursive=True)
+    fs.makedirs(f"{path}/model", exist_ok=True)
+    for name in os.listdir(folder):
+        fs.put(f"{folder}/{name}", f"{path}/model/{name}", recursive=Path(folder, name).is_dir())
