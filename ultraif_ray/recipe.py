@@ -76,19 +76,37 @@ class Replicas(Section):
         return self
 
 
-class Placement(Section):
-    """What one replica asks of the cluster."""
+class Resources(Section):
+    """What one replica of a pool, or one training worker, asks of a node."""
 
-    replicas: Replicas = Replicas()
-    """Copies of this pool."""
     cpus: float = Field(1.0, ge=0)
-    """Logical CPUs of one replica."""
+    """Logical CPUs."""
     gpus: float = Field(0.0, ge=0)
-    """GPUs of one replica; a fraction shares a GPU between replicas."""
+    """GPUs. For a replica, a fraction shares a GPU with others; for a training worker, 0 or 1."""
     accelerator_type: str | None = None
     """Ray's name of a GPU model, such as `A100` or `L4`."""
     resources: dict[str, float] = {}
-    """Custom Ray resources of one replica."""
+    """Custom Ray resources."""
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """By Ray's resource names, without those of which nothing is asked."""
+        every = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
+        return {name: amount for name, amount in every.items() if amount}
+
+    @property
+    def accelerator(self) -> dict[str, float]:
+        """A trace of the resource that Ray gives to every node with this GPU model, as its `accelerator_type` option
+        asks for it; empty for any model.
+        """
+        return {f"accelerator_type:{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+
+
+class Placement(Resources):
+    """What a pool asks of the cluster."""
+
+    replicas: Replicas = Replicas()
+    """Copies of this pool."""
     labels: dict[str, str] = {}
     """Ray node labels that a replica's node must have, such as `{ray.io/market-type: spot}`."""
     rows_in_flight: PositiveInt = 128
@@ -394,20 +412,12 @@ class Align(Section):
     """Fraction of the prompts, chosen by id, that a round takes."""
 
 
-class Train(Section):
+class Train(Resources):
     """Where training runs, and what it survives."""
 
     workers: Replicas = Replicas()
     """Data-parallel workers. With min below max, training starts with what there is and resizes with the cluster; the
     global batch stays per_device_train_batch_size x gradient_accumulation_steps x max."""
-    cpus: float = Field(1.0, ge=0)
-    """Logical CPUs of one worker."""
-    gpus: float = Field(0.0, ge=0)
-    """GPUs of one worker: 0 or 1."""
-    accelerator_type: str | None = None
-    """Ray's name of a GPU model, such as `A100` or `L4`."""
-    resources: dict[str, float] = {}
-    """Custom Ray resources of one worker."""
     max_failures: int = Field(3, ge=-1)
     """Failures of workers that training recovers from; preempted nodes do not count. -1: without end."""
     save_every_s: PositiveFloat = 1800.0

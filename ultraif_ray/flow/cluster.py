@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -67,7 +67,7 @@ def beside_the_driver() -> NodeAffinitySchedulingStrategy:
 class Node:
     """What one node has in all, by Ray's resource names, and its labels."""
 
-    resources: dict[str, float]
+    resources: Mapping[str, float]
     labels: dict[str, str] = field(default_factory=dict)
 
 

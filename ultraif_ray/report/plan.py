@@ -11,7 +11,7 @@ from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
-from ultraif_ray.flow.graph import Operator, cut, resources
+from ultraif_ray.flow.placement import cut
 from ultraif_ray.method import prompts as templates
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
@@ -126,7 +126,7 @@ def _pool_table(recipe: Recipe) -> Table:
     table = Table("pool", "engine", "model", "serves", "replicas", "each asks", box=None)
     for name, pool in recipe.pools.items():
         serves = ", ".join(role for role, settings in recipe.roles if settings.pool == name)
-        asks = ", ".join(f"{v:g} {k}" for k, v in resources(recipe, Operator(stages=(), pools=(name,))).items())
+        asks = ", ".join(f"{v:g} {k}" for k, v in pool.asked.items())
         span = (
             f"{pool.replicas.min} to {pool.replicas.max}"
             if pool.replicas.min < pool.replicas.max

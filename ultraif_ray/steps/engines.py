@@ -54,7 +54,7 @@ class EngineStep(Step):
 
     def needs(self, context: Context) -> "list[Need]":
         """Room for the fewest replicas of every pool, and for what reads and writes."""
-        from ultraif_ray.flow.graph import needs
+        from ultraif_ray.flow.placement import needs
 
         return needs(self.serving(context), self.stages)
 
