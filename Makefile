@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo check test chaos lint install lock clean
 
 demo: install
-	$(BIN)/ultraif run jobs/recipes/demo.yaml
+	$(BIN)/ultraif run demo
 
 # The fast loop: all that starts neither Ray nor vLLM.
 check: lint

@@ -1,6 +1,6 @@
 """The whole run: data, SFT, every round of synthesis and DPO, the final model.
 
-ray job submit --working-dir . -- python jobs/align.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+ray job submit --working-dir . -- python jobs/align.py --recipe NAME --run s3://BUCKET/runs/NAME
 """
 
 from job import submit

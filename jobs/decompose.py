@@ -1,6 +1,6 @@
 """Prompts → constraints: ingest and decompose.
 
-ray job submit --working-dir . -- python jobs/decompose.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+ray job submit --working-dir . -- python jobs/decompose.py --recipe NAME --run s3://BUCKET/runs/NAME
 """
 
 from job import submit

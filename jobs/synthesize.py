@@ -1,6 +1,6 @@
 """Up to judged responses.
 
-ray job submit --working-dir . -- python jobs/synthesize.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+ray job submit --working-dir . -- python jobs/synthesize.py --recipe NAME --run s3://BUCKET/runs/NAME
 """
 
 from job import submit

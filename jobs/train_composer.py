@@ -1,6 +1,6 @@
 """Up to a trained composer: ingest, decompose, composer.
 
-ray job submit --working-dir . -- python jobs/train_composer.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+ray job submit --working-dir . -- python jobs/train_composer.py --recipe NAME --run s3://BUCKET/runs/NAME
 """
 
 from job import submit

@@ -1,6 +1,6 @@
 """One DPO round's training, on the pairs that the run has made.
 
-ray job submit --working-dir . -- python jobs/train_dpo.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+ray job submit --working-dir . -- python jobs/train_dpo.py --recipe NAME --run s3://BUCKET/runs/NAME
 """
 
 from job import submit

@@ -1,6 +1,6 @@
 """Up to the SFT model.
 
-ray job submit --working-dir . -- python jobs/train_sft.py --recipe jobs/recipes/NAME.yaml --run s3://BUCKET/runs/NAME
+ray job submit --working-dir . -- python jobs/train_sft.py --recipe NAME --run s3://BUCKET/runs/NAME
 """
 
 from job import submit

@@ -24,20 +24,20 @@ def test_a_job_runs_its_part_and_prints_where_it_is(tmp_path: Path) -> None:
     pool = "pools={m: {engine: simulated}}"
     roles = "roles={decomposer: {pool: m}, composer: {pool: m}, responder: {pool: m}, judge: {pool: m}}"
     more = ["composer=null", "policy=null", pool, roles]
-    done = job("decompose", "--recipe", "jobs/recipes/demo.yaml", "--run", str(tmp_path / "run"), *more)
+    done = job("decompose", "--recipe", "demo", "--run", str(tmp_path / "run"), *more)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"output: {tmp_path}/run/decompose"
     assert (tmp_path / "run/decompose/manifest.json").exists()
 
 
 def test_a_run_folder_that_would_be_lost_with_the_job_is_refused() -> None:
-    refused = job("align", "--recipe", "jobs/recipes/demo.yaml", RAY_JOB_CONFIG_JSON_ENV_VAR="{}")
+    refused = job("align", "--recipe", "demo", RAY_JOB_CONFIG_JSON_ENV_VAR="{}")
     assert refused.returncode == 2
     assert "which is lost with the cluster: give --run an absolute path" in refused.stderr
 
 
 def test_a_fault_in_the_recipe_is_one_line_and_an_exit_code() -> None:
-    refused = job("train_sft", "--recipe", "jobs/recipes/demo.yaml", "sft.learning_rat=1")
+    refused = job("train_sft", "--recipe", "demo", "sft.learning_rat=1")
     assert refused.returncode == 2
     assert (
         refused.stderr.strip().splitlines()[-1].startswith("ultraif: sft.learning_rat is no field of TRL's SFTConfig")

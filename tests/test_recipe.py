@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import load_recipe, parse_recipe
+from ultraif_ray.recipe import SHIPPED, load_recipe, parse_recipe
 
-SHIPPED = sorted(Path("jobs/recipes").glob("*.yaml"))
+SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
 
 MINIMAL: dict[str, Any] = {
     "name": "x",
@@ -26,7 +26,7 @@ def write(tmp_path: Path, data: Any) -> Path:
     return file
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHIPPED_FILES, ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
@@ -112,7 +112,7 @@ def test_no_value_makes_anything_but_a_recipe_error(sections: dict[str, Any]) ->
 @given(st.lists(st.text(max_size=30), max_size=3))
 def test_no_override_makes_anything_but_a_recipe_error(overrides: list[str]) -> None:
     with suppress(RecipeError):
-        load_recipe(SHIPPED[0], overrides)
+        load_recipe(SHIPPED_FILES[0], overrides)
 
 
 def test_a_pool_asks_for_the_gpus_that_its_engine_spreads_over() -> None:
@@ -146,6 +146,34 @@ def test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed(
 def test_a_models_address_holds_no_password(tmp_path: Path, section: str) -> None:
     with pytest.raises(RecipeError, match="must hold no user or password"):
         load_recipe(write(tmp_path, MINIMAL), [section + "={model: 's3://me:hunter2@bucket/m'}"])
+
+
+def test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (beside := tmp_path / "recipes").mkdir()
+    (here := tmp_path / "here").mkdir()
+    for folder in (beside, here):
+        (folder / "a.jsonl").write_text("{}")
+    (beside / "chat.jinja").write_text("")
+    monkeypatch.chdir(here)
+    data = MINIMAL | {"prompts": ["a.jsonl", "*.jsonl", "org/name"], "policy": {"model": "org/model"}}
+    data["policy"]["chat_template"] = "chat.jinja"
+    recipe = load_recipe(write(beside, data))
+    assert recipe.prompts == (f"{beside}/a.jsonl", f"{beside}/*.jsonl", "org/name")
+    assert recipe.policy
+    assert recipe.policy.chat_template == f"{beside}/chat.jinja"
+    assert load_recipe(write(beside, data), prompts=["a.jsonl"]).prompts == (f"{here}/a.jsonl",)
+
+
+def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("demo").prompts == (str(SHIPPED / "prompts/demo.jsonl"),)
+    with pytest.raises(RecipeError, match=r"nothing: there is no such recipe; those that ship .* are base_model, demo"):
+        load_recipe("nothing")
+    (tmp_path / "demo").write_text("name: mine")
+    with pytest.raises(RecipeError, match="demo: pools is missing"):  # a file that is there comes first
+        load_recipe("demo")
 
 
 def test_options_stand_in_place_of_what_the_recipe_says(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ right one. This module imports neither Ray nor vLLM nor torch: a recipe is check
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -541,8 +543,11 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe, lay overrides and options over it, and validate the whole.
 
+    A relative path in the file means a file beside it, one in an override or option a file in the current directory.
+    Both are made absolute here, so that they mean the same from anywhere, and in the run's own `recipe.yaml`.
+
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a recipe that ships with the package, such as `self_alignment`.
         overrides: `section.key=value`, values parsed as YAML.
         prompts: in place of the recipe's `prompts`, where given.
         run: in place of the recipe's `run`, where given.
@@ -550,24 +555,72 @@ def load_recipe(
     Raises:
         RecipeError: naming the key, the value seen and what would be right.
     """
+    file_path = _find_recipe(path)
     try:
-        with fsspec.open(str(path), "r", encoding="utf-8") as file:
+        with fsspec.open(file_path, "r", encoding="utf-8") as file:
             data = yaml.load(file, _Loader)  # noqa: S506 - a safe one
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such recipe") from None
+        raise RecipeError(
+            f"{path}: there is no such recipe; those that ship with the package are {', '.join(shipped_recipes())}"
+        ) from None
     except (OSError, ImportError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections; this is {_describe(data)}")
+    if "://" not in file_path:
+        _make_absolute(data, Path(file_path).resolve().parent)
     for override in overrides:
         _apply(data, override)
     if prompts:
         data["prompts"] = list(prompts)
     if run:
         data["run"] = run
+    _make_absolute(data, Path.cwd())
     return parse_recipe(data, str(path))
+
+
+SHIPPED = Path(__file__).parent / "recipes"
+"""The recipes that travel with the package."""
+
+
+def shipped_recipes() -> list[str]:
+    """Their names."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def _find_recipe(path: str | Path) -> str:
+    """A file that is there comes before a shipped recipe of the same name."""
+    if not Path(path).exists() and str(path) in shipped_recipes():
+        return str(SHIPPED / f"{path}.yaml")
+    return str(path)
+
+
+def _make_absolute(data: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths of a recipe absolute that are found in `folder`. What is not there may be a hub id, or is
+    refused later by its name; a model's folder is told from a hub id by its `./`. Values of a wrong type are left for
+    the validation.
+    """
+
+    def absolute(value: Any) -> Any:
+        if not isinstance(value, str) or not value or "://" in value or value.startswith("/") or "\0" in value:
+            return value
+        found = glob(os.path.join(escape(str(folder)), value))
+        return os.path.normpath(folder / value) if found else value
+
+    if isinstance(data.get("prompts"), list):
+        data["prompts"] = [absolute(prompt) for prompt in data["prompts"]]
+    sections = [data.get("policy"), data.get("composer")]
+    for name in ("pools", "roles"):
+        if isinstance(data.get(name), dict):
+            sections += data[name].values()
+    for section in sections:
+        if not isinstance(section, dict):
+            continue
+        for key in ("model", "adapter", "chat_template"):
+            if key in section and (key == "chat_template" or str(section[key]).startswith(".")):
+                section[key] = absolute(section[key])
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -37,7 +37,7 @@ def test_launcher_files_are_what_ray_takes(name: str) -> None:
 def test_every_step_of_self_alignment_fits_the_launchers_nodes(tmp_path: Path) -> None:
     types = yaml.safe_load((CLUSTER / "gcp.yaml").read_text())["available_node_types"]
     workers = tuple(Node(kind["resources"], kind["labels"]) for name, kind in types.items() if name != "head")
-    recipe = load_recipe(CLUSTER.parent / "jobs/recipes/self_alignment.yaml")
+    recipe = load_recipe("self_alignment")
     folder = RunFolder(str(tmp_path))
     steps = plan(recipe, folder)
     needs = {step.name: step.needs(Context(in_round(recipe, step.round), folder)) for step in steps}

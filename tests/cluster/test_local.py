@@ -58,7 +58,7 @@ def submit(cluster: dict[str, str], tmp_path: Path, *more: str, wait: bool = Tru
         "policy": None,
     }
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    job = ["python", "jobs/synthesize.py", "--recipe", "jobs/recipes/demo.yaml", "--run", str(tmp_path / "run")]
+    job = ["python", "jobs/synthesize.py", "--recipe", "demo", "--run", str(tmp_path / "run")]
     command = ["ray", "job", "submit", *([] if wait else ["--no-wait"]), "--working-dir", ".", "--"]
     return subprocess.run(
         [*command, *job, *overrides, *more],

@@ -9,7 +9,7 @@ import pytest
 from tests.train.data import check_training, training_recipe
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node, check_needs
-from ultraif_ray.recipe import Policy, load_recipe
+from ultraif_ray.recipe import SHIPPED, Policy, load_recipe
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
@@ -22,7 +22,7 @@ from ultraif_ray.train.settings import (
     worker_need,
 )
 
-RECIPES = Path(__file__).parents[2] / "jobs/recipes"
+RECIPES = SHIPPED
 
 
 @pytest.mark.parametrize(

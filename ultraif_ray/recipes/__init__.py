@@ -1,0 +1,1 @@
+"""Recipes that travel with the package: `ultraif run NAME` finds them from any directory."""
