@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from ultraif_ray.recipe import SHIPPED
 from ultraif_ray.store.folder import RunFolder
 
-PROMPTS = "jobs/recipes/prompts/demo.jsonl"
+PROMPTS = str(SHIPPED / "prompts/demo.jsonl")
 ROLES = ("decomposer", "composer", "responder", "judge")
 
 
@@ -129,9 +130,9 @@ def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) 
     ("words", "message"),
     [
         (["run", "nowhere.yaml"], "no such recipe"),
-        (["run", "jobs/recipes/demo.yaml", "synthesise.k=1"], "did you mean 'synthesize'?"),
-        (["plan", "jobs/recipes/demo.yaml", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["plan", "jobs/recipes/demo.yaml", "pools.local.model=/no/model"], "there is no model in /no/model"),
+        (["run", "demo", "synthesise.k=1"], "did you mean 'synthesize'?"),
+        (["plan", "demo", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["plan", "demo", "pools.local.model=/no/model"], "there is no model in /no/model"),
         (["show", "nowhere"], "is not a run's folder"),
     ],
 )
@@ -151,7 +152,7 @@ def test_the_real_model_in_pools_of_their_own(tmp_path: Path) -> None:
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in asked))
     done = ultraif(
         "run",
-        "jobs/recipes/three_pools.yaml",
+        "three_pools",
         "--prompts",
         prompts,
         "--run",

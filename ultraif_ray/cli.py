@@ -58,11 +58,11 @@ def _step(until: str) -> Any:
 
 
 def _run(loaded: Any, **options: Any) -> None:
+    from ultraif_ray.api import run
     from ultraif_ray.report.show import print_end
-    from ultraif_ray.steps.run import run
 
     try:
-        folder = run(loaded, **options)
+        folder = run(loaded, **options).folder
     except KeyboardInterrupt:
         typer.echo("ultraif: interrupted; what is written is kept. The same command goes on from there.", err=True)
         raise typer.Exit(130) from None

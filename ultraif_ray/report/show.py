@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from itertools import islice
 from statistics import fmean
 
@@ -10,16 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ultraif_ray.api import Rows, Run
 from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import Cast
-from ultraif_ray.errors import RunError
 from ultraif_ray.method.journey import STAGES, travel
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Prompt, Row
-from ultraif_ray.steps.decompose import Decompose
-from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
@@ -140,7 +137,7 @@ def _best(folder: RunFolder) -> Row | None:
     """The row that shows most: a paired one with constraints if there is one."""
     ranked = ("unsatisfied", "satisfied", "paired")
     best, best_rank = None, (-2, 0)
-    for row in islice(_rows(folder, Synthesize.kind), LOOKED_AT):
+    for row in islice(Rows(folder, Synthesize.kind), LOOKED_AT):
         rank = (ranked.index(row.outcome) if row.outcome in ranked else -1, len(row.constraints))
         if rank > best_rank:
             best, best_rank = row, rank
@@ -158,23 +155,16 @@ def print_rows(run: str, outcome: str | None, rows: int, skip: int, step: str = 
     Raises:
         RunError: there is no such run, or no such step in it.
     """
-    folder = RunFolder(run)
-    with_rows = [kind.kind for kind in (Synthesize, Decompose, Ingest) if folder.state(kind.kind)]
-    if not with_rows:
-        raise RunError(f"{run} is not a run's folder, which holds ingest/ and more")
-    step = step or with_rows[0]
-    if not folder.data_files(step):
-        raise RunError(f"{run} has no rows of a step '{step}'; there is {', '.join(with_rows)}, or round-1/synthesize")
+    found_rows = Run(run).rows(outcome, step)
     out = console()
     found = 0
-    for row in _rows(folder, step):
-        if outcome and outcome not in (row.outcome, row.decomposed):
-            continue
+    for row in found_rows:
         found += 1
         if skip < found <= skip + rows:
             print_row(out, row)
     shown = max(0, min(found - skip, rows))
-    out.print(f"{shown} of {found} rows{f' that ended as {outcome}' if outcome else ''} in {folder.uri(step)}")
+    which = f" that ended as {outcome}" if outcome else ""
+    out.print(f"{shown} of {found} rows{which} in {found_rows.folder.uri(found_rows.step)}")
     if found > skip + shown:
         out.print(f"more: --skip {skip + shown}")
 
@@ -217,12 +207,6 @@ def _text(out: Console, label: str, text: str, style: str = "") -> None:
     line = Text(f"{label}: ", style="dim")
     line.append(Text(shown, style=style))
     out.print(line)
-
-
-def _rows(folder: RunFolder, step: str) -> Iterator[Row]:
-    for batch in folder.read_tables(step):
-        for record in batch.to_pylist():
-            yield Row.model_validate(record)
 
 
 # ---- preview ---------------------------------------------------------------------------------------------------------

@@ -66,9 +66,9 @@ class TrainingStep(Step):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """The model, TRL's fields, and the examples of one optimizer step however many workers share them."""
-        recipe = context.recipe
+        recipe, elsewhere = context.recipe, {"pool", "sft", "eval_samples", "chat_template"}
         return {
-            "model": self.model(recipe).model_dump(mode="json", exclude={"pool", "sft"}),
+            "model": self.model(recipe).model_dump(mode="json", exclude=elsewhere),
             "fields": self.fields(recipe),
             "global_batch": recipe.global_batch(self.fields(recipe)),
             "seed": recipe.seed,

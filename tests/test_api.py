@@ -1,0 +1,56 @@
+"""What a notebook uses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ultraif_ray
+from tests.simulated import recipe
+from ultraif_ray import Run, load_recipe, plan, run
+from ultraif_ray.errors import RunError
+
+
+def test_the_public_names() -> None:
+    assert sorted(ultraif_ray.__all__) == ["Run", "load_recipe", "plan", "run"]
+    assert all(getattr(ultraif_ray, name) is not None for name in ultraif_ray.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'walk'"):
+        ultraif_ray.walk  # noqa: B018
+
+
+def test_importing_it_and_reading_a_run_loads_neither_ray_nor_torch() -> None:
+    code = "import sys, ultraif_ray; ultraif_ray.Run; print([m for m in ('ray', 'torch', 'vllm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_names_its_steps() -> None:
+    assert [step.name for step in plan(load_recipe("three_pools"))] == ["ingest", "synthesize", "export"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run's folder"):
+        Run(str(tmp_path))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_is_read_as_rows_tables_and_sets(tmp_path: Path) -> None:
+    made = run(recipe(tmp_path))
+    ended = made.ledger["synthesize"].outcomes
+    assert sum(1 for _ in made.rows()) == 40
+    assert {row.outcome for row in made.rows("paired")} == {"paired"}
+    assert made.rows("paired").arrow().num_rows == len(made.rows("paired").pandas()) == ended["paired"]
+    assert made.rows("failed").dataset().num_rows == len(list(made.rows("failed")))
+    assert {row.outcome for row in made.rows(step="ingest")} == {""}
+    sft = made.dataset("sft")
+    assert {split: rows.num_rows for split, rows in sft.items()} == {
+        split: n for split, n in made.ledger["export"].examples["sft"].items() if n
+    }
+    with pytest.raises(RunError, match="has no rows of 'round-1/synthesize'; there is synthesize, ingest"):
+        made.rows(step="round-1/synthesize")
+    with pytest.raises(RunError, match="has no set 'rl' in export"):
+        made.dataset("rl")
+    with pytest.raises(RunError, match="holds no trained model: its recipe has no policy"):
+        _ = made.model_path

@@ -1,0 +1,150 @@
+"""The public API: what a notebook uses, and what the command line is a thin layer on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ultraif_ray.errors import RunError
+from ultraif_ray.recipe import Recipe, load_recipe
+from ultraif_ray.records import Row, arrow_schema
+from ultraif_ray.steps import run as steps
+from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.export import Export
+from ultraif_ray.steps.ingest import Ingest
+from ultraif_ray.steps.model import Model
+from ultraif_ray.steps.plan import plan as plan_of
+from ultraif_ray.steps.step import Step
+from ultraif_ray.steps.synthesize import Synthesize
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["Run", "load_recipe", "plan", "run"]
+
+
+def plan(recipe: Recipe) -> list[Step]:
+    """The steps that a run of this recipe has, in order, each with the steps that it is made from."""
+    return plan_of(recipe, RunFolder(recipe.run_folder))
+
+
+def run(recipe: Recipe, until: str = "", *, only: str = "", remake: bool = False, worker_logs: bool = False) -> "Run":
+    """Run every step up to `until`; steps that are done are not done again, and an interrupted one goes on.
+
+    Args:
+        recipe: the run's recipe.
+        until: the name of the last step, such as `synthesize` or `round-1/dpo`; all when empty.
+        only: run the step of this name, and nothing before it.
+        remake: delete what was made with other settings, instead of refusing to go on.
+        worker_logs: show what the workers log.
+
+    Raises:
+        UltraIFError: with what to change, or how to go on.
+    """
+    return Run(str(steps.run(recipe, until, only=only, worker_logs=worker_logs, remake=remake)))
+
+
+class Run:
+    """What a run has made, read from its folder.
+
+    Args:
+        folder: the run's folder, a path or a URI.
+
+    Raises:
+        RunError: there is no run.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = RunFolder(folder)
+        if not self.folder.state(Ingest.kind):
+            raise RunError(f"{folder} is not a run's folder, which holds ingest/ and more")
+
+    @property
+    def ledger(self) -> dict[str, Entry]:
+        """The account of each step: rows by outcome, failures by kind, tokens by role, losses."""
+        return ledger.read(self.folder)
+
+    def rows(self, outcome: str | None = None, step: str = "") -> "Rows":
+        """The rows of a step.
+
+        Args:
+            outcome: only rows that ended so in the step or in one before it, such as `failed` or `paired`.
+            step: the step's name; by default the furthest before the DPO rounds.
+
+        Raises:
+            RunError: the step has no rows.
+        """
+        with_rows = [kind.kind for kind in (Synthesize, Decompose, Ingest) if self.folder.state(kind.kind)]
+        step = step or with_rows[0]
+        if not self.folder.data_files(step):
+            rounds = ", or a round's, such as round-1/synthesize"
+            raise RunError(f"{self.folder} has no rows of '{step}'; there is {', '.join(with_rows)}{rounds}")
+        return Rows(self.folder, step, outcome)
+
+    def dataset(self, name: str, step: str = Export.kind) -> "datasets.DatasetDict":
+        """A training set with its splits, as `datasets` has it.
+
+        Args:
+            name: `sft`, `dpo` or `composer`.
+            step: the export that made it, such as `round-1/export`.
+
+        Raises:
+            RunError: there is no such set.
+        """
+        files = [file for file in self.folder.names(step, name) if file.endswith((".parquet", ".jsonl"))]
+        if not files:
+            raise RunError(f"{self.folder} has no set '{name}' in {step}; its folder there is missing or empty")
+        from datasets import load_dataset
+
+        suffix = ".parquet" if any(file.endswith(".parquet") for file in files) else ".jsonl"
+        splits = {
+            file.removesuffix(suffix): self.folder.uri(step, name, file) for file in files if file.endswith(suffix)
+        }
+        return load_dataset({".parquet": "parquet", ".jsonl": "json"}[suffix], data_files=splits)
+
+    @property
+    def model_path(self) -> str:
+        """The folder of the final model, which transformers and vLLM load.
+
+        Raises:
+            RunError: the run has not made one, or not yet.
+        """
+        if self.folder.state(Model.kind) != "done":
+            raise RunError(f"{self.folder} holds no trained model: its recipe has no policy, or the run is not done")
+        return self.folder.uri(Model.kind)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a step: an iterator in flat memory, or all of them as a table."""
+
+    folder: RunFolder
+    step: str
+    outcome: str | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        for batch in self.folder.read_tables(self.step):
+            for record in batch.to_pylist():
+                row = Row.model_validate(record)
+                if self.outcome in (None, row.outcome, row.decomposed):
+                    yield row
+
+    def arrow(self) -> "pa.Table":
+        """All rows in memory, as an Arrow table."""
+        import pyarrow as pa
+
+        return pa.Table.from_pylist([row.model_dump() for row in self], schema=arrow_schema(Row))
+
+    def pandas(self) -> "pd.DataFrame":
+        """All rows in memory, as a data frame; nested values are lists and dictionaries."""
+        return self.arrow().to_pandas()
+
+    def dataset(self) -> "datasets.Dataset":
+        """All rows in memory, as a data set of `datasets`."""
+        from datasets import Dataset
+
+        return Dataset(self.arrow())
