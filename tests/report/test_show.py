@@ -1,0 +1,91 @@
+"""A run in words: pages of rows, its end, and text that is never taken for markup."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ultraif_ray.errors import RunError
+from ultraif_ray.records import Constraint, Instruction, Response, Row, Verdict, to_table
+from ultraif_ray.report.show import curve, print_end, print_rows
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Entry, Tokens, Training
+
+
+def paired(number: int) -> Row:
+    no = Verdict(question="Is it short?", answer="no", p_yes=0.25, explanation="It is long.")
+    responses = [Response(text="Rain.", passed=True), Response(text="Rain and rain.", verdicts=[no])]
+    composed = Instruction(
+        level=1, initial_query="rain", query="rain, briefly", questions=["Is it short?"], responses=responses
+    )
+    found = Constraint(category="format", text="in French", simplified_query="rain", question="Is it French?")
+    return Row(
+        id=number,
+        query=f"rain {number} in French [bold]",
+        constraints=[found],
+        instructions=[composed],
+        decomposed="decomposed",
+        outcome="paired",
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """Three paired rows and one that failed."""
+    failed = Row(id=9, query="x", decomposed="simple")
+    failed.fail("composer", "RequestRefused", "longer than the context", "half of [red]it")
+    folder = RunFolder(str(tmp_path / "run"))
+    for step in ("ingest", "synthesize"):
+        folder.open_step(step, {})
+        (tmp_path / "run" / step / "rows").mkdir()
+        rows = [*map(paired, range(3)), failed]
+        pq.write_table(to_table(rows), tmp_path / "run" / step / "rows/a.parquet")
+        folder.finish(step)
+    tokens = {"judge": Tokens(requests=4, prompt=1200, cached=300, generated=64)}
+    ledger.enter(folder, "synthesize", Entry(input=4, outcomes={"paired": 3, "failed": 1}, tokens=tokens))
+    return folder
+
+
+def test_rows_come_in_pages(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(str(run), "paired", rows=1, skip=1)
+    said = capsys.readouterr().out
+    assert "rain 1 in French" in said
+    assert "rain 0" not in said
+    assert "1 of 3 rows that ended as paired" in said
+    assert "more: --skip 2" in said
+
+
+def test_a_row_is_shown_whole_and_its_text_is_no_markup(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(str(run), None, rows=9, skip=0)
+    said = capsys.readouterr().out
+    for part in ("in French [bold]", "constraint, format: in French", "composed, 1 added: rain, briefly",
+                 "response 1, passed: Rain.", "response 2, failed: Rain and rain.", "no (p yes 0.25): Is it short?",
+                 "composer failed: RequestRefused: longer than the context",
+                 "on the reply: half of [red]it"):  # fmt: skip
+        assert part in said
+
+
+def test_a_step_without_rows_is_named(run: RunFolder) -> None:
+    with pytest.raises(RunError, match="has no rows of 'round-1/synthesize'; there is synthesize, ingest"):
+        print_rows(str(run), None, rows=1, skip=0, step="round-1/synthesize")
+
+
+def test_the_end_shows_funnel_tokens_and_losses(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Training(loss=[2.0, 1.0], held_out_loss=[2.5, 1.5], evaluated=4, valid_json=0.5, usable=0.25)
+    ledger.enter(run, "composer", Entry(input=5, outcomes={"trained on": 5}, training=report))
+    print_end(run, "")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 failed, 3 paired" in said
+    assert "1,200" in said
+    assert "2.500 → 1.500" in said
+    assert "composer: of 4 held-out pairs, 50% were answered with valid JSON, 25% with a query" in " ".join(
+        said.split()
+    )
+
+
+def test_a_curve_has_its_lowest_and_highest_point() -> None:
+    assert curve([1, 2, 3]) == "▁▅█"
+    assert curve([2, 2]) == "▄▄"
+    assert len(curve(list(range(100)), width=10)) == 10
+    assert curve([]) == ""

@@ -1,0 +1,63 @@
+"""What needs a tokenizer or a model once: examples that fit, answers, a merged model."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.train.data import example, tiny_model
+from ultraif_ray.train import tasks
+
+
+@pytest.fixture(scope="module")
+def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
+
+
+def test_examples_that_do_not_fit_are_counted_and_left_out(tmp_path: Path, packaged_model: str) -> None:
+    rows = [example(number, "sft") for number in range(4)]
+    rows[1]["completion"][0]["content"] *= 40
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    source, target = str(tmp_path / "a.parquet"), tmp_path / "out/b.parquet"
+    assert tasks.measure(source, str(target), tokenizer, 100) == {"accepted": 3, "too long": 1}
+    assert pq.read_table(target).column("id").to_pylist() == [0, 2, 3]
+    assert tasks.measure(source, str(target), tokenizer, None) == {"accepted": 4}
+    assert tasks.measure(source, str(target), tokenizer, 3) == {"too long": 4}
+    assert not target.exists()
+    assert tasks.measure(str(tmp_path / "none.parquet"), str(target), tokenizer, 100) == {}
+
+
+def test_of_a_pair_the_longer_answer_counts(tmp_path: Path, packaged_model: str) -> None:
+    row = example(0, "dpo")
+    row["rejected"][0]["content"] *= 40
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    found = tasks.measure(str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"), tokenizer, 100)
+    assert found == {"too long": 1}
+
+
+def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp_path: Path, tiny: str) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    trained = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=4))
+    torch.manual_seed(1)
+    for name, weights in trained.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.2)
+    trained.save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "adapter")
+    tasks.merge(tiny, str(tmp_path / "adapter"), str(tmp_path / "merged"), trust_remote_code=False)
+    chats = [[{"role": "user", "content": text}] for text in ("Hi", "What follows one?", "Say it in more words")]
+
+    def answers(model: str, adapter: str = "") -> list[str]:
+        return tasks.answer(model, adapter, chats, max_new_tokens=8, gpu=False, trust_remote_code=False)
+
+    adapted = answers(tiny, str(tmp_path / "adapter"))
+    assert len(adapted) == 3
+    assert adapted != answers(tiny)
+    assert adapted == answers(str(tmp_path / "merged"))
