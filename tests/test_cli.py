@@ -94,7 +94,7 @@ def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_given_again(simulated: Path, 
     driver.send_signal(signal.SIGINT)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 130
-    assert "The same command goes on from there" in said
+    assert "The same command resumes it" in said
     assert "Traceback" not in said
     again = ultraif(*slow, "flow.rows_per_block=2")
     assert again.returncode == 0, again.stderr

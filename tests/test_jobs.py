@@ -40,5 +40,7 @@ def test_a_fault_in_the_recipe_is_one_line_and_an_exit_code() -> None:
     refused = job("train_sft", "--recipe", "demo", "sft.learning_rat=1")
     assert refused.returncode == 2
     assert (
-        refused.stderr.strip().splitlines()[-1].startswith("ultraif: sft.learning_rat is no field of TRL's SFTConfig")
+        refused.stderr.strip()
+        .splitlines()[-1]
+        .startswith("ultraif: sft.learning_rat is not a field of TRL's SFTConfig")
     )

@@ -64,14 +64,12 @@ def _run(loaded: Any, **options: Any) -> None:
     try:
         folder = run(loaded, **options).folder
     except KeyboardInterrupt:
-        typer.echo("ultraif: interrupted; what is written is kept. The same command goes on from there.", err=True)
+        typer.echo("ultraif: interrupted; what is written is kept. The same command resumes it.", err=True)
         raise typer.Exit(130) from None
     print_end(folder, options.get("only") or options.get("until") or "")
 
 
-app.command("run", help="Run every step, from prompts to the trained model. Goes on where an earlier run stopped.")(
-    _step("")
-)
+app.command("run", help="Run every step, from prompts to the trained model. Resumes an interrupted run.")(_step(""))
 
 
 @app.command()

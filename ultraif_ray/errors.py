@@ -2,7 +2,7 @@
 
 UltraIFError              a message for the user: what was wrong, the value seen, what to change
 ├── RecipeError           the recipe or an override is not valid, or does not fit this cluster
-├── InputError            a prompts file is missing or is nothing that ingest can read
+├── InputError            a prompts file is missing or is of no format that ingest reads
 ├── RunError              a run folder cannot be used or its ledger does not sum
 │   └── NodeLost          something of Ray's own died with its node: the pipeline is begun again with what is left
 └── EngineError           a model could not answer
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # records needs libraries that `--help` must not wait for
     from ultraif_ray.records import Role
 
-GO_ON = "What was written is kept: mend the cause and run the same command again."
+GO_ON = "What was written is kept: fix the cause and run the same command again."
 """Said where a run ends through something outside of it."""
 
 

@@ -499,10 +499,14 @@ class Recipe(Section):
         for role in ROLES:
             pool = getattr(self.roles, role).pool
             if pool not in self.pools:
-                raise ValueError(f"roles.{role}.pool is '{pool}', which is no pool; there is {_names(self.pools)}")
+                raise ValueError(
+                    f"roles.{role}.pool is '{pool}', which is not defined; the pools are {_names(self.pools)}"
+                )
             used.add(pool)
         if missing := used - set(self.pools):
-            raise ValueError(f"policy.pool is {_names(missing)}, which is no pool; there is {_names(self.pools)}")
+            raise ValueError(
+                f"policy.pool is {_names(missing)}, which is not defined; the pools are {_names(self.pools)}"
+            )
         if unused := set(self.pools) - used:
             raise ValueError(f"no role uses the pool {_names(unused)}: it would hold an engine for nothing. Remove it")
         return self
@@ -638,7 +642,7 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"'{override}' is no override: write section.key=value, such as synthesize.k=3")
+        raise RecipeError(f"'{override}' is not an override: write section.key=value, such as synthesize.k=3")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -658,7 +662,7 @@ def _explain(fault: Any) -> str:
         known = _keys_near(loc[:-1], fault)
         close = difflib.get_close_matches(loc[-1], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
-        return f"{where} is not a key; {hint}"
+        return f"{where}: unknown key; {hint}"
     if fault["type"] == "missing":
         return f"{where} is missing"
     hidden = fault["type"] == "secret" or isinstance(fault["input"], dict | BaseModel)

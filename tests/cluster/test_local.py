@@ -97,7 +97,7 @@ def test_a_job_is_stopped_and_submitted_again_and_a_node_dies(cluster: dict[str,
 def test_a_fault_in_the_recipe_is_the_jobs_exit_code(cluster: dict[str, str], tmp_path: Path) -> None:
     failed = submit(cluster, tmp_path, "synthesize.kk=1")
     assert failed.returncode == 1
-    assert "synthesize.kk is not a key; did you mean 'k'?" in failed.stdout + failed.stderr
+    assert "synthesize.kk: unknown key; did you mean 'k'?" in failed.stdout + failed.stderr
     assert "exit code 2" in failed.stdout + failed.stderr
 
 

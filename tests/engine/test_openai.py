@@ -52,7 +52,7 @@ async def server(answer: Handler, **options: Any) -> AsyncIterator[tuple[OpenAIE
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    port = runner.addresses[0][1]
     options = {"max_retries": 2, "timeout_s": 1} | options
     engine = OpenAIEngine(OpenAIPool(engine="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1", **options))
     try:

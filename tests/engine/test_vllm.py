@@ -12,8 +12,7 @@ import pytest_asyncio
 from ultraif_ray.engine.protocol import Request
 from ultraif_ray.engine.vllm import VllmEngine, engine_arguments
 from ultraif_ray.errors import RecipeError, RequestRefused
-from ultraif_ray.method import decompose, judge
-from ultraif_ray.method.compose import _schema as compose_schema
+from ultraif_ray.method import compose, decompose, judge
 from ultraif_ray.recipe import Decompose, VllmPool
 from ultraif_ray.records import Instruction, Prompt
 
@@ -110,9 +109,9 @@ class TestEngine:
         prompt = Prompt(id=1, query="Write a poem about rain, no rhymes.")
         start = Instruction(level=0, initial_query="q", query=prompt.query, questions=[])
         schemas = [
-            decompose._schema(prompt, Decompose(max_constraints=1)),
-            compose_schema(start, 1),
-            judge._reasoning_schema(["1", "2"]),
+            decompose.reply_schema(prompt, Decompose(max_constraints=1)),
+            compose.reply_schema(start, 1),
+            judge.reasoning_schema(["1", "2"]),
         ]
         replies = await asyncio.gather(
             *(engine.generate(ask(prompt.query, schema=s, temperature=1.0, max_tokens=600)) for s in schemas)

@@ -1,7 +1,6 @@
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -30,9 +29,16 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(tmp_path: P
         pass
 
 
+def take_and_die(folder: Path) -> None:
+    with lease(folder):
+        os._exit(9)
+
+
 def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(tmp_path: Path) -> None:
-    code = f"import os; from tests.store.test_lease import *; lease(Path({str(tmp_path)!r})).__enter__(); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    holder = multiprocessing.get_context("spawn").Process(target=take_and_die, args=(tmp_path,))
+    holder.start()
+    holder.join()
+    assert holder.exitcode == 9
     started = time.monotonic()
     with lease(tmp_path) as mine:
         assert time.monotonic() - started < 1.0  # the time it would have watched

@@ -1,4 +1,4 @@
-"""What no worker could train with is refused on the driver, with the mend."""
+"""What no worker could train with is refused on the driver, with what to change."""
 
 import json
 from pathlib import Path
@@ -30,10 +30,10 @@ RECIPES = SHIPPED
     [
         (
             {"sft": {"learnin_rate": 1}},
-            r"sft.learnin_rate is no field of TRL's SFTConfig; did you mean 'learning_rate'",
+            r"sft.learnin_rate is not a field of TRL's SFTConfig; did you mean 'learning_rate'",
         ),
-        ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is no field of TRL's DPOConfig"),
-        ({"dpo": {"loss_type": ["nca"]}}, "dpo.loss_type: 'nca' is no loss of TRL's; there are sigmoid, .*nca_pair"),
+        ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is not a field of TRL's DPOConfig"),
+        ({"dpo": {"loss_type": ["nca"]}}, "dpo.loss_type: 'nca' is not a loss of TRL's; those are sigmoid, .*nca_pair"),
         ({"dpo": {"f_divergence_type": 3}}, "dpo.f_divergence_type: 3 cannot be used: .*string"),
         ({"dpo": {"lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
         ({"sft": {"learning_rate": "fast"}}, "sft.learning_rate: 'fast' cannot be used: .*number"),
@@ -41,7 +41,7 @@ RECIPES = SHIPPED
         ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),
         ({"policy": {"model": "packaged", "lora": {"rank": 8}}}, "policy.lora: peft's LoraConfig refuses it: .*rank"),
         ({"policy": {"model": "/nowhere"}}, "policy.model is '/nowhere', which cannot be loaded"),
-        ({"composer": {"model": "packaged", "sft": {"x": 1}}}, "composer.sft.x is no field"),
+        ({"composer": {"model": "packaged", "sft": {"x": 1}}}, "composer.sft.x is not a field"),
         ({"export": {"files": ["jsonl"]}}, "training reads the sets as Parquet"),
         ({"export": {"layout": "reference"}}, "export.layout=reference"),
         ({"train": {"gpus": 2}}, "train.gpus is 2: a worker trains on one GPU"),

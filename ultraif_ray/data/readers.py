@@ -1,7 +1,7 @@
 """Read any accepted file of prompts, one record at a time, in flat memory.
 
 A record comes out as a dict (or a string, for text files) with the line or item number it had. What cannot be read in
-an otherwise good file comes out as a Fault, to be counted; a file that is nothing we know is an InputError.
+an otherwise good file comes out as a Fault, to be counted; a file of an unknown format is an InputError.
 """
 
 import csv
@@ -144,7 +144,7 @@ def _read_json_array(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
         text = " ".join(str(error).split())
         if "premature EOF" not in text and "ncomplete" not in text:  # ijson gives every fault this name
             raise InputError(
-                f"{source.path}: broken JSON after record {number}: {text}. Mend or cut it there"
+                f"{source.path}: broken JSON after record {number}: {text}. Fix the file, or cut it off there"
             ) from None
         yield (
             number + 1,

@@ -53,5 +53,5 @@ class FailureBreaker:
             raise RunError(
                 f"{kinds.total()} of the last {len(self._last)} rows of a worker failed: {listed}. Look at "
                 "`ultraif show RUN --outcome failed`, remove the cause, then `ultraif retry RUN`; "
-                "flow.breaker_share=1 goes on regardless"
+                "flow.breaker_share=1 continues regardless"
             )

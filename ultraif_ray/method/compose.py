@@ -59,7 +59,7 @@ async def compose(previous: Instruction, category: str, cast: Cast, settings: Sy
         "composer",
         messages,
         previous.query,
-        _schema(previous, MOST_QUESTIONS if trained else 1),
+        reply_schema(previous, MOST_QUESTIONS if trained else 1),
         Composed,
         lambda reply, raw: accept(reply, raw, previous, settings.min_overlap),
         settings.attempts,
@@ -99,7 +99,8 @@ def accept(reply: Composed, raw: str, previous: Instruction, min_overlap: float)
     )
 
 
-def _schema(previous: Instruction, most_questions: int) -> dict[str, object]:
+def reply_schema(previous: Instruction, most_questions: int) -> dict[str, object]:
+    """The JSON Schema that holds a composer's reply: the longer query, and one to `most_questions` questions."""
     properties = {
         "augmented query": {
             "type": "string",

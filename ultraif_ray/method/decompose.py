@@ -62,7 +62,7 @@ async def decompose(prompt: Prompt, cast: Cast, settings: Decompose) -> list[Con
         "decomposer",
         prompts.decompose(prompt),
         prompt.query,
-        _schema(prompt, settings),
+        reply_schema(prompt, settings),
         Decomposition,
         use,
         settings.attempts,
@@ -87,7 +87,8 @@ def _holds(found: FoundConstraint, query: str, settings: Decompose) -> bool:
     )
 
 
-def _schema(prompt: Prompt, settings: Decompose) -> dict[str, object]:
+def reply_schema(prompt: Prompt, settings: Decompose) -> dict[str, object]:
+    """The JSON Schema that holds a decomposer's reply: up to `max_constraints` constraints of a bounded length."""
     text = {"type": "string", "minLength": 1, "maxLength": 256}
     found = {
         "constraint": text,

@@ -67,7 +67,7 @@ async def _by_rationale(
     messages = prompts.judge_with_reasons(instruction, response.text, questions)
     try:
         return await ask_for_json(
-            cast, "judge", messages, instruction.query, _reasoning_schema(numbers), Reasoning, use, settings.attempts
+            cast, "judge", messages, instruction.query, reasoning_schema(numbers), Reasoning, use, settings.attempts
         )
     except UnusableReply as unusable:
         return [
@@ -76,7 +76,8 @@ async def _by_rationale(
         ]
 
 
-def _reasoning_schema(numbers: list[str]) -> dict[str, object]:
+def reasoning_schema(numbers: list[str]) -> dict[str, object]:
+    """The JSON Schema that holds a judge's reply: under each question's number an explanation, then YES or NO."""
     properties = {
         "explanation": {"type": "string", "maxLength": 256},
         "answer": {"type": "string", "enum": ["YES", "NO"]},

@@ -73,7 +73,7 @@ class EngineStep(Step):
         attempts, ended = 0, ""
         while (left := rows - self._repaired_count(folder)) > 0 and attempts < ATTEMPTS:
             if attempts:
-                print(f"{self.name}: {ended}; going on with the {left} rows that are left", file=sys.stderr, flush=True)
+                print(f"{self.name}: {ended}; resuming with the {left} rows that are left", file=sys.stderr, flush=True)
             connect(context.worker_logs)
             attempts, ended = attempts + 1, "the pipeline ended without all of its rows"
             try:

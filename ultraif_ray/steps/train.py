@@ -313,7 +313,7 @@ class TrainDPO(TrainingStep):
 
     def without_examples(self, context: Context, counts: Counts) -> Entry:
         """A round that found no pair keeps the policy that it began with, and says so."""
-        print(f"{self.name}: no pair to train on; the policy of {self.policy.name} is kept", file=sys.stderr)
+        print(f"{self.name}: no pair to train on; the policy of {self.policy.name} is kept unchanged", file=sys.stderr)
         for part in ("model", "merged"):
             context.folder.copy((self.policy.name, part), (self.name, part))
         return _entry(counts)

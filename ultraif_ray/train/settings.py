@@ -150,7 +150,7 @@ def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> N
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
-            raise RecipeError(f"{key}.{name} is no field of TRL's {_config_class(trainer).__name__}; {hint}")
+            raise RecipeError(f"{key}.{name} is not a field of TRL's {_config_class(trainer).__name__}; {hint}")
         _check_type(f"{key}.{name}", fields[name], hints[name])
     if trainer == "dpo":
         _check_losses(fields.get("loss_type", []))
@@ -181,7 +181,7 @@ def _check_losses(losses: str | list[str]) -> None:
     known = re.findall(r"`'(\w+)'`", loss_type.metadata.get("help", ""))
     for loss in [losses] if isinstance(losses, str) else losses:
         if known and loss not in known:
-            raise RecipeError(f"dpo.loss_type: '{loss}' is no loss of TRL's; there are {', '.join(known)}")
+            raise RecipeError(f"dpo.loss_type: '{loss}' is not a loss of TRL's; those are {', '.join(known)}")
 
 
 def _check_reports(key: str, trackers: str | list[str]) -> None:
