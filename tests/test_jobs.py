@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-JOBS = sorted(path.stem for path in Path("jobs").glob("*.py") if path.stem != "job")
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "job")
 
 
 def job(name: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f"jobs/{name}.py", *words]
+    command = [sys.executable, str(ROOT / f"jobs/{name}.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120)
 
 
@@ -39,8 +40,5 @@ def test_a_run_folder_that_would_be_lost_with_the_job_is_refused() -> None:
 def test_a_fault_in_the_recipe_is_one_line_and_an_exit_code() -> None:
     refused = job("train_sft", "--recipe", "demo", "sft.learning_rat=1")
     assert refused.returncode == 2
-    assert (
-        refused.stderr.strip()
-        .splitlines()[-1]
-        .startswith("ultraif: sft.learning_rat is not a field of TRL's SFTConfig")
-    )
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last.startswith("ultraif: sft.learning_rat is not a field of TRL's SFTConfig")

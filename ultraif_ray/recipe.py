@@ -499,14 +499,10 @@ class Recipe(Section):
         for role in ROLES:
             pool = getattr(self.roles, role).pool
             if pool not in self.pools:
-                raise ValueError(
-                    f"roles.{role}.pool is '{pool}', which is not defined; the pools are {_names(self.pools)}"
-                )
+                raise ValueError(f"roles.{role}.pool is '{pool}', which is not defined; there is {_names(self.pools)}")
             used.add(pool)
         if missing := used - set(self.pools):
-            raise ValueError(
-                f"policy.pool is {_names(missing)}, which is not defined; the pools are {_names(self.pools)}"
-            )
+            raise ValueError(f"policy.pool is {_names(missing)}, which is not defined; there is {_names(self.pools)}")
         if unused := set(self.pools) - used:
             raise ValueError(f"no role uses the pool {_names(unused)}: it would hold an engine for nothing. Remove it")
         return self
