@@ -60,7 +60,7 @@ class Run:
 
     def __init__(self, folder: str):
         self.folder = RunFolder(folder)
-        if not self.folder.state(Ingest.kind):
+        if not self.folder.holds_steps():
             raise RunError(f"{folder} is not a run's folder, which holds ingest/ and more")
 
     @property
@@ -79,7 +79,7 @@ class Run:
             RunError: the step has no rows.
         """
         with_rows = [kind.kind for kind in (Synthesize, Decompose, Ingest) if self.folder.state(kind.kind)]
-        step = step or with_rows[0]
+        step = step or next(iter(with_rows), Ingest.kind)
         if not self.folder.data_files(step):
             rounds = ", or a round's, such as round-1/synthesize"
             raise RunError(f"{self.folder} has no rows of '{step}'; there is {', '.join(with_rows)}{rounds}")

@@ -20,7 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.flow.ray_internals import (
     cluster_status,
+    forget_dead_cluster,
     has_autoscaler,
+    hide_native_log_line,
     says_what_it_cannot_bring,
     silence_ray_data,
 )
@@ -41,9 +43,11 @@ def connect(worker_logs: bool = False) -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
         # Ray warns of every process beyond a few per core; ours mostly wait.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+        forget_dead_cluster()
         local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
     try:
-        ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
+        with hide_native_log_line():
+            ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
 

@@ -8,14 +8,20 @@ import ctypes
 import json
 import logging
 import os
+import socket
+import sys
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray._private.utils import get_ray_address_file
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.data import DataContext
@@ -142,6 +148,45 @@ def silence_ray_data() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if type(handler).__name__ != "SessionFileHandler":
             handler.setLevel(logging.CRITICAL)
+
+
+# ---- a Ray of our own ------------------------------------------------------------------------------------------------
+
+
+def forget_dead_cluster() -> None:
+    """Delete Ray's note of a cluster on this machine that is gone.
+
+    `ray start` notes the cluster's address in a file, which stays when the cluster is killed. Ray's state API, which
+    Ray Train asks at its end, then waits for the dead cluster from inside of any other: 12 to 40 s for each training.
+    """
+    note = Path(get_ray_address_file(None))
+    with suppress(OSError, ValueError):
+        host, port = note.read_text().strip().rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            note.unlink()
+
+
+@contextmanager
+def hide_native_log_line() -> Iterator[None]:
+    """Keep one line from the terminal that Ray's C++ part writes to file descriptor 2 as it starts: that it has read
+    RAY_BACKEND_LOG_LEVEL, which is set to keep it quiet. Everything else that is written meanwhile comes after.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)
 
 
 # ---- the autoscaler --------------------------------------------------------------------------------------------------

@@ -168,6 +168,10 @@ class RunFolder:
         self.write_json({**self._manifest(step), "state": "done"}, step, "manifest.json")
         self.clear(step, "checkpoints")  # of a training, which until now could go on from them
 
+    def holds_steps(self) -> bool:
+        """Whether any step has begun here."""
+        return any(self.fs.exists(self.at(name, "manifest.json")) for name in self.names())
+
     def state(self, step: str) -> str:
         """`done`, `running` (begun, perhaps interrupted) or empty."""
         return str(self._manifest(step).get("state", ""))
