@@ -20,7 +20,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.flow.ray_internals import (
     cluster_status,
-    forget_dead_cluster,
     has_autoscaler,
     hide_native_log_line,
     says_what_it_cannot_bring,
@@ -43,7 +42,6 @@ def connect(worker_logs: bool = False) -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors draw a scary line otherwise
         # Ray warns of every process beyond a few per core; ours mostly wait.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
-        forget_dead_cluster()
         local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
     try:
         with hide_native_log_line():

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ultraif_ray.flow.cluster import await_room, check_needs, connect
 from ultraif_ray.flow.graph import unwrap_error
 from ultraif_ray.flow.progress import Display
+from ultraif_ray.flow.ray_internals import forget_dead_cluster
 from ultraif_ray.recipe import Train
 from ultraif_ray.records import Message
 from ultraif_ray.store.ledger import Training
@@ -56,6 +57,7 @@ def fit(job: Job, train: Train, step: str, progress_s: float, worker_logs: bool)
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's page of training runs
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in the recipe mean the same to workers
+    forget_dead_cluster()
     for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.INFO if worker_logs else logging.ERROR)
     fewest, most = train.workers.min, train.workers.max
