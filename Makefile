@@ -13,10 +13,11 @@ demo: install
 
 # The fast loop: all that starts neither Ray nor vLLM.
 check: lint
-	$(BIN)/python -m pytest -m "not ray and not vllm and not long"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not vllm and not long"
 
+# Two lanes, since much of it waits; tests of one group share an engine or a cluster, and a lane.
 test: check
-	$(BIN)/python -m pytest -m "(ray or vllm) and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm) and not long"
 
 # Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty-five minutes.
 chaos: install
