@@ -145,6 +145,7 @@ def test_an_error_is_one_message_and_no_traceback(words: list[str], message: str
 
 
 @pytest.mark.vllm
+@pytest.mark.xdist_group("vllm")
 def test_the_real_model_in_pools_of_their_own(tmp_path: Path) -> None:
     """Decomposer, composer, and responder with judge, each in a vLLM of its own, chained by Ray Data."""
     prompts = tmp_path / "prompts.jsonl"

@@ -200,6 +200,7 @@ def vllm_server(packaged_model: str) -> Iterator[str]:
 
 
 @pytest.mark.vllm
+@pytest.mark.xdist_group("vllm")
 async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
     roles = {role: {"pool": "s", "max_tokens": 80} for role in ("decomposer", "composer", "responder", "judge")}
     recipe = parse_recipe(

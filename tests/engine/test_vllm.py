@@ -76,6 +76,7 @@ def test_engine_makes_room_for_the_adapters_that_roles_use_and_no_more(adapter: 
 
 
 @pytest.mark.vllm
+@pytest.mark.xdist_group("vllm")
 @pytest.mark.asyncio(loop_scope="module")
 class TestEngine:
     @pytest_asyncio.fixture(scope="class", loop_scope="module")
