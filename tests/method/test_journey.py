@@ -16,12 +16,6 @@ from ultraif_ray.records import Row, Turn
 QUERY = "Write about rain, no rhymes."
 
 
-def role_of(request: Request) -> str:
-    system = request.messages[0]["content"]
-    openings = {"You take": "decomposer", "You make": "composer", "Give the": "responder", "You chec": "judge"}
-    return openings[system[:8]]
-
-
 class World:
     """Four roles in one script: `answers` are the responses in sampling order, those with `good` pass."""
 
@@ -40,7 +34,7 @@ class World:
         self.engine = ScriptedEngine(self._say)
 
     def _say(self, request: Request, number: int) -> Answer:
-        role = role_of(request)
+        role = request.role
         self.asked[role] += request.n
         text = request.messages[-1]["content"]
         if role == "decomposer":
@@ -49,7 +43,7 @@ class World:
             level = text.count("Add")
             return as_json(
                 {
-                    "augmented query": f"{text.split('Request:')[-1].strip()} Add{level} x{level}",
+                    "augmented query": f"{request.query} Add{level} x{level}",
                     "question": [f"Is it {level} fine?"],
                 }
             )
@@ -147,7 +141,7 @@ async def test_history_reaches_every_role_and_the_stored_instruction() -> None:
     row = await journey(world, settings(), Row(id=7, query=QUERY, history=history))
     assert row.instructions[0].history == history
     for request in world.engine.asked:
-        assert any("earlier answer" in message["content"] for message in request.messages), role_of(request)
+        assert any("earlier answer" in message["content"] for message in request.messages), request.role
 
 
 def test_a_system_message_of_the_conversation_joins_the_responders_own() -> None:
@@ -179,7 +173,7 @@ async def test_contrast_pairs_ask_no_judge() -> None:
     assert instruction.rejected is not None
     assert (instruction.chosen.text, instruction.rejected.text) == ("whole", "without")
     assert world.asked["judge"] == 0
-    asked = [r.messages[-1]["content"] for r in world.engine.asked if role_of(r) == "responder"]
+    asked = [r.messages[-1]["content"] for r in world.engine.asked if r.role == "responder"]
     assert asked == [instruction.query, instruction.simpler_query]
 
 

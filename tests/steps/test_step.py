@@ -59,7 +59,9 @@ def test_a_new_kind_of_step_runs_resumes_and_is_refused_like_any_other(tmp_path:
     other = made.model_copy(update={"seed": 1})
     with pytest.raises(RunError, match="seed: 0 → 1"):
         run(other)
+    ledger.enter(folder, "count_words", Entry(input=9, outcomes={"stale": 9}))
     run(other, remake=True)
+    assert ledger.read(folder)["count_words"].input == 3
     assert Path(folder.at("count_words", "words.json")).stat().st_mtime_ns > written
 
 

@@ -123,3 +123,26 @@ def test_what_is_written_into_a_finished_step_counts_no_more(tmp_path: Path) -> 
     pq.write_table(pa.table({"id": [2]}), tmp_path / "synthesize/rows/zombie-0.parquet")
     pq.write_table(pa.table({"id": [2]}), tmp_path / "synthesize/checkpoint/zombie.parquet")
     assert ids_in(folder) == [1, 2]
+
+
+def test_a_folder_of_another_format_is_refused_whatever_is_asked_of_it(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    folder.write_json({"state": "done", "fingerprint": "x", "settings": {}}, "ingest", "manifest.json")
+    says = r"ingest was made by another version of ultraif-ray \(format 1, not 2\): name another folder with --run"
+    for ask in (
+        folder.state,
+        folder.fingerprint_of,
+        folder.inputs,
+        folder.finish,
+        lambda step: folder.open_step(step, {}),
+    ):
+        with pytest.raises(RunError, match=says):
+            ask("ingest")
+
+
+def test_a_folder_holds_steps_once_one_has_begun(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    (tmp_path / "notes.txt").write_text("")
+    assert not folder.holds_steps()
+    folder.open_step("export", {})
+    assert folder.holds_steps()

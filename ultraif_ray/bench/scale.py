@@ -22,7 +22,9 @@ import psutil
 import typer
 
 from ultraif_ray.cli import report_errors
+from ultraif_ray.records import ROLES
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import read
 
 STEPS = ("ingest", "synthesize", "export")
 """The steps whose memory is told apart."""
@@ -49,13 +51,12 @@ def measure(
             phases.append(_phase("until the kill", recipe, folder, stop_at=int(rows * kill_at)))
         phases.append(_phase("to the end", recipe, folder, stop_at=0))
         files = [Path(path) for path in folder.data_files("synthesize")]
-        ledger = folder.read_json("ledger.json")
         result = {
             "rows": rows,
             "phases": phases,
             "files": len(files),
             "median_file_kb": round(float(np.median([file.stat().st_size for file in files])) / 1024),
-            "ledger_sums": all(sum(e["outcomes"].values()) == e["input"] for e in ledger.values()),
+            "ledger_sums": all(sum(e.outcomes.values()) == e.input for e in read(folder).values()),
             "rows_in_files": folder.count("synthesize"),
         }
         print(json.dumps(result), flush=True)
@@ -69,11 +70,10 @@ def _recipe(home: Path, rows: int) -> Path:
                 topic = _TOPICS[i % len(_TOPICS)]
                 file.write(json.dumps({"prompt": f"Write {i} words about {topic}, without the letter {i % 26}"}) + "\n")
     pool = {"engine": "simulated", "rows_in_flight": 256, "cpus": 1, "replicas": {"min": 1, "max": 2}}
-    roles = ("decomposer", "composer", "responder", "judge")
     recipe = home / "recipe.json"
     settings = {
         "name": "scale", "run": str(home / "run"), "prompts": [str(prompts)], "pools": {"m": pool},
-        "roles": {role: {"pool": "m"} for role in roles},
+        "roles": {role: {"pool": "m"} for role in ROLES},
         "decompose": {"attempts": 1},
         "synthesize": {"k": 1, "rounds": {1: 1}, "judge": "logprob", "goal": "sft"},
         "export": {"files": ["parquet"]}, "flow": {"rows_per_block": 64, "progress_s": 60},

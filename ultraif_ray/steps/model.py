@@ -82,6 +82,10 @@ class Model(Step):
         if recipe.policy.chat_template:  # a base model has no way to be asked
             return {"split": split, "prompt": chats[0], "after": after[0]}
         before = answers(recipe.policy.model)
-        differing = (i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1])
-        i = next(differing, 0)
+        i = first_difference(before, after)
         return {"split": split, "prompt": chats[i], "before": before[i], "after": after[i]}
+
+
+def first_difference(before: list[str], after: list[str]) -> int:
+    """The first place in which two lists of answers differ; 0 where none does."""
+    return next((i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]), 0)
