@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ultraif_ray.engine.protocol import Cast, Completion, Reply, Request
+from ultraif_ray.engine.protocol import Completion, Reply, Request, RoleClient
 from ultraif_ray.recipe import Recipe, parse_recipe
 
 Answer = str | Completion | list[str | Completion] | Exception
@@ -39,9 +39,9 @@ def saying(*answers: Answer) -> ScriptedEngine:
     return ScriptedEngine(lambda request, number: answers[number])
 
 
-def cast_of(recipe: Recipe, **engines: ScriptedEngine) -> Cast:
-    """A cast in which each role has an engine of its own, by role name."""
-    return Cast(recipe.roles, {f"{role}s": engine for role, engine in engines.items()})
+def client_of(recipe: Recipe, **engines: ScriptedEngine) -> RoleClient:
+    """A client in which each role has an engine of its own, by role name."""
+    return RoleClient(recipe.roles, {f"{role}s": engine for role, engine in engines.items()})
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -52,7 +52,7 @@ def recipe(**sections: Any) -> Recipe:
         "pools": {f"{role}s": {"engine": "simulated"} for role in roles},
         "roles": {role: {"pool": f"{role}s"} for role in roles},
     }
-    data["roles"]["judge"]["pool"] = "responders"  # they share a worker; tests give the cast both
+    data["roles"]["judge"]["pool"] = "responders"  # they share a worker; tests give the client both
     data["pools"].pop("judges")
     return parse_recipe(data | sections)
 

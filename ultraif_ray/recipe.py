@@ -582,7 +582,7 @@ def load_recipe(
 
 
 SHIPPED = Path(__file__).parent / "recipes"
-"""The recipes that travel with the package."""
+"""The recipes that ship with the package."""
 
 
 def shipped_recipes() -> list[str]:

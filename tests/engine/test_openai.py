@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 
 from ultraif_ray.engine.openai import OpenAIEngine
-from ultraif_ray.engine.protocol import Cast, Request
+from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
-from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import OpenAIPool, parse_recipe
 from ultraif_ray.records import Row
 
@@ -218,7 +218,10 @@ async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
     await engine.check(("Yes", "No"))
     queries = ["Write a haiku about rain, no rhymes.", "why is the sky blue", "list 3 fruits in Spanish"]
     rows = await asyncio.gather(
-        *(travel(Row(id=i, query=q), STAGES, Cast(recipe.roles, {"s": engine}), recipe) for i, q in enumerate(queries))
+        *(
+            run_journey(Row(id=number, query=query), STAGES, RoleClient(recipe.roles, {"s": engine}), recipe)
+            for number, query in enumerate(queries)
+        )
     )
     for row in rows:
         assert row.decomposed

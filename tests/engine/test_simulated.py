@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from ultraif_ray.engine.protocol import Cast, Request
+from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.engine.simulated import SimulatedEngine
 from ultraif_ray.errors import RequestRefused
-from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import SimulatedPool, parse_recipe
 from ultraif_ray.records import Row
 
@@ -41,6 +41,6 @@ async def test_a_whole_journey_runs_on_it() -> None:
     for judge in ("rationale", "logprob"):
         recipe = parse_recipe({"name": "x", "pools": pools, "roles": roles, "synthesize": {"judge": judge}})
         rows = [Row(id=i, query=f"Write {i} lines about rain in French") for i in range(60)]
-        done = [await travel(row, STAGES, Cast(recipe.roles, {"m": engine()}), recipe) for row in rows]
+        done = [await run_journey(row, STAGES, RoleClient(recipe.roles, {"m": engine()}), recipe) for row in rows]
         assert {row.outcome for row in done} > {"paired"}
         assert json.dumps([row.model_dump() for row in done])

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import ScriptedEngine, as_json, cast_of, recipe, saying
+from tests.scripted import ScriptedEngine, as_json, client_of, recipe, saying
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.compose import LEAKS, compose
 from ultraif_ray.method.prompts import composer_answer, composer_request
@@ -18,7 +18,7 @@ def answer(query: str, *questions: str) -> str:
 
 async def run(engine: ScriptedEngine, previous: Instruction = START, **settings: Any) -> Instruction:
     made = recipe(synthesize=settings)
-    return await compose(previous, "format", cast_of(made, composer=engine), made.synthesize)
+    return await compose(previous, "format", client_of(made, composer=engine), made.synthesize)
 
 
 async def test_a_round_adds_one_constraint_and_its_question() -> None:
@@ -81,7 +81,7 @@ async def test_a_trained_composer_is_asked_in_its_own_form_without_a_system_prom
     engine = saying(answer("Write about rain in two lines.", "Does it have two lines?", "Are there two lines?"))
     made = recipe()
     roles = made.roles.model_copy(update={"composer": made.roles.composer.model_copy(update={"trained": True})})
-    cast = cast_of(made.model_copy(update={"roles": roles}), composer=engine)
-    composed = await compose(START, "format", cast, made.synthesize)
+    client = client_of(made.model_copy(update={"roles": roles}), composer=engine)
+    composed = await compose(START, "format", client, made.synthesize)
     assert engine.asked[0].messages == [{"role": "user", "content": composer_request([], START.query)}]
     assert len(composed.questions) == 2  # the released checkpoint may ask several

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import ScriptedEngine, as_json, cast_of, recipe, saying
+from tests.scripted import ScriptedEngine, as_json, client_of, recipe, saying
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.decompose import decompose
 from ultraif_ray.records import Prompt, Turn
@@ -28,7 +28,7 @@ def reply(*found: dict[str, str]) -> str:
 
 async def run(engine: ScriptedEngine, prompt: Prompt = PROMPT, **settings: Any) -> list[Any]:
     made = recipe(decompose=settings)
-    return await decompose(prompt, cast_of(made, decomposer=engine), made.decompose)
+    return await decompose(prompt, client_of(made, decomposer=engine), made.decompose)
 
 
 async def test_constraints_are_found_with_what_is_left_and_how_to_check() -> None:

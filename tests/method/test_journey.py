@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import Answer, ScriptedEngine, as_json, cast_of, recipe
+from tests.scripted import Answer, ScriptedEngine, as_json, client_of, recipe
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
 from ultraif_ray.method import prompts
-from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Row, Turn
 
@@ -65,8 +65,8 @@ def settings(**synthesize: Any) -> Recipe:
 
 
 async def journey(world: World, made: Recipe, row: Row | None = None, stages: tuple[str, ...] = STAGES) -> Row:
-    cast = cast_of(made, decomposer=world.engine, composer=world.engine, responder=world.engine)
-    return await travel(row or Row(id=7, query=QUERY), stages, cast, made)
+    client = client_of(made, decomposer=world.engine, composer=world.engine, responder=world.engine)
+    return await run_journey(row or Row(id=7, query=QUERY), stages, client, made)
 
 
 async def test_the_whole_journey_of_a_row() -> None:

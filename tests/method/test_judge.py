@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import Answer, ScriptedEngine, as_json, cast_of, labels, recipe, saying
+from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.method.judge import judge
 from ultraif_ray.records import Instruction, Response
@@ -19,8 +19,8 @@ def verdicts(*answers: str) -> str:
 async def run(engine: ScriptedEngine, response: Response | None = None, **settings: Any) -> Response:
     made = recipe(synthesize=settings)
     response = response or Response(text="An answer.")
-    cast = cast_of(made, responder=engine)
-    await judge(INSTRUCTION, response, INSTRUCTION.questions, cast, made.synthesize)
+    client = client_of(made, responder=engine)
+    await judge(INSTRUCTION, response, INSTRUCTION.questions, client, made.synthesize)
     return response
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tests.scripted import Answer, ScriptedEngine, cast_of, recipe, saying
+from tests.scripted import Answer, ScriptedEngine, client_of, recipe, saying
 from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.replies import (
@@ -32,8 +32,8 @@ def use(reply: Number, raw: str) -> int:
 
 
 async def ask(engine: ScriptedEngine, attempts: int = 3) -> int:
-    cast = cast_of(recipe(), decomposer=engine)
-    return await ask_for_json(cast, "decomposer", [], "", {"type": "object"}, Number, use, attempts)
+    client = client_of(recipe(), decomposer=engine)
+    return await ask_for_json(client, "decomposer", [], "", {"type": "object"}, Number, use, attempts)
 
 
 async def test_a_reply_that_can_be_used_ends_the_asking() -> None:

@@ -86,7 +86,7 @@ class Engine(Protocol):
         ...
 
 
-class Cast:
+class RoleClient:
     """The four roles as one row meets them: which engine plays each, how it samples, and what the row has spent.
 
     Args:

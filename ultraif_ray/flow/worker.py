@@ -20,12 +20,12 @@ import ray
 from ray.actor import ActorHandle
 
 from ultraif_ray.engine.opening import open_engines
-from ultraif_ray.engine.protocol import Cast, Engine
+from ultraif_ray.engine.protocol import Engine, RoleClient
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RunError
 from ultraif_ray.flow.breakers import FailureBreaker, OutageBreaker
 from ultraif_ray.flow.progress import STARTING, TOKENS, Scoreboard
 from ultraif_ray.flow.quarantine import Admission, CrashTracker, Gate
-from ultraif_ray.method.journey import give_up, travel
+from ultraif_ray.method.journey import give_up, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Row, to_table
 
@@ -162,9 +162,9 @@ class Worker:
         return row
 
     async def _journey(self, row: Row, group: list[int] | None) -> Row:
-        cast = Cast(self._for.recipe.roles, self._engines, self._count_tokens)
+        client = RoleClient(self._for.recipe.roles, self._engines, self._count_tokens)
         try:
-            return await travel(row, self._for.stages, cast, self._for.recipe)
+            return await run_journey(row, self._for.stages, client, self._for.recipe)
         except EngineDead as error:  # leave at once: the next row must not come to the same engine
             self._exit(error, self._crashes.engine_died.remote(group or list(self._in_flight), str(error)))
 

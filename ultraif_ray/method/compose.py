@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
 from ultraif_ray.method.replies import (
@@ -44,7 +44,7 @@ class Composed(BaseModel):
     question: list[str]
 
 
-async def compose(previous: Instruction, category: str, cast: Cast, settings: Synthesize) -> Instruction:
+async def compose(previous: Instruction, category: str, client: RoleClient, settings: Synthesize) -> Instruction:
     """One round: `previous` with one more constraint, of `category`, and one more question.
 
     A trained composer chooses the category itself, and is asked in the form it was trained on.
@@ -52,10 +52,10 @@ async def compose(previous: Instruction, category: str, cast: Cast, settings: Sy
     Raises:
         UnusableReply: no sample changed the query, kept its subject and brought a new question.
     """
-    trained = cast.composer_is_trained
+    trained = client.composer_is_trained
     messages = prompts.compose_trained(previous) if trained else prompts.compose(previous, category)
     return await ask_for_json(
-        cast,
+        client,
         "composer",
         messages,
         previous.query,

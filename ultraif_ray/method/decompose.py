@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
 from ultraif_ray.method.replies import (
@@ -35,7 +35,7 @@ class Decomposition(BaseModel):
     constraints: list[FoundConstraint]
 
 
-async def decompose(prompt: Prompt, cast: Cast, settings: Decompose) -> list[Constraint]:
+async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> list[Constraint]:
     """Find the constraints of `prompt`; an empty list says it is simple.
 
     Raises:
@@ -58,7 +58,7 @@ async def decompose(prompt: Prompt, cast: Cast, settings: Decompose) -> list[Con
         ]
 
     return await ask_for_json(
-        cast,
+        client,
         "decomposer",
         prompts.decompose(prompt),
         prompt.query,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import EngineDead, EngineError, UnusableReply
 from ultraif_ray.method.compose import compose
 from ultraif_ray.method.decompose import decompose
@@ -19,7 +19,7 @@ STAGES = ("decompose", "compose", "respond")
 """The parts of a journey, in order. Each can run in a worker of its own; `respond` includes the judge."""
 
 
-async def travel(row: Row, stages: tuple[str, ...], cast: Cast, recipe: Recipe) -> Row:
+async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, recipe: Recipe) -> Row:
     """Take `row` through `stages`. A part that fails says why in the row; what does not need it goes on.
 
     Raises:
@@ -27,17 +27,17 @@ async def travel(row: Row, stages: tuple[str, ...], cast: Cast, recipe: Recipe) 
     """
     if "decompose" in stages:
         with _failing_as(row, "decomposer"):
-            row.constraints = await decompose(row, cast, recipe.decompose)
+            row.constraints = await decompose(row, client, recipe.decompose)
             row.decomposed = "decomposed" if row.constraints else "simple"
     if "compose" in stages:
         with _failing_as(row, "composer"):
-            await add_constraints(row, cast, recipe)
+            await add_constraints(row, client, recipe)
     if "respond" in stages and row.outcome != "failed":
         with _failing_as(row, "responder"):
             for instruction in row.instructions:
-                await answer(instruction, row, cast, recipe.synthesize)
+                await answer(instruction, row, client, recipe.synthesize)
             row.outcome = _outcome(row.instructions[-1])
-    row.usage = cast.add_usage(row.usage)
+    row.usage = client.add_usage(row.usage)
     return row
 
 
@@ -63,7 +63,7 @@ def _failing_as(row: Row, role: Role) -> Iterator[None]:
         row.fail(error.role or role, type(error).__name__, str(error))
 
 
-async def add_constraints(row: Row, cast: Cast, recipe: Recipe) -> None:
+async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:
     """Compose as many rounds as this row drew, and keep the instructions that are to be answered."""
     settings = recipe.synthesize
     draw = random.Random(f"{recipe.seed}:{row.id}")  # by id, so that a rerun and a resume draw the same
@@ -71,33 +71,33 @@ async def add_constraints(row: Row, cast: Cast, recipe: Recipe) -> None:
     categories = draw.sample(CATEGORIES, k=len(CATEGORIES))
     instruction = Instruction(level=0, initial_query=row.query, query=row.query, questions=[], history=row.history)
     for turn in range(rounds):
-        instruction = await compose(instruction, categories[turn % len(categories)], cast, settings)
+        instruction = await compose(instruction, categories[turn % len(categories)], client, settings)
         if settings.intermediate or turn == rounds - 1:
             row.instructions.append(instruction)
 
 
-async def answer(instruction: Instruction, row: Row, cast: Cast, settings: Synthesize) -> None:
+async def answer(instruction: Instruction, row: Row, client: RoleClient, settings: Synthesize) -> None:
     """Sample and judge in waves until the instruction has what the goal needs, at most `k` responses.
 
     Within a wave all are judged and the lowest sampling index wins, never the first to finish, which would favour
     short answers: what is kept has the distribution of the first pass of k samples that were all judged.
     """
     if settings.pairs == "contrast":
-        await contrast(instruction, cast)
+        await contrast(instruction, client)
         return
     questions = instruction.questions + ([c.question for c in row.constraints] if settings.questions == "all" else [])
     while len(instruction.responses) < settings.k and not _satisfied(instruction, settings):
         n = min(settings.wave, settings.k - len(instruction.responses))
-        wave = await respond(instruction.query, instruction.history, n, cast)
-        await asyncio.gather(*(judge(instruction, response, questions, cast, settings) for response in wave))
+        wave = await respond(instruction.query, instruction.history, n, client)
+        await asyncio.gather(*(judge(instruction, response, questions, client, settings) for response in wave))
         instruction.responses += wave
 
 
-async def contrast(instruction: Instruction, cast: Cast) -> None:
+async def contrast(instruction: Instruction, client: RoleClient) -> None:
     """A pair without a judge: one answer to the whole query, one to the query with the last constraint taken away."""
-    whole = (await respond(instruction.query, instruction.history, 1, cast))[0]
+    whole = (await respond(instruction.query, instruction.history, 1, client))[0]
     whole.passed = whole.finish == "stop" and bool(whole.text)
-    without = (await respond(instruction.simpler_query, instruction.history, 1, cast))[0]
+    without = (await respond(instruction.simpler_query, instruction.history, 1, client))[0]
     instruction.responses = [whole, without]
 
 

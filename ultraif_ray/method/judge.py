@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
 from ultraif_ray.method.replies import ask_for_json
@@ -17,7 +17,7 @@ from ultraif_ray.records import Instruction, Response, Verdict
 
 
 async def judge(
-    instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize
+    instruction: Instruction, response: Response, questions: list[str], client: RoleClient, settings: Synthesize
 ) -> None:
     """Fill in the verdicts of `response`, in the order of `questions`, and whether it passed.
 
@@ -26,9 +26,9 @@ async def judge(
     if response.finish == "length" or not response.text:
         response.verdicts = [Verdict(question=q, answer="not asked") for q in questions]
     elif settings.judge == "rationale":
-        response.verdicts = await _by_rationale(instruction, response, questions, cast, settings)
+        response.verdicts = await _by_rationale(instruction, response, questions, client, settings)
     else:
-        response.verdicts = await _by_logprob(instruction, response, questions, cast, settings)
+        response.verdicts = await _by_logprob(instruction, response, questions, client, settings)
     response.passed = bool(response.verdicts) and all(v.answer == "yes" for v in response.verdicts)
 
 
@@ -48,7 +48,7 @@ class Reasoning(RootModel[dict[str, Reasoned]]):
 
 
 async def _by_rationale(
-    instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize
+    instruction: Instruction, response: Response, questions: list[str], client: RoleClient, settings: Synthesize
 ) -> list[Verdict]:
     numbers = [str(i + 1) for i in range(len(questions))]
 
@@ -67,7 +67,7 @@ async def _by_rationale(
     messages = prompts.judge_with_reasons(instruction, response.text, questions)
     try:
         return await ask_for_json(
-            cast, "judge", messages, instruction.query, reasoning_schema(numbers), Reasoning, use, settings.attempts
+            client, "judge", messages, instruction.query, reasoning_schema(numbers), Reasoning, use, settings.attempts
         )
     except UnusableReply as unusable:
         return [
@@ -100,7 +100,7 @@ def reasoning_schema(numbers: list[str]) -> dict[str, object]:
 
 
 async def _by_logprob(
-    instruction: Instruction, response: Response, questions: list[str], cast: Cast, settings: Synthesize
+    instruction: Instruction, response: Response, questions: list[str], client: RoleClient, settings: Synthesize
 ) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for question in questions:
@@ -108,7 +108,7 @@ async def _by_logprob(
             verdicts.append(Verdict(question=question, answer="not asked"))  # the response has failed already
             continue
         messages = prompts.judge_in_a_word(instruction, response.text, question, settings.labels)
-        completion = (await cast.ask("judge", messages, instruction.query, labels=settings.labels))[0]
+        completion = (await client.ask("judge", messages, instruction.query, labels=settings.labels))[0]
         p_yes = _p_yes(completion.label_logprobs, settings.labels)
         if p_yes is None:
             verdicts.append(Verdict(question=question, answer="missing"))

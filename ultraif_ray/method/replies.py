@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ultraif_ray.engine.protocol import Cast
+from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.records import Message, Role
 
@@ -26,7 +26,7 @@ No upper bound: xgrammar 0.2.8 fails to compile long bounded repetitions; `max_t
 
 
 async def ask_for_json(
-    cast: Cast,
+    client: RoleClient,
     role: Role,
     messages: list[Message],
     query: str,
@@ -38,7 +38,7 @@ async def ask_for_json(
     """Sample `role` until `use` accepts the parsed reply, at most `attempts` times.
 
     Args:
-        cast: whom to ask.
+        client: whom to ask.
         role: which role.
         messages: the conversation so far.
         query: the query that it is about.
@@ -52,8 +52,8 @@ async def ask_for_json(
     """
     last: UnusableReply | None = None
     for attempt in range(attempts):
-        warmer = max(cast.temperature(role), RETRY_TEMPERATURE) if attempt else None
-        completion = (await cast.ask(role, messages, query, schema=schema, temperature=warmer))[0]
+        warmer = max(client.temperature(role), RETRY_TEMPERATURE) if attempt else None
+        completion = (await client.ask(role, messages, query, schema=schema, temperature=warmer))[0]
         try:
             if completion.finish == "length":
                 raise UnusableReply(role, "cut off by max_tokens", completion.text)

@@ -1,1 +1,1 @@
-"""Recipes that travel with the package: `ultraif run NAME` finds them from any directory."""
+"""Recipes that ship with the package: `ultraif run NAME` finds them from any directory."""

@@ -13,8 +13,8 @@ from ultraif_ray.api import Rows, Run
 from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.opening import open_engines
-from ultraif_ray.engine.protocol import Cast
-from ultraif_ray.method.journey import STAGES, travel
+from ultraif_ray.engine.protocol import RoleClient
+from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Prompt, Row
 from ultraif_ray.steps.synthesize import Synthesize
@@ -221,16 +221,18 @@ def preview_rows(recipe: Recipe, count: int) -> None:
         if len(prompts) >= count:
             break
     out = console()
-    for row in asyncio.run(_travel(recipe, prompts)):
+    for row in asyncio.run(_run_all(recipe, prompts)):
         print_row(out, row)
 
 
-async def _travel(recipe: Recipe, prompts: list[Prompt]) -> list[Row]:
+async def _run_all(recipe: Recipe, prompts: list[Prompt]) -> list[Row]:
     pools = tuple(dict.fromkeys(settings.pool for _, settings in recipe.roles))
     engines = await open_engines(recipe, pools)
     try:
         rows = [Row.model_validate(prompt.model_dump()) for prompt in prompts]
-        return await asyncio.gather(*(travel(row, STAGES, Cast(recipe.roles, engines), recipe) for row in rows))
+        return await asyncio.gather(
+            *(run_journey(row, STAGES, RoleClient(recipe.roles, engines), recipe) for row in rows)
+        )
     finally:
         for engine in engines.values():
             await engine.close()

@@ -55,7 +55,7 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
         "per_device_eval_batch_size": 1,
         "report_to": "none",
         "disable_tqdm": True,
-        # Ids travel with their rows; TRL's collators pass over columns they do not know.
+        # Ids stay with their rows; TRL's collators pass over columns they do not know.
         "remove_unused_columns": False,
     }
     merged = ours | fields
