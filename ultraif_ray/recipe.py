@@ -599,7 +599,7 @@ def _find_recipe(path: str | Path) -> str:
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of a recipe absolute that are found in `folder`. What is not there may be a hub id, or is
-    refused later by its name; a model's folder is told from a hub id by its `./`. Values of a wrong type are left for
+    refused later by its name; a model's folder differs from a hub id by its `./`. Values of a wrong type are left for
     the validation.
     """
 

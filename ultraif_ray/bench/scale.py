@@ -27,7 +27,7 @@ from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import read
 
 STEPS = ("ingest", "synthesize", "export")
-"""The steps whose memory is told apart."""
+"""The steps whose memory is reported apart."""
 
 SAMPLE_S = 5.0
 """Seconds between two looks at the memory."""

@@ -247,14 +247,14 @@ def _read_dataset(source: Source) -> Iterator[tuple[int, Record]]:
 
 
 HASHED = 512 << 20
-"""Bytes up to which a local file is told by its content."""
+"""Bytes up to which a local file is identified by its content."""
 
 
 def versions(sources: list[Source]) -> dict[str, str]:
     """What tells one state of the sources from another: each by its name below the folder that holds all local ones.
 
     A submitted job works in a copy of the project, in another folder and with new dates each time. So a local file is
-    told by its content (a very large one by size and date), one in a store by the store's own tag.
+    identified by its content (a very large one by size and date), one in a store by the store's own tag.
     """
     local = [os.path.dirname(source.path) for source in sources if source.path.startswith("/")]
     root = os.path.commonpath(local) if local else "/"

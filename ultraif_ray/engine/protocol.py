@@ -92,7 +92,7 @@ class RoleClient:
     Args:
         roles: which pool serves each role, and how it samples.
         engines: an engine per pool.
-        meter: told the generated tokens of each reply as it comes, for whoever watches the whole.
+        meter: called with the generated tokens of each reply as it comes, for the progress display.
     """
 
     def __init__(self, roles: Roles, engines: dict[str, Engine], meter: Callable[[int], None] | None = None):

@@ -33,7 +33,7 @@ class Scoreboard:
         self._notes, self._total = notes or self._notes, total or self._total
 
     def read(self) -> tuple[dict[str, int], str, int]:
-        """All reports so far, the last notes, and the total where one was told."""
+        """All reports so far, the last notes, and the total where one was reported."""
         return dict(self._counts), self._notes, self._total
 
 

@@ -6,5 +6,5 @@ compose.py     add a constraint to a prompt, with its question
 respond.py     answer an instruction
 judge.py       does the answer meet every question?
 replies.py     ask a role for JSON until the reply can be used
-prompts.py     what each role is told
+prompts.py     the prompt of each role
 """

@@ -1,4 +1,4 @@
-"""What each role is told.
+"""The prompt of each role.
 
 Few-shot examples are chat turns, not text inside one message: small models follow them better, and everything before
 the last turn is the same for every row, so the engine's prefix cache holds it once.

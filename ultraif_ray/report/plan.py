@@ -24,7 +24,7 @@ from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
 
 SAMPLE = 2_000
-"""Prompts that are read to know their lengths; beyond them, the number of rows is told as a lower bound."""
+"""Prompts that are read to know their lengths; beyond them, the number of rows is a lower bound."""
 
 _CHARS_PER_TOKEN = 4
 _JSON_TOKENS = 120

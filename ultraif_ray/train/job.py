@@ -1,4 +1,4 @@
-"""A training as its workers are told it.
+"""A training as its workers receive it.
 
 Apart from what they run: Ray Train's controller unpacks this too, and would import the trainers for nothing.
 """
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Job:
-    """One training, as every worker is told it.
+    """One training, as every worker receives it.
 
     Attributes:
         kind: `sft` (also for the composer) or `dpo`.

@@ -93,7 +93,7 @@ class DeterministicOrder:
         rows = len(me.train_dataset) - 1  # the last is the filler
         slots = me.args.per_device_train_batch_size * me.args.gradient_accumulation_steps * me.args.world_size
         steps = math.ceil(rows / self.global_batch)
-        # The epoch is told by the steps done: accelerate's set_epoch does not reach a sampler behind skipped batches.
+        # The epoch follows from the steps done: accelerate's set_epoch does not reach a sampler behind skipped batches.
         return StepSampler(
             rows, self.global_batch, slots, rows, me.args.seed, lambda: int(me.state.global_step // steps)
         )

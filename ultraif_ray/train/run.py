@@ -46,7 +46,7 @@ def fit(job: Job, train: Train, step: str, progress_s: float, worker_logs: bool)
     """Train under Ray Train; a training of the same folder that died is taken up from its last checkpoint.
 
     Args:
-        job: what every worker is told.
+        job: the training.
         train: where the workers run.
         step: the step's name, for the display.
         progress_s: seconds between two progress lines.
