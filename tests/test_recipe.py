@@ -171,6 +171,9 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeyp
     assert load_recipe("demo").prompts == (str(SHIPPED / "prompts/demo.jsonl"),)
     with pytest.raises(RecipeError, match=r"nothing: there is no such recipe; those that ship .* are base_model, demo"):
         load_recipe("nothing")
+    (tmp_path / "demo").mkdir()  # such as the folder of its run
+    assert load_recipe("demo").name == "demo"
+    (tmp_path / "demo").rmdir()
     (tmp_path / "demo").write_text("name: mine")
     with pytest.raises(RecipeError, match="demo: pools is missing"):  # a file that is there comes first
         load_recipe("demo")

@@ -176,7 +176,7 @@ class Fault(Section):
     query: str = ""
     """A text in the query of the requests that it strikes; all where empty."""
     once: str | None = None
-    """A file to make when it strikes: it then strikes once in a run, else every time."""
+    """A file to make when it strikes: while that is there it does not strike again. Else it strikes every time."""
     message: str = "a fault of the simulation"
     """What the engine says as it dies."""
 
@@ -543,8 +543,9 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe, lay overrides and options over it, and validate the whole.
 
-    A relative path in the file means a file beside it, one in an override or option a file in the current directory.
-    Both are made absolute here, so that they mean the same from anywhere, and in the run's own `recipe.yaml`.
+    A relative path of prompts or of a chat template in the file means a file beside it, one in an override or option a
+    file in the current directory. Both are made absolute here, so that they mean the same from anywhere, and in the
+    run's own `recipe.yaml`.
 
     Args:
         path: the YAML file, or the name of a recipe that ships with the package, such as `self_alignment`.
@@ -592,15 +593,15 @@ def shipped_recipes() -> list[str]:
 
 def _find_recipe(path: str | Path) -> str:
     """A file that is there comes before a shipped recipe of the same name."""
-    if not Path(path).exists() and str(path) in shipped_recipes():
+    if not Path(path).is_file() and str(path) in shipped_recipes():
         return str(SHIPPED / f"{path}.yaml")
     return str(path)
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of a recipe absolute that are found in `folder`. What is not there may be a hub id, or is
-    refused later by its name; a model's folder differs from a hub id by its `./`. Values of a wrong type are left for
-    the validation.
+    """Make the relative paths of prompts and of a chat template absolute that are found in `folder`. What is not there
+    may be a hub id, or is refused later by its name. Values of a wrong type are left for the validation. Models stay as
+    they are written: their names are part of fingerprints, which must be the same in a job's own copy of the project.
     """
 
     def absolute(value: Any) -> Any:
@@ -611,16 +612,9 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
 
     if isinstance(data.get("prompts"), list):
         data["prompts"] = [absolute(prompt) for prompt in data["prompts"]]
-    sections = [data.get("policy"), data.get("composer")]
-    for name in ("pools", "roles"):
-        if isinstance(data.get(name), dict):
-            sections += data[name].values()
-    for section in sections:
-        if not isinstance(section, dict):
-            continue
-        for key in ("model", "adapter", "chat_template"):
-            if key in section and (key == "chat_template" or str(section[key]).startswith(".")):
-                section[key] = absolute(section[key])
+    policy = data.get("policy")
+    if isinstance(policy, dict) and "chat_template" in policy:
+        policy["chat_template"] = absolute(policy["chat_template"])
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -76,6 +76,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def test_the_sets_hold_what_the_rows_earned(tmp_path: Path) -> None:
     place, counted = exported(tmp_path)
+    assert counted.input == len(ROWS)
     assert counted.outcomes == {"sft+dpo+composer": 2, "sft": 1, "composer": 1, "nothing to export": 1}
     assert counted.examples == {
         "sft": {"train": 2, "held_out": 1},

@@ -194,6 +194,24 @@ def test_prompts_of_which_none_can_be_used_are_an_error(tmp_path: Path) -> None:
         run(made)
 
 
+def test_prompts_need_not_be_there_once_they_are_read(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=4)
+    run(made, until="ingest")
+    (tmp_path / "prompts.jsonl").unlink()
+    assert len(rows_of(run(made))) == 4
+
+
+def test_nothing_is_deleted_before_all_is_checked(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=4, policy={"model": "packaged"}, sft={"lerning_rate": 1e-5})
+    folder = RunFolder(made.run_folder)
+    for step in ("ingest", "decompose", "synthesize", "export", "sft"):
+        folder.open_step(step, {})
+        folder.finish(step)
+    with pytest.raises(RecipeError, match=r"sft\.lerning_rate is not a field"):
+        run(made, remake=True)
+    assert folder.state("ingest") == folder.state("sft") == "done"
+
+
 def test_rejected_records_are_kept_with_their_reason(tmp_path: Path) -> None:
     folder = run(recipe(tmp_path, count=3), until="ingest")
     rejected = pq.read_table(folder.at("ingest", "rejected")).to_pylist()

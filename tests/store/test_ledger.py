@@ -62,3 +62,10 @@ def test_a_ledger_that_does_not_sum_is_written_down_before_it_fails(tmp_path: Pa
     with pytest.raises(RunError):
         ledger.enter(folder, "ingest", Entry(input=3, outcomes={"accepted": 1}))
     assert ledger.read(folder)["ingest"].outcomes == {"accepted": 1}
+
+
+def test_entries_are_kept_in_the_order_of_the_steps(tmp_path: Path) -> None:
+    folder, order = RunFolder(str(tmp_path)), ("ingest", "export", "sft")
+    for step in ("ingest", "sft", "older", "export"):
+        ledger.enter(folder, step, Entry(input=0, outcomes={}), order)
+    assert list(ledger.read(folder)) == ["ingest", "export", "sft", "older"]

@@ -72,7 +72,7 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
         text = card(name, recipe, ledger.read(folder), counts[name], folder.fingerprint_of(source), shown.get(name))
         with folder.fs.open(folder.at(target, name, "README.md"), "w", encoding="utf-8") as file:
             file.write(text)
-    return Entry(input=outcomes.total(), outcomes=dict(outcomes), examples=counts)
+    return Entry(input=folder.count(source), outcomes=dict(outcomes), examples=counts)
 
 
 def held_out(prompt_id: int, share: float) -> bool:

@@ -153,10 +153,9 @@ class Worker:
             row = give_up(row, stages, KILLS_ITS_ENGINE, "the engine died each time, the last time with it alone")
         else:
             row = await self._journey(row, group)
-        failures = row.failures[before:]  # those of this operator
-        self._outage.watch(failures)
+        self._outage.watch(row.failures[before:])  # those of this operator
         failed = "failed" in (row.outcome, row.decomposed if stages == ("decompose",) else "")
-        self._failures.watch(failures[-1] if failed and failures else None)
+        self._failures.watch(row.failures[-1] if failed and row.failures else None)
         if self._for.last:
             self._unreported[row.outcome or row.decomposed] += 1
         return row

@@ -18,7 +18,7 @@ from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
 from ultraif_ray.records import Instruction, Prompt
 from ultraif_ray.report.show import console
 from ultraif_ray.steps.plan import plan
-from ultraif_ray.steps.run import check_room
+from ultraif_ray.steps.run import all_needs, check_room
 from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
@@ -52,7 +52,7 @@ def print_plan(recipe: Recipe) -> None:
     contexts = {step.name: Context(in_round(recipe, step.round), folder) for step in steps}
     for step in steps:
         step.check(contexts[step.name])
-    check_room({step.name: step.needs(contexts[step.name]) for step in steps}, available)
+    check_room(all_needs(steps, contexts), available)
     out.print(f"{_said(available)}\n")
     rows = f"{len(sample):,}" + (" or more" if more else "")
     out.print(f"prompts: {rows} accepted; run folder: {folder}")

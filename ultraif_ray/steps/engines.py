@@ -88,7 +88,7 @@ class EngineStep(Step):
         """How many rows of the input are taken.
 
         Raises:
-            RunError: none.
+            RunError: the fraction leaves no row.
         """
         if fraction == 1.0:
             return folder.count(self.rows.name)

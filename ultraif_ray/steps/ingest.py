@@ -38,8 +38,14 @@ class Ingest(Step):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Which prompts, in which version, and what is turned away."""
-        recipe = context.recipe
-        return {"ingest": recipe.ingest.model_dump(mode="json"), "prompts": versions(find_sources(recipe.prompts))}
+        recipe, folder = context.recipe, context.folder
+        try:
+            prompts = versions(find_sources(recipe.prompts))
+        except InputError:
+            if folder.state(self.name) != "done":
+                raise
+            prompts = folder.settings(self.name)["prompts"]  # read once, they need not be there any more
+        return {"ingest": recipe.ingest.model_dump(mode="json"), "prompts": prompts}
 
     def check(self, context: Context) -> None:
         """Refuse prompts that are not there or that ingest cannot read.

@@ -41,11 +41,12 @@ class Model(Step):
 
     def run(self, context: Context) -> dict[str, Entry]:
         """Write the model and its card; no rows, and so no entry in the ledger."""
+        from ultraif_ray.flow.cluster import connect
         from ultraif_ray.train import run as training
 
         recipe, folder = context.recipe, context.folder
         assert recipe.policy  # noqa: S101 - a plan has no such step without one
-        training.connect_and_wait(recipe.train, context.worker_logs)
+        connect(context.worker_logs)
         if recipe.policy.lora is None:
             folder.copy((self.policy.name, "model"), (self.name,))
         else:

@@ -57,29 +57,53 @@ def run_steps(
     """
     folder = RunFolder(recipe.run_folder)
     contexts = {step.name: Context(in_round(recipe, step.round), folder, worker_logs) for step in wanted}
-    to_do = [step for step in wanted if folder.state(step.name) != "done"]
+    order = [name for step in steps for name in step.accounts]
+    to_do = _to_do(wanted, contexts, remake)
     if to_do:
         print("checking the recipe, its models and the cluster", file=sys.stderr, flush=True)
     for step in to_do:
-        step.check(contexts[step.name])
+        with naming(step):
+            step.check(contexts[step.name])
     with _own_ray(), Lease(folder) as lease:
         await_room(to_do, contexts, worker_logs)
         for step in wanted:
             lease.check()
-            context = contexts[step.name]
-            if _begin(step, steps, context, remake):
-                continue
-            save_recipe(recipe, folder)
-            begun = time.monotonic()
-            try:
-                entries = step.run(context)
-            except OSError as error:
-                raise RunError(f"{step.name}: {error}\n{GO_ON}") from error
-            for name, entry in entries.items():
-                ledger.enter(folder, name, entry)
-            folder.finish(step.name)
+            begun, context = time.monotonic(), contexts[step.name]
+            with naming(step):
+                if _begin(step, steps, context, remake):
+                    continue
+                save_recipe(recipe, folder)
+                for name, entry in step.run(context).items():
+                    ledger.enter(folder, name, entry, order)
+                folder.finish(step.name)
             print(f"{step.name}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
         save_recipe(recipe, folder)
+
+
+def _to_do(wanted: list[Step], contexts: dict[str, Context], remake: bool) -> list[Step]:
+    """The steps that will run: those that are not done, or will be made anew, and what is made from these. One that was
+    made with other settings, and is not to be made anew, is refused when it is reached.
+    """
+    to_do: list[Step] = []
+    for step in wanted:
+        folder = contexts[step.name].folder
+        again = folder.state(step.name) != "done" or any(source in to_do for source in step.inputs.values())
+        if not again and (remake or step.cheap):
+            with naming(step):
+                settings = whole_settings(step, contexts[step.name])
+            again = folder.fingerprint_of(step.name) != fingerprint(settings)
+        if again:
+            to_do.append(step)
+    return to_do
+
+
+@contextmanager
+def naming(step: Step) -> Iterator[None]:
+    """Tell the user which step it was that the operating system or a store refused something."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{step.name}: {error}\n{GO_ON}") from error
 
 
 def _begin(step: Step, steps: list[Step], context: Context, remake: bool) -> bool:
@@ -98,10 +122,11 @@ def _begin(step: Step, steps: list[Step], context: Context, remake: bool) -> boo
     changed = folder.fingerprint_of(step.name) != fingerprint(settings)
     if (not step.resumes and folder.state(step.name) != "done") or (step.cheap and changed):
         folder.clear(step.name)
-    later = [made.name for made in following(step, steps) if folder.state(made.name)]
-    if folder.open_step(step.name, settings, later, remake):
+    later = [made for made in following(step, steps) if folder.state(made.name)]
+    if folder.open_step(step.name, settings, [made.name for made in later], remake):
         return True
-    ledger.remove(folder, [step.name, *(name for name in later if not folder.state(name))])
+    gone = [step, *(made for made in later if not folder.state(made.name))]
+    ledger.remove(folder, [name for made in gone for name in made.accounts])
     return False
 
 
@@ -127,13 +152,28 @@ def await_room(to_do: list[Step], contexts: dict[str, Context], worker_logs: boo
     Raises:
         RecipeError: naming the step, the resource, what is asked and what there is.
     """
-    needs = {step.name: step.needs(contexts[step.name]) for step in to_do}
+    needs = all_needs(to_do, contexts)
     if not any(needs.values()):
         return
     from ultraif_ray.flow import cluster
 
     cluster.connect(worker_logs)
     cluster.await_room(lambda found: check_room(needs, found))
+
+
+def all_needs(steps: list[Step], contexts: dict[str, Context]) -> "dict[str, list[Need]]":
+    """What each step needs, by its name.
+
+    Raises:
+        RecipeError: naming the step, and what could not be placed anywhere.
+    """
+    needs = {}
+    for step in steps:
+        try:
+            needs[step.name] = step.needs(contexts[step.name])
+        except RecipeError as error:
+            raise RecipeError(f"{step.name}: {error}") from None
+    return needs
 
 
 def check_room(needs: "dict[str, list[Need]]", found: "Cluster") -> None:
@@ -174,14 +214,15 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
     folder = RunFolder(recipe.run_folder)
     steps = plan(recipe, folder)
     begun = [step for step in steps if isinstance(step, EngineStep) and folder.state(step.name)]
-    if not begun:
-        raise RunError(f"{folder}: no rows have been through an engine here; start with `ultraif run`")
     interrupted = [step for step in begun if step.round and folder.state(step.name) == "running"]
-    step = (interrupted or [step for step in begun if not step.round][-1:])[0]
+    step = next(iter(interrupted or [step for step in begun if not step.round][-1:]), None)
+    if step is None:
+        raise RunError(f"{folder}: no rows have been through an engine here; start with `ultraif run`")
     tables = folder.read_tables(step.name, [step.outcome_column])
     if not any("failed" in batch.column(step.outcome_column).to_pylist() for batch in tables):
         return 0
-    settings = whole_settings(step, Context(in_round(recipe, step.round), folder))
+    with naming(step):
+        settings = whole_settings(step, Context(in_round(recipe, step.round), folder))
     if lines := folder.changes(step.name, settings):
         raise RunError(
             f"{folder.uri(step.name)} was made with other settings; set these back:\n  " + "\n  ".join(lines)
@@ -193,7 +234,7 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
     with Lease(folder):
         for later in made:
             folder.clear(later.name)
-        ledger.remove(folder, [later.name for later in made])
+        ledger.remove(folder, [name for later in made for name in later.accounts])
         forgotten = folder.forget(step.name, step.outcome_column, "failed")
     after = steps[steps.index(step) + 1]
     run(recipe, until=after.name if after.cheap else step.name, worker_logs=worker_logs)

@@ -51,6 +51,11 @@ class Step:
         return step_name(self.kind, self.round)
 
     @property
+    def accounts(self) -> tuple[str, ...]:
+        """The names of its entries in the ledger."""
+        return (self.name,)
+
+    @property
     def inputs(self) -> dict[str, "Step"]:
         """The steps that this one is made from, by what they give it."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -31,6 +31,11 @@ class Synthesize(EngineStep):
         rest = ("compose", "respond")
         return rest if isinstance(self.rows, Decompose) else ("decompose", *rest)
 
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """A journey in one go accounts for both of its steps."""
+        return (self.name,) if isinstance(self.rows, Decompose) else (Decompose.kind, self.name)
+
     def fraction(self, recipe: Recipe) -> float:
         """A round may take a fraction of the prompts."""
         return recipe.align.prompt_fraction if self.round else 1.0

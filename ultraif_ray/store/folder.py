@@ -150,8 +150,12 @@ class RunFolder:
 
     def inputs(self, step: str) -> dict[str, dict[str, str]]:
         """The steps that a step was made from, by what they gave it: `{"step": …, "fingerprint": …}` each."""
-        found: dict[str, dict[str, str]] = self._manifest(step).get("settings", {}).get("inputs", {})
+        found: dict[str, dict[str, str]] = self.settings(step).get("inputs", {})
         return found
+
+    def settings(self, step: str) -> dict[str, Any]:
+        """The settings that a step was begun with; empty when it has not begun."""
+        return dict(self._manifest(step).get("settings", {}))
 
     def _holds_work(self, step: str) -> bool:
         """Whether an unfinished step holds something that cost time: rows, or a training's checkpoints."""

@@ -5,7 +5,7 @@ no id stands twice.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -71,7 +71,7 @@ class Entry(_Model):
 
 
 def read(folder: RunFolder) -> dict[str, Entry]:
-    """The entries of a run by step, in the order in which they were first entered.
+    """The entries of a run by step, in the order of its steps.
 
     Raises:
         RunError: the ledger is not one that this version wrote.
@@ -82,14 +82,22 @@ def read(folder: RunFolder) -> dict[str, Entry]:
         raise RunError(f"{folder.uri(LEDGER)}: not a ledger of this version ({error}); move it away") from None
 
 
-def enter(folder: RunFolder, step: str, entry: Entry) -> None:
+def enter(folder: RunFolder, step: str, entry: Entry, order: Sequence[str] = ()) -> None:
     """Check a step's counts and write them to `RUN/ledger.json`.
+
+    Args:
+        folder: the run's folder.
+        step: the step's name.
+        entry: its account.
+        order: the order in which entries are kept; one that is not in it comes last.
 
     Raises:
         RunError: the outcomes do not sum to the input.
     """
     entry = entry.model_copy(update={"outcomes": dict(sorted(entry.outcomes.items()))})
-    _write(folder, read(folder) | {step: entry})
+    entries = read(folder) | {step: entry}
+    place = {name: i for i, name in enumerate(order)}
+    _write(folder, dict(sorted(entries.items(), key=lambda item: place.get(item[0], len(place)))))
     check(step, entry)
 
 
