@@ -62,7 +62,7 @@ def made(**settings: Any) -> Recipe:
     roles = ("decomposer", "composer", "responder", "judge")
     data = {
         "name": "x",
-        "prompts": ["some.jsonl"],
+        "prompts": ["/home/me/some.jsonl", "org/prompts"],
         "pools": {"m": {"engine": "simulated"}},
         "roles": {r: {"pool": "m"} for r in roles},
         "export": settings,
@@ -176,7 +176,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
         {"split": "held_out", "path": "held_out.parquet"},
     ]
     for part in (
-        "some.jsonl",
+        "- `some.jsonl`\n- `org/prompts`",
         "Fingerprint of the settings that made its rows",
         "| ingest | 6 | 5 accepted, 1 empty |",
         "judge: `simulated`",

@@ -1,6 +1,7 @@
 """The dataset card: a README with the YAML header that `datasets` and the Hub read."""
 
 import json
+import posixpath
 from typing import Any
 from uuid import uuid4
 
@@ -54,7 +55,7 @@ def card(
         f"# {recipe.name}: {name}",
         f"{_about(name, recipe)} Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
         "| split | examples |\n| --- | --- |\n" + "\n".join(f"| {split} | {n} |" for split, n in counts.items()),
-        "## Sources\n\n" + "\n".join(f"- `{prompt}`" for prompt in recipe.prompts),
+        "## Sources\n\n" + _sources(recipe),
         "The prompts keep the licence of their source.",
         "## Models\n\n" + "\n".join(f"- {role}: `{model}`" for role, model in models.items()),
         f"Fingerprint of the settings that made its rows: `{fingerprint}`",
@@ -96,13 +97,19 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) 
         f"Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
         "## Training\n\n" + "\n".join(lines),
         "## Data\n\nMade by " + ", ".join(f"{role} `{model}`" for role, model in models.items())
-        + " out of\n\n" + "\n".join(f"- `{prompt}`" for prompt in recipe.prompts),
+        + " out of\n\n" + _sources(recipe),
         _funnel(ledger),
     ]  # fmt: skip
     if shown:
         text = _fenced(json.dumps(shown, indent=2, ensure_ascii=False))
         parts.append(f"## The same instruction, before and after\n\n{text}")
     return "\n\n".join(parts) + "\n"
+
+
+def _sources(recipe: Recipe) -> str:
+    """Where the prompts come from; of a local file its name alone, since cards are published."""
+    names = (posixpath.basename(prompt) if prompt.startswith("/") else prompt for prompt in recipe.prompts)
+    return "\n".join(f"- `{name}`" for name in names)
 
 
 def _about(name: str, recipe: Recipe) -> str:
