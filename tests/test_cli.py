@@ -144,25 +144,22 @@ def test_an_error_is_one_message_and_no_traceback(words: list[str], message: str
     assert done.stdout == ""
 
 
+THREE_POOLS = ["three_pools", "decompose.attempts=2"]
+ONE_POOL = ["demo", "composer=null", "policy=null", "decompose.attempts=2"]
+
+
 @pytest.mark.vllm
 @pytest.mark.xdist_group("vllm")
-def test_the_real_model_in_pools_of_their_own(tmp_path: Path) -> None:
-    """Decomposer, composer, and responder with judge, each in a vLLM of its own, chained by Ray Data."""
+@pytest.mark.parametrize(
+    "recipe", [ONE_POOL, pytest.param(THREE_POOLS, marks=pytest.mark.long)], ids=["one pool", "three pools"]
+)
+def test_the_real_model_in_workers_of_ray_data(tmp_path: Path, recipe: list[str]) -> None:
+    """One vLLM in every role; or decomposer, composer, and responder with judge, each in a vLLM of its own, chained."""
     prompts = tmp_path / "prompts.jsonl"
     asked = ["why is the sky blue", "Write a haiku about rain, no rhymes.", "list 3 fruits"]
     prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in asked))
-    done = ultraif(
-        "run",
-        "three_pools",
-        "--prompts",
-        prompts,
-        "--run",
-        tmp_path / "run",
-        "decompose.attempts=2",
-        "synthesize.k=2",
-        timeout=900,
-        VLLM_CPU_KVCACHE_SPACE="1",
-    )
+    more = ["--prompts", prompts, "--run", tmp_path / "run", "synthesize.k=2"]
+    done = ultraif("run", recipe[0], *more, *recipe[1:], timeout=900, VLLM_CPU_KVCACHE_SPACE="1")
     assert done.returncode == 0, done.stderr
     ledger = json.loads((tmp_path / "run/ledger.json").read_text())
     for step in ("ingest", "decompose", "synthesize", "export"):
