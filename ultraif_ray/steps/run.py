@@ -169,10 +169,8 @@ def all_needs(steps: list[Step], contexts: dict[str, Context]) -> "dict[str, lis
     """
     needs = {}
     for step in steps:
-        try:
+        with _placing(step.name):
             needs[step.name] = step.needs(contexts[step.name])
-        except RecipeError as error:
-            raise RecipeError(f"{step.name}: {error}") from None
     return needs
 
 
@@ -185,10 +183,17 @@ def check_room(needs: "dict[str, list[Need]]", found: "Cluster") -> None:
     from ultraif_ray.flow.cluster import check_needs
 
     for name, asked in needs.items():
-        try:
+        with _placing(name):
             check_needs(asked, found)
-        except RecipeError as error:
-            raise RecipeError(f"{name}: {error}") from None
+
+
+@contextmanager
+def _placing(step: str) -> Iterator[None]:
+    """Tell the user which step it is that cannot be placed."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{step}: {error}") from None
 
 
 def save_recipe(recipe: Recipe, folder: RunFolder) -> None:

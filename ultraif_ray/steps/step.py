@@ -4,7 +4,6 @@ A kind is a frozen dataclass: its fields that hold steps are its inputs, by name
 its own, and a line in `plan.py`.
 """
 
-import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,10 +87,9 @@ class Step:
 
 
 def whole_settings(step: Step, context: Context) -> dict[str, Any]:
-    """All that a step's fingerprint covers, as JSON holds it: its settings, and for each input its fingerprint."""
+    """All that a step's fingerprint covers: its settings, and for each input its fingerprint."""
     made_from = {
         name: {"step": source.name, "fingerprint": context.folder.fingerprint_of(source.name)}
         for name, source in step.inputs.items()
     }
-    settings: dict[str, Any] = json.loads(json.dumps(step.settings(context) | {"inputs": made_from}))
-    return settings
+    return step.settings(context) | {"inputs": made_from}

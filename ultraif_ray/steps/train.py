@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,20 +33,21 @@ class TrainingStep(Step):
     """TRL's trainer."""
     fields_key: ClassVar[str]
     """Where the recipe has the fields of TRL's config."""
-    model_key: ClassVar[str] = "policy"
+    model_key: ClassVar[Literal["composer", "policy"]]
     """Where the recipe has the model."""
 
     def model(self, recipe: Recipe) -> Composer | Policy:
         """The section of the recipe that says which model is trained, and how."""
-        assert recipe.policy  # noqa: S101 - a plan has no such step without one
-        return recipe.policy
-
-    def pool(self, recipe: Recipe) -> str:
-        """The pool that will serve what is trained."""
-        return policy_pool(recipe)
+        section: Composer | Policy | None = getattr(recipe, self.model_key)
+        assert section  # noqa: S101 - a plan has no such step without one
+        return section
 
     def fields(self, recipe: Recipe) -> dict[str, Any]:
         """The fields of TRL's config."""
+        return dict(attrgetter(self.fields_key)(recipe))
+
+    def pool(self, recipe: Recipe) -> str:
+        """The pool that will serve what is trained."""
         raise NotImplementedError
 
     @property
@@ -200,18 +202,9 @@ class TrainComposer(TrainingStep):
     fields_key = "composer.sft"
     model_key = "composer"
 
-    def model(self, recipe: Recipe) -> Composer:
-        """See `TrainingStep.model`."""
-        assert recipe.composer  # noqa: S101 - a plan has no such step without one
-        return recipe.composer
-
     def pool(self, recipe: Recipe) -> str:
         """See `TrainingStep.pool`."""
         return composer_pool(recipe)
-
-    def fields(self, recipe: Recipe) -> dict[str, Any]:
-        """`composer.sft`."""
-        return dict(self.model(recipe).sft)
 
     def settings(self, context: Context) -> dict[str, Any]:
         """How many prompts are held out too: the pairs are written here."""
@@ -232,6 +225,7 @@ class TrainComposer(TrainingStep):
         from ultraif_ray.train.tasks import read_examples
 
         recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
+        assert isinstance(model, Composer)  # noqa: S101 - by its key
         pairs = read_examples(folder.uri(self.name, "examples", "held_out.parquet"), model.eval_samples)
         if not pairs:
             return report
@@ -260,24 +254,31 @@ class TrainComposer(TrainingStep):
 
 
 @dataclass(frozen=True)
-class TrainSFT(TrainingStep):
-    """SFT of the policy."""
+class PolicyTraining(TrainingStep):
+    """What SFT and DPO of the policy share."""
 
     examples: Step
-    """The export whose sft set is trained on."""
+    """The export whose set of the step's kind is trained on."""
+
+    model_key = "policy"
+
+    def pool(self, recipe: Recipe) -> str:
+        """See `TrainingStep.pool`."""
+        return policy_pool(recipe)
+
+    @property
+    def examples_folder(self) -> str:
+        """The set of the step's kind."""
+        return f"{self.examples.name}/{self.kind}"
+
+
+@dataclass(frozen=True)
+class TrainSFT(PolicyTraining):
+    """SFT of the policy."""
 
     kind = "sft"
     trainer = "sft"
     fields_key = "sft"
-
-    def fields(self, recipe: Recipe) -> dict[str, Any]:
-        """`sft`."""
-        return dict(recipe.sft)
-
-    @property
-    def examples_folder(self) -> str:
-        """The sft set."""
-        return f"{self.examples.name}/sft"
 
     def chat_template(self, recipe: Recipe) -> str:
         """`policy.chat_template`: a base model gets it here, and keeps it."""
@@ -286,26 +287,15 @@ class TrainSFT(TrainingStep):
 
 
 @dataclass(frozen=True)
-class TrainDPO(TrainingStep):
+class TrainDPO(PolicyTraining):
     """DPO of the policy, one round."""
 
-    examples: Step
-    """The export whose dpo set is trained on."""
     policy: Step
     """The training whose model this one goes on from, and which is its reference."""
 
     kind = "dpo"
     trainer = "dpo"
     fields_key = "dpo"
-
-    def fields(self, recipe: Recipe) -> dict[str, Any]:
-        """`dpo`."""
-        return dict(recipe.dpo)
-
-    @property
-    def examples_folder(self) -> str:
-        """The dpo set."""
-        return f"{self.examples.name}/dpo"
 
     def start(self, context: Context) -> str:
         """The policy of the round before."""
