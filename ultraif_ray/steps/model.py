@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultraif_ray.data.card import model_card
 from ultraif_ray.data.export import SPLITS
+from ultraif_ray.records import Message
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store import ledger
 from ultraif_ray.store.ledger import Entry
@@ -59,32 +60,38 @@ class Model(Step):
         return {}
 
     def _before_and_after(self, context: Context) -> dict[str, Any]:
-        """One instruction that the policy was not trained on, where there is one, answered by the start and by the end:
-        the first to which the two answer differently, if any does.
+        """One instruction, answered by the start and by the end: the first to which the two answer differently, if any
+        does. Those that the policy was not trained on come first.
         """
         from ultraif_ray.train import run as training
         from ultraif_ray.train.tasks import read_examples
 
         recipe, folder = context.recipe, context.folder
         assert recipe.policy  # noqa: S101 - a plan has no such step without one
+        code = recipe.policy.trust_remote_code
+        shown: dict[str, Any] = {}
         for split in reversed(SPLITS):
             # The sets of the first export, which the policy's SFT was trained on.
-            if found := read_examples(folder.uri("export", "sft", f"{split}.parquet"), COMPARED):
-                break
-        else:
-            return {}
-        chats = [example["prompt"] for example in found]
-        code = recipe.policy.trust_remote_code
+            found = read_examples(folder.uri("export", "sft", f"{split}.parquet"), COMPARED)
+            if not found:
+                continue
+            chats = [example["prompt"] for example in found]
 
-        def answers(model: str) -> list[str]:
-            return training.answer(recipe.train, model, "", chats, max_new_tokens=SHOWN_TOKENS, trust_remote_code=code)
+            def answers(model: str, chats: list[list[Message]] = chats) -> list[str]:
+                return training.answer(
+                    recipe.train, model, "", chats, max_new_tokens=SHOWN_TOKENS, trust_remote_code=code
+                )
 
-        after = answers(folder.uri(self.name))
-        if recipe.policy.chat_template:  # a base model has no way to be asked
-            return {"split": split, "prompt": chats[0], "after": after[0]}
-        before = answers(recipe.policy.model)
-        i = first_difference(before, after)
-        return {"split": split, "prompt": chats[i], "before": before[i], "after": after[i]}
+            after = answers(folder.uri(self.name))
+            if recipe.policy.chat_template:  # a base model has no way to be asked
+                return {"split": split, "prompt": chats[0], "after": after[0]}
+            before = answers(recipe.policy.model)
+            i = first_difference(before, after)
+            pair = {"split": split, "prompt": chats[i], "before": before[i], "after": after[i]}
+            if before[i] != after[i]:
+                return pair
+            shown = shown or pair
+        return shown
 
 
 def first_difference(before: list[str], after: list[str]) -> int:
