@@ -195,6 +195,8 @@ class SimulatedPool(Placement):
     refused_share: float = Field(0.0, ge=0, le=1)
     """Share of requests that are refused."""
     faults: tuple[Fault, ...] = ()
+    replies: str | None = None
+    """A folder in which each process notes each reply (role, tokens generated): also of those that are lost later."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds after which the engine counts as hanging."""
     seed: int = 0
@@ -264,9 +266,6 @@ class Ingest(Section):
 class Decompose(Section):
     """Find the constraints of each prompt (paper, section 2.2)."""
 
-    separate: bool = False
-    """Write `decompose/` as a step of its own before synthesis. Otherwise a row is decomposed and composed in one
-    go, by the same workers, and `synthesize/` holds both."""
     attempts: PositiveInt = 3
     """Samples of the decomposer before a row fails. Those after the first are drawn warmer."""
     max_constraints: PositiveInt = 6

@@ -1,5 +1,6 @@
 """Which steps a run has, what each is made from, and what its fingerprint covers."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from tests import scripted
 from ultraif_ray.recipe import Recipe, difference, parse_recipe
 from ultraif_ray.records import ROLES
+from ultraif_ray.steps.engines import EngineStep
 from ultraif_ray.steps.plan import following, plan
 from ultraif_ray.steps.step import Context, Step, whole_settings
 from ultraif_ray.store.folder import RunFolder
@@ -45,8 +47,20 @@ def test_a_run_that_has_begun_keeps_its_shape(tmp_path: Path) -> None:
     folder.open_step("synthesize", whole_settings(synthesis, Context(recipe, folder)))
     trained_later = made(policy={"model": "b"})
     assert names(trained_later, folder)[:3] == ["ingest", "synthesize", "export"]
-    assert names(trained_later, RunFolder(str(tmp_path / "new")))[:3] == ["ingest", "decompose", "synthesize"]
     assert names(made(composer={"model": "a"}), folder)[:3] == ["ingest", "decompose", "composer"]
+    apart = RunFolder(str(tmp_path / "apart"))
+    apart.open_step("decompose", {"made": "by hand"})
+    assert names(trained_later, apart)[:3] == ["ingest", "decompose", "synthesize"]
+
+
+def test_steps_that_need_engines_never_stand_side_by_side(tmp_path: Path) -> None:
+    """Engines that are up would be stopped for the next step to start the same."""
+    folder = RunFolder(str(tmp_path))
+    trained: list[dict[str, Any]] = [{}, {"composer": {"model": "a"}}, {"policy": {"model": "b"}}]
+    for sections in [*trained, trained[1] | trained[2]]:
+        steps = plan(made(**sections, align={"iterations": 2}), folder)
+        costly = [step for step in steps if not step.cheap]
+        assert not any(isinstance(a, EngineStep) and isinstance(b, EngineStep) for a, b in pairwise(costly))
 
 
 def test_what_each_step_is_made_from(tmp_path: Path) -> None:
@@ -57,6 +71,9 @@ def test_what_each_step_is_made_from(tmp_path: Path) -> None:
     assert inputs["round-2/synthesize"] == {"rows": "decompose", "composer": "composer", "policy": "round-1/dpo"}
     assert inputs["round-2/dpo"] == {"examples": "round-2/export", "policy": "round-1/dpo"}
     assert inputs["model"] == {"policy": "round-2/dpo"}
+    in_one_go = plan(made(policy={"model": "b"}), folder)
+    (synthesis,) = (step for step in in_one_go if step.name == "round-1/synthesize")
+    assert {name: source.name for name, source in synthesis.inputs.items()} == {"rows": "synthesize", "policy": "sft"}
     assert all(source in steps[:place] for place, step in enumerate(steps) for source in step.inputs.values())
 
 
@@ -89,14 +106,14 @@ def test_the_fraction_of_the_prompts_decides_what_a_round_holds_and_nothing_befo
     [
         ("synthesize", {"synthesize": {"k": 2}}, ["synthesize.k: 5 → 2"]),
         ("decompose", {"synthesize": {"k": 2}}, []),
-        ("decompose", {"decompose": {"separate": True, "attempts": 1}}, ["decompose.attempts: 3 → 1"]),
+        ("decompose", {"decompose": {"attempts": 1}}, ["decompose.attempts: 3 → 1"]),
         ("export", {"export": {"layout": "reference"}}, ["export.layout: 'trl' → 'reference'"]),
     ],
 )
 def test_a_fingerprint_covers_what_decides_the_content(
     step: str, sections: dict[str, Any], covered: list[str], tmp_path: Path
 ) -> None:
-    base: dict[str, Any] = {"decompose": {"separate": True}}
+    base: dict[str, Any] = {"composer": {"model": "a"}}
     before, after = (settings(step, made(**changed), tmp_path) for changed in (base, base | sections))
     assert difference(before, after) == covered
 

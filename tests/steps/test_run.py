@@ -19,7 +19,10 @@ from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_us
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
 from ultraif_ray.flow import ray_internals
 from ultraif_ray.records import Row, to_table
-from ultraif_ray.steps.run import retry, run
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import retry, run, run_steps
+from ultraif_ray.steps.step import Context, whole_settings
+from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -83,6 +86,28 @@ def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
     synthesized = {row.id: row.constraints for row in rows_of(folder)}
     assert decomposed == synthesized
     assert set(folder.read_json("ledger.json")) == {"ingest", "decompose", "synthesize", "export"}
+
+
+def test_a_round_takes_the_constraints_of_rows_that_were_synthesized_in_one_go_and_nothing_else_of_them(
+    tmp_path: Path,
+) -> None:
+    made = recipe(tmp_path, count=12, policy={"model": "packaged"})
+    folder = run(made, until="export")
+    steps = plan(made, folder)
+    round_1 = next(step for step in steps if isinstance(step, Synthesize) and step.round)
+    assert round_1.policy is not None
+    folder.open_step("sft", whole_settings(round_1.policy, Context(made, folder)))
+    folder.finish("sft")  # the simulated engine serves no model
+    run_steps(made, steps, [round_1])
+    first = {row.id: row for row in rows_of(folder)}
+    again = {row.id: row for row in rows_of(folder, round_1.name)}
+    assert any(row.constraints for row in again.values())
+    assert {n: row.constraints for n, row in again.items()} == {n: row.constraints for n, row in first.items()}
+    deeper = made.align.extra_constraints + 1
+    assert {row.instructions[0].level for row in again.values() if row.instructions} == {deeper}
+    assert {usage.role for row in again.values() for usage in row.usage} == {"composer", "responder", "judge"}
+    entry = folder.read_json("ledger.json")[round_1.name]
+    assert entry["input"] == sum(entry["outcomes"].values()) == 12
 
 
 def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None:

@@ -28,7 +28,15 @@ from ultraif_ray.store.folder import RunFolder
 
 
 def run_pipeline(
-    recipe: Recipe, folder: RunFolder, source: str, step: str, stages: tuple[str, ...], rows: int, fraction: float = 1.0
+    recipe: Recipe,
+    folder: RunFolder,
+    source: str,
+    step: str,
+    stages: tuple[str, ...],
+    rows: int,
+    *,
+    fraction: float = 1.0,
+    columns: list[str] | None = None,
 ) -> None:
     """Take the rows of step `source` through `stages` into step `step`; rows written before are not done again.
 
@@ -40,6 +48,7 @@ def run_pipeline(
         stages: the stages of the journey.
         rows: how many rows are left, for the display.
         fraction: the fraction of the source's rows, by id, that is taken.
+        columns: the columns of the source's rows that are taken; None for all.
 
     Raises:
         UltraIFError: what ended the pipeline, in the user's words where a worker gave some.
@@ -53,7 +62,7 @@ def run_pipeline(
         with DataContext.current(context), Display(step, rows, recipe.flow.progress_s) as display:
             files = [folder.uri(source, "rows", path.rsplit("/", 1)[-1]) for path in folder.data_files(source)]
             read_footers_with_one_actor()
-            dataset = ray.data.read_parquet(files)
+            dataset = ray.data.read_parquet(files, columns=columns)
             if fraction < 1.0:
                 # An expression goes into the read itself. An operator more would starve the others on a small machine.
                 dataset = dataset.filter(expr=col("id") < lit(_bound(fraction)))

@@ -1,4 +1,4 @@
-"""Decompose as a step of its own: where a later step reads its rows, or the recipe asks for it."""
+"""Decompose as a step of its own: where a composer is trained from its rows, or the user asks for it."""
 
 from dataclasses import dataclass
 from typing import Any

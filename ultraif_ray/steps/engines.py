@@ -22,7 +22,7 @@ ATTEMPTS = 6
 
 _NOT_CONTENT = {"replicas", "cpus", "gpus", "accelerator_type", "resources", "labels", "rows_in_flight",
                 "max_concurrency", "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s",
-                "faults"}  # fmt: skip
+                "faults", "replies"}  # fmt: skip
 """Settings of a pool that say where and how fast it runs."""
 
 
@@ -39,6 +39,11 @@ class EngineStep(Step):
     def stages(self) -> tuple[str, ...]:
         """The stages of the journey that the rows go through."""
         raise NotImplementedError
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The columns of the rows that are taken; None for all."""
+        return None
 
     def fraction(self, recipe: Recipe) -> float:
         """The fraction of the rows, chosen by id, that is taken."""
@@ -77,7 +82,16 @@ class EngineStep(Step):
             connect(context.worker_logs)
             attempts, ended = attempts + 1, "the pipeline ended without all of its rows"
             try:
-                run_pipeline(recipe, folder, self.rows.name, self.name, self.stages, left, fraction)
+                run_pipeline(
+                    recipe,
+                    folder,
+                    self.rows.name,
+                    self.name,
+                    self.stages,
+                    left,
+                    fraction=fraction,
+                    columns=self.columns,
+                )
             except NodeLost as error:
                 if attempts == ATTEMPTS:
                     raise

@@ -1,6 +1,6 @@
 """The plan of a run: its steps in order, each with the steps that it is made from.
 
-ingest → decompose → composer → synthesize → export → sft → (synthesize → export → dpo) x iterations → model
+ingest → [decompose → composer →] synthesize → export → sft → (synthesize → export → dpo) x iterations → model
 """
 
 from ultraif_ray.recipe import Recipe
@@ -17,39 +17,40 @@ from ultraif_ray.store.folder import RunFolder
 def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Step]:
     """The steps of a run, in order.
 
+    Two steps that need engines never stand side by side: what could, goes through them in one pipeline. So engines
+    that are up are never stopped for the next step to start the same, and no row waits for the last one of a step.
+
     Args:
         recipe: the run's recipe.
         folder: the run's folder: a run that has begun keeps its shape.
-        decompose: whether decomposing is asked for as a step of its own.
+        decompose: whether decomposing is asked for as a step of its own, as it is where a composer is trained.
     """
     rows: Step = Ingest()
     steps = [rows]
-    if decompose or _decomposes_apart(recipe, folder):
+    if decompose or recipe.composer or _has_decomposed_apart(folder):
         steps += [rows := Decompose(rows)]
     composer = TrainComposer(rows) if recipe.composer else None
     if composer:
         steps += [composer]
     steps += [synthesis := Synthesize(rows, composer), export := Export(synthesis)]
+    decomposed = rows if isinstance(rows, Decompose) else synthesis
     if not recipe.policy:
         return steps
     policy: Step = TrainSFT(export)
     steps += [policy]
     for number in range(1, recipe.align.iterations + 1):
-        synthesis = Synthesize(rows, composer, policy, round=number)
+        synthesis = Synthesize(decomposed, composer, policy, round=number)
         export = Export(synthesis, round=number)
         policy = TrainDPO(export, policy, round=number)
         steps += [synthesis, export, policy]
     return [*steps, Model(policy)]
 
 
-def _decomposes_apart(recipe: Recipe, folder: RunFolder) -> bool:
-    """Whether decomposing is a step of its own: where a later step reads its rows, or the run has begun so."""
-    if recipe.composer is not None:
-        return True
+def _has_decomposed_apart(folder: RunFolder) -> bool:
+    """Whether the run has begun with decomposing as a step of its own."""
     if rows := folder.inputs(Synthesize.kind).get("rows"):
         return bool(rows["step"] == Decompose.kind)
-    rounds = recipe.policy is not None and recipe.align.iterations > 0
-    return recipe.decompose.separate or rounds or bool(folder.state(Decompose.kind))
+    return bool(folder.state(Decompose.kind))
 
 
 def following(step: Step, steps: list[Step]) -> list[Step]:

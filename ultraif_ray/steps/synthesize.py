@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import ROLES
+from ultraif_ray.records import ROLES, Prompt
 from ultraif_ray.steps.decompose import Decompose, decompose_entry
 from ultraif_ray.steps.engines import EngineStep, journey_settings
 from ultraif_ray.steps.serving import with_trained_models
@@ -28,13 +29,17 @@ class Synthesize(EngineStep):
     @property
     def stages(self) -> tuple[str, ...]:
         """All, or those after decompose."""
-        rest = ("compose", "respond")
-        return rest if isinstance(self.rows, Decompose) else ("decompose", *rest)
+        return STAGES[1:] if isinstance(self.rows, EngineStep) else STAGES
+
+    @property
+    def columns(self) -> list[str] | None:
+        """From rows that were synthesized in one go, what a round begins with again."""
+        return [*Prompt.model_fields, "constraints", "decomposed"] if isinstance(self.rows, Synthesize) else None
 
     @property
     def accounts(self) -> tuple[str, ...]:
         """A journey in one go accounts for both of its steps."""
-        return (self.name,) if isinstance(self.rows, Decompose) else (Decompose.kind, self.name)
+        return (self.name,) if isinstance(self.rows, EngineStep) else (Decompose.kind, self.name)
 
     def fraction(self, recipe: Recipe) -> float:
         """A round may take a fraction of the prompts."""
@@ -54,6 +59,6 @@ class Synthesize(EngineStep):
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
         """A journey in one go counts for both of its steps."""
         entries = {self.name: count_rows(folder, self.name, rows, "outcome", ("composer", "responder", "judge"))}
-        if isinstance(self.rows, Decompose):
+        if isinstance(self.rows, EngineStep):
             return entries
         return {Decompose.kind: decompose_entry(folder, self.name, rows)} | entries
