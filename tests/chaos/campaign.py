@@ -32,7 +32,10 @@ SETTLE_S = 600
 
 @dataclass
 class Report:
-    """What a run came to, by its files. `made` and `kept` are generated tokens; `at_risk` what the kills may cost."""
+    """What a run came to, by its files.
+
+    `made` and `kept` are generated tokens, counted where the engine is simulated; `at_risk` is what the kills may cost.
+    """
 
     kills: dict[str, int] = field(default_factory=dict)
     rows: int = 0
@@ -76,6 +79,9 @@ def campaign(place: Path, settings: dict[str, Any], kinds: list[str], seed: int,
     prompts.write_text("\n".join(lines) + "\n")
     flow = {"rows_per_block": 4, "progress_s": 5}
     run = {"name": "chaos", "run": str(place / "run"), "prompts": [str(prompts)], "flow": flow, **settings}
+    if counted := settings["pools"]["m"]["engine"] == "simulated":
+        (place / "replies").mkdir()
+        run["pools"] = {"m": settings["pools"]["m"] | {"replies": str(place / "replies")}}
     recipe = place / "recipe.json"
     recipe.write_text(json.dumps(run))
     folder = RunFolder(str(place / "run"))
@@ -99,11 +105,13 @@ def campaign(place: Path, settings: dict[str, Any], kinds: list[str], seed: int,
         assert driver.wait(timeout=SETTLE_S) == 0, _last_lines(place)
         engines = cluster.processes("EngineCore")
         report.orphans += [f"engine {process.pid} after the run" for process in engines if _still(process)]
-        report.made = cluster.tokens_made()
     finally:
         cluster.stop()
     report.orphans += cluster.orphans()
     _audit(place / "run", report, settings, nodes)
+    if counted:
+        lines = [line for file in (place / "replies").iterdir() for line in file.read_text().splitlines()]
+        report.made = sum(json.loads(line)["generated"] for line in lines)
     return report
 
 
@@ -190,7 +198,7 @@ def _audit(run: Path, report: Report, settings: dict[str, Any], nodes: int) -> N
         costs += [sum(usage["generated"] for usage in row) for row in table["usage"].to_pylist()]
     report.lost = len(wanted - found.keys())
     report.doubled = sum(found.values()) - len(found)
-    report.kept = sum(costs)
+    report.kept = sum(costs) if settings["pools"]["m"]["engine"] == "simulated" else 0
     ledger = json.loads((run / "ledger.json").read_text())
     for entry in ledger.values():
         report.broken_ledgers += sum(entry["outcomes"].values()) != entry["input"]

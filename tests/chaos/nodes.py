@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 MARK = "ULTRAIF_CHAOS"
@@ -26,7 +27,7 @@ class Nodes:
     """A head without CPUs for work, and nodes.
 
     Args:
-        place: a folder for logs and for the file that measures what engines make.
+        place: a folder for logs.
         nodes: nodes beside the head.
         cpus: logical CPUs of each.
     """
@@ -34,15 +35,11 @@ class Nodes:
     def __init__(self, place: Path, nodes: int = 2, cpus: int = 3):
         self.place, self.cpus = place, cpus
         self.mark = uuid.uuid4().hex
-        self.made = place / "made"
-        self.made.mkdir(exist_ok=True)
         self._groups: dict[str, subprocess.Popen[bytes]] = {}
         self._count = 0
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
             MARK: self.mark,
-            "ULTRAIF_MADE": str(self.made),
-            "PYTHONPATH": str(Path(__file__).parent / "site"),
             "RAY_AUTH_MODE": "disabled",
             # A dead node is noticed in seconds instead of half a minute, so that a test is short.
             "RAY_health_check_initial_delay_ms": "2000",
@@ -133,23 +130,23 @@ class Nodes:
 
     def drain(self, name: str, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as a cloud does for a spot node, and then take it."""
-        code = (
-            "import ray; ray.init(log_to_driver=False, logging_level='ERROR');"
-            f"print(next(n['NodeID'] for n in ray.nodes() if n['Labels'].get('chaos') == {name!r}))"
-        )
-        look = [sys.executable, "-c", code]
-        deadline_s = time.monotonic() + 120  # the node may still be joining
-        while (
-            found := subprocess.run(look, env=self.environment, capture_output=True, text=True, check=False)
-        ).returncode:
-            assert time.monotonic() < deadline_s, found.stderr
-        node_id = found.stdout.split()[-1]
+        deadline_s = time.monotonic() + 120
+        while not (node_id := self._id(name)):  # the node may still be joining
+            assert time.monotonic() < deadline_s, f"{name} did not join"
+            time.sleep(0.5)
         reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         deadline = ["--deadline-remaining-seconds", str(int(seconds))]
         command = [*RAY, "drain-node", "--address", self.address, "--node-id", node_id, *reason, *deadline]
         subprocess.run(command, env=self.environment, capture_output=True, check=True)
         time.sleep(seconds)
         self.kill_group(name)
+
+    def _id(self, name: str) -> str:
+        """Ray's id of a node that is alive; empty where there is none."""
+        nodes = GcsClient(address=self.address).get_all_node_info()
+        alive = GcsNodeInfo.GcsNodeState.Value("ALIVE")
+        found = (node_id for node_id, node in nodes.items() if node.labels.get("chaos") == name and node.state == alive)
+        return next((node_id.hex() for node_id in found), "")
 
     def stop(self) -> None:
         """Kill everything."""
@@ -163,11 +160,3 @@ class Nodes:
         while (found := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.5)
         return [" ".join(process.cmdline())[:100] for process in found]
-
-    def tokens_made(self) -> int:
-        """Tokens that engines gave to their callers, lost or kept, counted at the model boundary."""
-        return sum(int(line) for line in self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        for file in self.made.iterdir():
-            yield from file.read_text().split()

@@ -1,4 +1,6 @@
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,15 @@ async def test_failures_come_at_the_given_share() -> None:
     assert 25 <= broken <= 75
     with pytest.raises(RequestRefused):
         await engine(refused_share=1.0).generate(Request(ASK))
+
+
+def test_each_reply_is_noted_where_that_is_asked_for(tmp_path: Path) -> None:
+    noting = SimulatedEngine(SimulatedPool(engine="simulated", replies=str(tmp_path)))
+    requests = [Request(ASK, role="composer"), Request(ASK, role="judge")]
+    made = [asyncio.run(noting.generate(request)).generated_tokens for request in requests]
+    (file,) = tmp_path.iterdir()
+    notes = [json.loads(line) for line in file.read_text().splitlines()]
+    assert notes == [{"role": r, "generated": n} for r, n in zip(("composer", "judge"), made, strict=True)]
 
 
 async def test_a_whole_journey_runs_on_it() -> None:

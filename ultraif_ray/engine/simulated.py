@@ -37,6 +37,10 @@ class SimulatedEngine:
         if delay := self._pool.latency_s + max(generated) / self._pool.tokens_per_s:
             await asyncio.sleep(delay if delay > 1e-4 else 0)
         prompt = sum(len(message["content"]) for message in request.messages) // _CHARS_PER_TOKEN
+        if self._pool.replies:
+            note = {"role": request.role, "generated": sum(generated)}
+            with (Path(self._pool.replies) / f"{os.getpid()}.jsonl").open("a") as file:
+                file.write(json.dumps(note) + "\n")
         return Reply(completions, prompt_tokens=prompt, cached_tokens=0, generated_tokens=sum(generated))
 
     async def check(self, labels: tuple[str, ...]) -> None:
