@@ -202,21 +202,21 @@ def vllm_server(packaged_model: str) -> Iterator[str]:
 @pytest.mark.vllm
 @pytest.mark.xdist_group("vllm")
 async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
-    roles = {role: {"pool": "s", "max_tokens": 80} for role in ("decomposer", "composer", "responder", "judge")}
+    roles = {role: {"pool": "s", "max_tokens": 48} for role in ("decomposer", "composer", "responder", "judge")}
     recipe = parse_recipe(
         {
             "name": "x",
             "pools": {"s": {"engine": "openai", "model": "smol", "base_url": vllm_server}},
             "roles": roles,
-            "decompose": {"max_constraints": 1, "attempts": 2},
-            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True, "attempts": 2},
+            "decompose": {"max_constraints": 1, "attempts": 1},
+            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True, "attempts": 1},
         }
     )
     pool = recipe.pools["s"]
     assert isinstance(pool, OpenAIPool)
     engine = OpenAIEngine(pool)
     await engine.check(("Yes", "No"))
-    queries = ["Write a haiku about rain, no rhymes.", "why is the sky blue", "list 3 fruits in Spanish"]
+    queries = ["Write a haiku about rain, no rhymes.", "why is the sky blue"]
     rows = await asyncio.gather(
         *(
             run_journey(Row(id=number, query=query), STAGES, RoleClient(recipe.roles, {"s": engine}), recipe)

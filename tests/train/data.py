@@ -1,7 +1,7 @@
 """A run folder with training sets ready, and a tiny model that really trains: what the tests here begin with."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -12,6 +12,7 @@ from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.step import Context
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train.job import Job
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
 
@@ -37,7 +38,8 @@ def example(number: int, name: str) -> dict[str, Any]:
     """Counting on: something that a tiny model can learn a little of."""
     word = NUMBERS[number % 7]
     prompt = [{"role": "user", "content": f"What follows {word}? Case {number}."}]
-    right = [{"role": "assistant", "content": f"After {word} comes {NUMBERS[(number + 1) % 7]}."}]
+    answer = f"After {word} comes {NUMBERS[(number + 1) % 7]}."
+    right = [{"role": "assistant", "content": " ".join([answer] * (1 + number % 3))}]  # of unlike lengths
     wrong = [{"role": "assistant", "content": f"Before {word} was {NUMBERS[(number - 1) % 7]}."}]
     if name == "dpo":
         return {"prompt": prompt, "chosen": right, "rejected": wrong, "id": number}
@@ -80,3 +82,24 @@ def check_training(recipe: Recipe) -> None:
     for step in plan(recipe, folder):
         if isinstance(step, TrainingStep):
             step.check(Context(recipe, folder))
+
+
+def job_for(kind: Literal["sft", "dpo"], model: str, file: Path, **job: Any) -> Job:
+    """A training of the examples in a file."""
+    defaults: dict[str, Any] = {
+        "kind": kind,
+        "model": model,
+        "start": "",
+        "chat_template": "",
+        "trust_remote_code": False,
+        "lora": None,
+        "fields": {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1},
+        "train": str(file),
+        "held_out": "",
+        "output": str(file.parent),
+        "global_batch": 2,
+        "seed": 0,
+        "gpu": False,
+        "save_every_s": 1e9,
+    }
+    return Job(**(defaults | job))

@@ -10,23 +10,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from tests.chaos.nodes import Nodes
-from tests.train.data import check_training, folder_with_sets, tiny_model, training_recipe
+from tests.train.data import check_training, folder_with_sets, job_for, tiny_model, training_recipe
 from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train.worker import make_trainer
 
 pytestmark = pytest.mark.ray
 
@@ -41,7 +41,7 @@ def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: float = 120) -> Any:
+def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := what():
@@ -71,17 +71,40 @@ FSDP = {
 """As the recipes for Llama-3.1-8B have it."""
 
 
-@pytest.mark.parametrize("sharding", [{}, pytest.param(FSDP, marks=pytest.mark.long)], ids=["ddp", "fsdp2"])
-def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(
-    tmp_path: Path, tiny: str, sharding: dict[str, Any]
-) -> None:
+@dataclass(frozen=True)
+class Shape:
+    """What befalls a training, and how it is sharded."""
+
+    worker_dies: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def held_out_loss(model: str, run: Path) -> float:
+    """The loss of a model on a run's held-out examples, by TRL's own trainer in this process."""
+    place = run / "sft/examples"
+    parts = {"train": str(place / "train.parquet"), "held_out": str(place / "held_out.parquet")}
+    trainer = make_trainer(job_for("sft", model, run / "alone", **parts), str(run / "alone"), 1, fresh=True)
+    return float(trainer.evaluate()["eval_loss"])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(),
+        pytest.param(Shape(worker_dies=True), marks=pytest.mark.long),
+        pytest.param(Shape(worker_dies=True, fields=FSDP), marks=pytest.mark.long),
+    ],
+    ids=["driver", "worker and driver", "worker and driver, fsdp2"],
+)
+def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str, shape: Shape) -> None:
+    """Two workers, then one; answers of unlike lengths, and an odd number of them held out."""
     run = tmp_path / "run"
-    folder_with_sets(run, train=44, held_out=6)
+    folder_with_sets(run, train=44, held_out=5)
     made = training_recipe(
         tmp_path,
-        tiny,
-        sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 3}
-        | sharding,
+        os.path.relpath(tiny),  # a path means the same to the workers
+        sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 2}
+        | shape.fields,
         train={"workers": {"min": 1, "max": 2}},
     )
     (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
@@ -89,9 +112,10 @@ def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(
     driver = start(run)
     try:
         wait_for(lambda: checkpoints(run), driver)
-        before = checkpoints(run)[-1]
-        wait_for(lambda: train_workers(driver), driver)[-1].send_signal(signal.SIGKILL)
-        wait_for(lambda: checkpoints(run)[-1] > before, driver)
+        if shape.worker_dies:
+            before = checkpoints(run)[-1]
+            wait_for(lambda: train_workers(driver), driver)[-1].send_signal(signal.SIGKILL)
+            wait_for(lambda: checkpoints(run)[-1] > before, driver)
     finally:
         family = psutil.Process(driver.pid).children(recursive=True)
         driver.kill()
@@ -101,45 +125,24 @@ def test_a_killed_worker_and_a_killed_driver_cost_no_row_and_double_none(
     assert (run / "sft/metrics.jsonl").read_text()  # so far
 
     resumed = start(run, "train.cpus=3")  # room for one worker only
-    output, _ = resumed.communicate(timeout=300)
+    output, _ = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, output
     assert ", 1 workers" in output
     seen = np.load(run / "sft/rows_seen.npy")
-    for epoch in range(3):
+    for epoch in range(2):
         assert sorted(seen[seen[:, 1] == epoch, 2].tolist()) == list(range(44))
     per_step = Counter(seen[:, 0].tolist())
-    assert [per_step[step] for step in range(1, 34)] == ([4] * 11) * 3
+    assert [per_step[step] for step in range(1, 23)] == ([4] * 11) * 2
     losses = [json.loads(line) for line in (run / "sft/metrics.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in losses if "loss" in entry] == list(range(1, 34))
+    assert [entry["step"] for entry in losses if "loss" in entry] == list(range(1, 23))
     held_out = [entry["eval_loss"] for entry in losses if "eval_loss" in entry]
     assert held_out[-1] < held_out[0]
+    assert held_out[0] == pytest.approx(held_out_loss(tiny, run), abs=1e-4)  # two workers say what one says
+    assert held_out[-1] == pytest.approx(held_out_loss(str(run / "sft/model"), run), abs=1e-4)
     assert not (run / "sft/checkpoints").exists()
     assert (run / "sft/model/model.safetensors").stat().st_size > 12_000_000  # whole, however it was sharded
     ledger = json.loads((run / "ledger.json").read_text())
-    assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 6}
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_the_held_out_loss_is_the_same_with_one_worker_and_with_two(tmp_path: Path, tiny: str) -> None:
-    """Of answers of unlike lengths, an odd number of them, and with steps too small to learn anything by."""
-    losses = []
-    for workers in (1, 2):
-        base = tmp_path / str(workers)
-        folder = folder_with_sets(base / "run", train=4, held_out=5)
-        held_out = pq.read_table(file := folder.at("export", "sft", "held_out.parquet"))
-        rows = held_out.to_pylist()
-        for times, row in enumerate(rows, start=1):
-            row["completion"][0]["content"] *= times
-        pq.write_table(pa.Table.from_pylist(rows, schema=held_out.schema), file)
-        made = training_recipe(
-            base,
-            os.path.relpath(tiny),  # a path means the same to the workers
-            sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 1e-12, "num_train_epochs": 1},
-            train={"workers": {"min": workers, "max": workers}},
-        )
-        run_recipe(made, only="sft")
-        losses.append(folder.read_json("ledger.json")["sft"]["training"]["held_out_loss"])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 5}
 
 
 def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:
@@ -158,13 +161,13 @@ def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, t
                 [sys.executable, "-m", "ultraif_ray.cli", "train", "sft", str(run), "flow.progress_s=1"],
                 env=cluster.environment, stdout=file, stderr=file, text=True,
             )  # fmt: skip
-        wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()), driver, 240)
+        wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()), driver)
         (worker,) = cluster.processes("RayTrainWorker")
         assert not checkpoints(run)
         node = next(name for name in cluster.names if cluster.raylet(name).pid in [p.pid for p in worker.parents()])
         cluster.drain(node, seconds=10)
         assert len(checkpoints(run)) == 1
-        assert driver.wait(timeout=240) == 0, log.read_text()
+        assert driver.wait(timeout=600) == 0, log.read_text()
     finally:
         cluster.stop()
     seen = np.load(run / "sft/rows_seen.npy")

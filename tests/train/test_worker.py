@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 from transformers import TrainerControl
 
-from tests.train.data import example, tiny_model
+from tests.train.data import example, job_for, tiny_model
 from ultraif_ray.train.checkpointing import CheckpointCallback
-from ultraif_ray.train.job import Job
 from ultraif_ray.train.order import StepSampler
 from ultraif_ray.train.worker import make_trainer
 
@@ -77,26 +76,6 @@ def trainer_for(kind: Literal["sft", "dpo"], tiny: str, tmp_path: Path, **job: A
     file = tmp_path / f"{kind}.parquet"
     pq.write_table(pa.Table.from_pylist([example(n, kind) for n in range(5)]), file)
     return make_trainer(job_for(kind, tiny, file, **job), str(tmp_path / "scratch"), 1, fresh=True)
-
-
-def job_for(kind: Literal["sft", "dpo"], tiny: str, file: Path, **job: Any) -> Job:
-    defaults: dict[str, Any] = {
-        "kind": kind,
-        "model": tiny,
-        "start": "",
-        "chat_template": "",
-        "trust_remote_code": False,
-        "lora": None,
-        "fields": {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1},
-        "train": str(file),
-        "held_out": "",
-        "output": str(file.parent),
-        "global_batch": 2,
-        "seed": 0,
-        "gpu": False,
-        "save_every_s": 1e9,
-    }
-    return Job(**(defaults | job))
 
 
 def gradient(trainer: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
