@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.imports import imported_by
+from tests.simulated import rows_of, without_usage
 from ultraif_ray.recipe import SHIPPED
 from ultraif_ray.store.folder import RunFolder
 
@@ -19,7 +20,7 @@ PROMPTS = str(SHIPPED / "prompts/demo.jsonl")
 ROLES = ("decomposer", "composer", "responder", "judge")
 
 
-def ultraif(*words: Any, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def ultraif(*words: Any, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.run(
         [sys.executable, "-m", "ultraif_ray.cli", *map(str, words)],
@@ -78,27 +79,51 @@ def test_a_run_prints_its_end_and_a_second_one_says_the_same(simulated: Path, tm
     assert "0 of 0 rows that ended as nothing" in none.stdout
 
 
-@pytest.mark.ray
-def test_ctrl_c_ends_a_run_that_goes_on_when_it_is_given_again(simulated: Path, tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path / "run"))
-    slow = ["run", str(simulated), 'pools.m={"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4}']
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "ultraif_ray.cli", *slow, "flow.rows_per_block=2"],
+def drive(words: list[str]) -> subprocess.Popen[str]:
+    """The command in a process group of its own, to be killed as a whole."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ultraif_ray.cli", *words],
         env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell's children ignore it
     )
-    while not 4 <= folder.count("synthesize") < 32 and driver.poll() is None:
-        time.sleep(0.2)
-    driver.send_signal(signal.SIGINT)
-    _, said = driver.communicate(timeout=60)
-    assert driver.returncode == 130
+
+
+@pytest.mark.ray
+def test_a_run_that_is_killed_or_interrupted_goes_on_when_it_is_given_again(simulated: Path, tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "run"))
+    pool = {"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4}
+    slow = ["run", str(simulated), f"pools.m={json.dumps(pool)}", "flow.rows_per_block=2"]
+
+    def until(rows: int, driver: subprocess.Popen[str]) -> None:
+        while folder.count("synthesize") < rows and driver.poll() is None:
+            time.sleep(0.2)
+
+    until(4, killed := drive(slow))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    first = rows_of(folder)
+    assert 4 <= len(first) < 32
+
+    until(len(first) + 2, interrupted := drive(slow))
+    interrupted.send_signal(signal.SIGINT)
+    _, said = interrupted.communicate(timeout=120)
+    assert interrupted.returncode == 130, said
     assert "The same command resumes it" in said
     assert "Traceback" not in said
-    again = ultraif(*slow, "flow.rows_per_block=2")
+    second = rows_of(folder)
+    assert len(first) < len(second) < 32
+
+    # On a Ray of no more CPUs than this machine has.
+    again = ultraif(*slow, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert folder.count("synthesize") == 32
+    after = without_usage(rows_of(folder))
+    assert len(after) == 32
+    assert all(after[row.id] == row.model_dump(exclude={"usage"}) for row in first + second)
+    assert folder.read_json("ledger.json")["synthesize"]["input"] == 32
 
 
 def test_plan_loads_no_model_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
 """Whole runs through Ray Data, with the simulated engine at the model boundary."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -108,37 +104,6 @@ def test_a_round_takes_the_constraints_of_rows_that_were_synthesized_in_one_go_a
     assert {usage.role for row in again.values() for usage in row.usage} == {"composer", "responder", "judge"}
     entry = folder.read_json("ledger.json")[round_1.name]
     assert entry["input"] == sum(entry["outcomes"].values()) == 12
-
-
-def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path: Path) -> None:
-    """The driver dies by SIGKILL in the middle; a second one, on a Ray of no more CPUs than this machine's, goes on."""
-    slow = {"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 8, "cpus": 1}
-    made = with_pool(recipe(tmp_path, count=32), slow)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(json.dumps(made.model_dump(mode="json")))
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "ultraif_ray.cli", "run", str(file)]
-    driver = subprocess.Popen(
-        command,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    folder = RunFolder(str(tmp_path / "run"))
-    deadline = time.monotonic() + 120
-    while folder.count("synthesize") < 8 and time.monotonic() < deadline and driver.poll() is None:
-        time.sleep(0.1)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    before = rows_of(folder)
-    assert 8 <= len(before) < 32
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert again.returncode == 0, again.stderr
-    after = without_usage(rows_of(folder))
-    assert len(after) == 32
-    assert all(after[row.id] == row.model_dump(exclude={"usage"}) for row in before)
-    assert folder.read_json("ledger.json")["synthesize"]["input"] == 32
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
