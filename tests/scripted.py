@@ -6,6 +6,7 @@ from typing import Any
 
 from ultraif_ray.engine.protocol import Completion, Reply, Request, RoleClient
 from ultraif_ray.recipe import Recipe, parse_recipe
+from ultraif_ray.records import AddedConstraint, Instruction
 
 Answer = str | Completion | list[str | Completion] | Exception
 
@@ -29,6 +30,9 @@ class ScriptedEngine:
         assert len(completions) == request.n
         return Reply(completions, prompt_tokens=10, cached_tokens=4, generated_tokens=3 * request.n)
 
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
     async def check(self, labels: tuple[str, ...]) -> None: ...
 
     async def close(self) -> None: ...
@@ -51,10 +55,23 @@ def recipe(**sections: Any) -> Recipe:
         "name": "test",
         "pools": {f"{role}s": {"engine": "simulated"} for role in roles},
         "roles": {role: {"pool": f"{role}s"} for role in roles},
+        "decompose": {"check": "text"},
+        "synthesize": {"check": "text"},
     }
     data["roles"]["judge"]["pool"] = "responders"  # they share a worker; tests give the client both
     data["pools"].pop("judges")
-    return parse_recipe(data | sections)
+    for name, section in sections.items():
+        data[name] = data.get(name, {}) | section if isinstance(section, dict) else section
+    return parse_recipe(data)
+
+
+def composed(initial: str, *steps: tuple[str, str], **more: Any) -> Instruction:
+    """An instruction to which each step added a constraint: the query with it, and its question."""
+    added = [
+        AddedConstraint(round=number, text=query, query=query, questions=[question])
+        for number, (query, question) in enumerate(steps, start=1)
+    ]
+    return Instruction(initial_query=initial, added=added, **more)
 
 
 def as_json(value: Any) -> str:

@@ -2,7 +2,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scripted import composed
 from ultraif_ray.records import (
+    AddedConstraint,
     Constraint,
     Instruction,
     Response,
@@ -30,10 +32,18 @@ responses = st.builds(
 )
 instructions = st.builds(
     Instruction,
-    level=st.integers(1, 3),
     initial_query=texts,
-    query=texts,
-    questions=st.lists(texts, max_size=2),
+    added=st.lists(
+        st.builds(
+            AddedConstraint,
+            round=st.integers(1, 3),
+            category=st.sampled_from(["", "format"]),
+            text=texts,
+            query=texts,
+            questions=st.lists(texts, max_size=2),
+        ),
+        max_size=2,
+    ),
     history=turns,
     responses=st.lists(responses, max_size=2),
 )
@@ -84,11 +94,9 @@ def test_ids_tell_apart_query_history_and_speaker() -> None:
 
 
 def test_the_first_in_sampling_order_is_chosen_and_rejected() -> None:
-    instruction = Instruction(
-        level=1,
-        initial_query="q",
-        query="q!",
-        questions=["Is it?"],
+    instruction = composed(
+        "q",
+        ("q!", "Is it?"),
         responses=[
             Response(text="cut", finish="length"),
             Response(text=""),
@@ -102,6 +110,15 @@ def test_the_first_in_sampling_order_is_chosen_and_rejected() -> None:
     assert instruction.chosen is not None
     assert instruction.rejected is not None
     assert (instruction.chosen.text, instruction.rejected.text) == ("passes", "fails")
+
+
+def test_an_instruction_is_its_initial_query_and_what_was_added() -> None:
+    made = composed("q", ("q, a", "Is it a?"), ("q, a, b", "Is it b?"))
+    assert (made.level, made.query, made.simpler_query) == (2, "q, a, b", "q, a")
+    assert made.questions == ["Is it a?", "Is it b?"]
+    assert [made.at(level).query for level in (0, 1, 2)] == ["q", "q, a", "q, a, b"]
+    plain = Instruction(initial_query="q")
+    assert (plain.level, plain.query, plain.simpler_query, plain.questions) == (0, "q", "q", [])
 
 
 def test_history_as_pairs() -> None:

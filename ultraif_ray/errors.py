@@ -64,10 +64,11 @@ class UnusableReply(Exception):
 
     Args:
         stage: the role that replied.
-        reason: a short fixed phrase, so that reasons can be counted.
+        kind: a short fixed phrase, so that reasons can be counted.
         raw: the reply as it came.
+        reason: the whole of it, where there is more to say.
     """
 
-    def __init__(self, stage: str, reason: str, raw: str):
-        super().__init__(f"{stage}: {reason}")
-        self.stage, self.reason, self.raw = stage, reason, raw
+    def __init__(self, stage: "Role", kind: str, raw: str, reason: str = ""):
+        super().__init__(f"{stage}: {reason or kind}")
+        self.stage, self.kind, self.raw, self.reason = stage, kind, raw, reason or kind

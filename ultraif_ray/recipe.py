@@ -226,6 +226,11 @@ class ComposerSettings(RoleSettings):
     """The model is an UltraComposer, such as the authors' released one: it is asked in that checkpoint's format. Set
     by itself once this run's own composer is trained."""
 
+    @property
+    def is_a_model_of_its_own(self) -> bool:
+        """Whether its engine has no model but the one that was trained to compose."""
+        return self.trained and not self.adapter
+
 
 class Roles(Section):
     """The four roles. Defaults are the paper's: composer T=0.7; responder T=1.0, top-p 0.95; the others T=0."""
@@ -263,6 +268,15 @@ class Ingest(Section):
     """Stop after so many accepted prompts."""
 
 
+Check = Literal["model", "text", "none"]
+"""How a step holds models to what they claim. `text`: by what left a text and what came to it. `model`: by the text,
+and then one token of a yes/no question to the engine at hand. `none`: any reply of the right shape will do."""
+
+
+CHECK_LABELS = ("Yes", "No")
+"""The two answers of a check by model. Each must be a single token of the model that is asked."""
+
+
 class Decompose(Section):
     """Find the constraints of each prompt (paper, section 2.2)."""
 
@@ -270,23 +284,23 @@ class Decompose(Section):
     """Samples of the decomposer before a row fails. Those after the first are drawn warmer."""
     max_constraints: PositiveInt = 6
     """Most constraints taken from one prompt."""
-    min_overlap: float = Field(0.8, ge=0, le=1)
-    """Least share of a simplified query's words that stand in the prompt: it is the prompt with a part taken away."""
-    min_kept: float = Field(0.4, ge=0, le=1)
-    """Least share of the prompt's words that a simplified query keeps: the task itself stays."""
+    check: Check = "model"
+    """Whether a constraint holds: the query without it lacks it and nothing else, and the question checks it."""
 
 
 class Synthesize(Section):
     """Compose harder instructions, answer them, judge the answers (paper, sections 2.2 and 2.3)."""
 
     rounds: dict[int, PositiveFloat] = {1: 1.0, 2: 1.0, 3: 1.0}
-    """How many constraints are added, as `rounds: weight`; each row draws its own number. The paper adds up to 3."""
+    """How many constraints are added, as `rounds: weight`; each row draws its own number. The paper adds up to 3. With
+    0 a row is answered as it is."""
     intermediate: bool = False
     """Answer and judge the instruction of every round, not only the last."""
     attempts: PositiveInt = 3
     """Samples of the composer, or of the judge's reasoning, before a row fails (composer) or a verdict is missing."""
-    min_overlap: float = Field(0.75, ge=0, le=1)
-    """Least share of the words of a query that its composed form must hold: the subject stays."""
+    check: Check = "model"
+    """Whether a constraint that was added holds: the query kept what it asks, nothing contradicts, and the questions
+    check it. Where the composer is a whole model of its own, the judge is asked, before the query is answered."""
     k: PositiveInt = 5
     """Most responses to one instruction (the paper: 5)."""
     wave: PositiveInt = 1
@@ -309,9 +323,9 @@ class Synthesize(Section):
 
     @model_validator(mode="after")
     def _rounds_positive(self) -> "Synthesize":
-        if not self.rounds or min(self.rounds) < 1:
+        if not self.rounds or min(self.rounds) < 0:
             raise ValueError(
-                f"rounds wants numbers from 1 with a weight each, such as {{1: 0.5, 2: 0.5}}; got {self.rounds}"
+                f"rounds wants numbers from 0 with a weight each, such as {{1: 0.5, 2: 0.5}}; got {self.rounds}"
             )
         return self
 

@@ -104,19 +104,55 @@ class Response(Record):
     passed: bool = False
 
 
-class Instruction(Record):
-    """A composed prompt: `level` constraints were added to `initial_query`, each with its question.
+class AddedConstraint(Record):
+    """What one round of composing added to a query.
 
-    `simpler_query` is the query one constraint earlier.
+    `round` counts from 1. `category` is the one that was asked for; empty where a trained composer chose it itself.
+    `text` is what is new in `query`, the whole query with it, in order, with `…` between pieces that stand apart.
+    `questions` are what an answer must meet. `checker` names the code that checks it; empty where the judge does.
     """
 
-    level: int
-    initial_query: str
-    simpler_query: str = ""
+    round: int
+    category: Category | Literal[""] = ""
+    text: str
     query: str
     questions: list[str]
+    checker: str = ""
+
+
+class Instruction(Record):
+    """A composed prompt: `initial_query` with the constraints of `added`, one round after another; none was added to a
+    plain one.
+    """
+
+    initial_query: str
+    added: list[AddedConstraint] = []
     history: list[Turn] = []
     responses: list[Response] = []
+
+    @property
+    def level(self) -> int:
+        """How many constraints were added."""
+        return len(self.added)
+
+    @property
+    def query(self) -> str:
+        """The query with all of them."""
+        return self.added[-1].query if self.added else self.initial_query
+
+    @property
+    def simpler_query(self) -> str:
+        """The query one constraint earlier; of a plain one, the query itself."""
+        return self.at(max(0, self.level - 1)).query
+
+    @property
+    def questions(self) -> list[str]:
+        """The questions of all constraints, in the order of the rounds."""
+        return [question for constraint in self.added for question in constraint.questions]
+
+    def at(self, level: int) -> "Instruction":
+        """The instruction as it was with so many constraints, before it was answered."""
+        return Instruction(initial_query=self.initial_query, added=self.added[:level], history=self.history)
 
     @property
     def chosen(self) -> Response | None:
@@ -148,7 +184,7 @@ class Usage(Record):
 
 
 class Failure(Record):
-    """Where a step gave a row up (`stage`, a role), why, and the reply it failed on (`raw`).
+    """Where a step gave a row up, or left a part of a reply out (`stage`, a role), why, and the reply (`raw`).
 
     `kind` is what can be counted: the name of an engine's error, or what is wrong with a reply as a fixed phrase.
     `reason` is the whole of it.
@@ -167,14 +203,17 @@ class Row(Prompt):
     decompose ends as `decomposed`, `simple` (no constraint to take away) or `failed`; synthesize as `paired` (holds a
     passing and a failing response), `satisfied` (a passing one), `unsatisfied` (none passed) or `failed`.
     A step that ends as `failed` leaves an entry in `failures`. Composing needs no decomposition, so a row whose
-    decomposition failed goes on.
+    decomposition failed goes on, and one whose first rounds of composing worked goes on with these: `rounds` is how
+    many it drew. `dropped` are the replies, and the parts of replies, that were left out on the way.
     """
 
     constraints: list[Constraint] = []
     instructions: list[Instruction] = []
     decomposed: Literal["", "decomposed", "simple", "failed"] = ""
     outcome: Literal["", "paired", "satisfied", "unsatisfied", "failed"] = ""
+    rounds: int = 0
     failures: list[Failure] = []
+    dropped: list[Failure] = []
     usage: list[Usage] = []
 
     def fail(self, stage: Role, kind: str, reason: str = "", raw: str = "") -> None:

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from trl.data_utils import apply_chat_template, is_conversational
 
+from tests.scripted import composed
 from ultraif_ray.data.export import SETS, export, held_out
 from ultraif_ray.recipe import Recipe, parse_recipe
-from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, to_table
+from ultraif_ray.records import Constraint, Response, Row, Turn, to_table
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -22,9 +23,7 @@ HISTORY = [Turn(role="user", content="hi"), Turn(role="assistant", content="yes?
 def row(number: int, *texts: str, history: list[Turn] | None = None, constraints: int = 1) -> Row:
     """A row whose responses pass where they begin with `good`."""
     responses = [Response(text=t, passed=t.startswith("good")) for t in texts]
-    instruction = Instruction(
-        level=1, initial_query="ask", query="ask more", questions=["Is it?"], history=history or [], responses=responses
-    )
+    instruction = composed("ask", ("ask more", "Is it?"), history=history or [], responses=responses)
     chosen, rejected = instruction.chosen, instruction.rejected
     return Row(
         id=number,

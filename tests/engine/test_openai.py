@@ -167,6 +167,16 @@ async def test_the_check_at_the_start_names_what_is_wrong() -> None:
         await engine.check(())
 
 
+async def test_a_bound_that_the_servers_context_may_not_hold_is_left_to_the_server() -> None:
+    models = {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]}
+    models["data"][0]["max_model_len"] = 1000  # type: ignore[index]
+    async with server(lambda request, n: models if request.method == "GET" else GOOD) as (engine, seen):
+        await engine.check(())
+        for bound in (900, 1100):
+            await engine.generate(Request([{"role": "user", "content": "hi"}], max_tokens=bound))
+    assert [body.get("max_tokens") for _, body in seen[1:]] == [900, None]
+
+
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,8 @@ from ultraif_ray.engine.protocol import Request
 from ultraif_ray.engine.vllm import VllmEngine, engine_arguments
 from ultraif_ray.errors import RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge
-from ultraif_ray.recipe import Decompose, VllmPool
-from ultraif_ray.records import Instruction, Prompt
+from ultraif_ray.recipe import VllmPool
+from ultraif_ray.records import Prompt
 
 POOL = VllmPool(engine="vllm", model="packaged", max_model_len=1024)
 
@@ -108,10 +108,9 @@ class TestEngine:
 
     async def test_every_schema_of_the_method_is_held(self, engine: VllmEngine) -> None:
         prompt = Prompt(id=1, query="Write a poem about rain, no rhymes.")
-        start = Instruction(level=0, initial_query="q", query=prompt.query, questions=[])
         schemas = [
-            decompose.reply_schema(prompt, Decompose(max_constraints=1)),
-            compose.reply_schema(start, 1),
+            decompose.reply_schema(1),
+            compose.reply_schema(1),
             judge.reasoning_schema(["1", "2"]),
         ]
         replies = await asyncio.gather(

@@ -1,14 +1,16 @@
+import json
+import re
 from typing import Any
 
 import pytest
 
-from tests.scripted import ScriptedEngine, as_json, client_of, recipe, saying
+from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.compose import LEAKS, compose
 from ultraif_ray.method.prompts import composer_answer, composer_request
-from ultraif_ray.records import Instruction, Turn
+from ultraif_ray.records import AddedConstraint, Instruction, Turn
 
-START = Instruction(level=0, initial_query="Write about rain.", query="Write about rain.", questions=[])
+START = Instruction(initial_query="Write about rain.")
 GOOD = as_json({"augmented query": "Write about rain in two lines.", "question": ["Does it have two lines?"]})
 
 
@@ -31,6 +33,35 @@ async def test_a_round_adds_one_constraint_and_its_question() -> None:
     assert (second.initial_query, second.simpler_query) == (START.query, first.query)
 
 
+async def test_a_constraint_keeps_its_round_category_text_and_questions() -> None:
+    first = await run(saying(GOOD))
+    (added,) = first.added
+    assert added == AddedConstraint(
+        round=1,
+        category="format",
+        text="in two lines",
+        query="Write about rain in two lines.",
+        questions=["Does it have two lines?"],
+    )
+
+
+async def test_the_schema_is_the_same_for_all_queries_and_bounds_no_text() -> None:
+    engine = saying(GOOD, GOOD)
+    await run(engine)
+    await run(engine, Instruction(initial_query="Write about rain. " * 2))
+    assert engine.asked[0].schema == engine.asked[1].schema
+    assert not {"maxLength", "minLength", "pattern"} & set(re.findall(r"\w+", json.dumps(engine.asked[0].schema)))
+
+
+async def test_the_check_by_model_refuses_what_the_text_lets_by_and_none_takes_what_it_refuses() -> None:
+    verdicts = iter([0.2, 0.9])
+    engine = ScriptedEngine(lambda request, number: labels(next(verdicts)) if request.labels else GOOD)
+    assert (await run(engine, check="model", attempts=2)).level == 1
+    assert [bool(request.labels) for request in engine.asked] == [False, True, False, True]
+    lost = answer("Sing a song of snow and ice", "Is it a song?")
+    assert (await run(saying(lost), check="none")).query == "Sing a song of snow and ice"
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
@@ -40,8 +71,7 @@ async def test_a_round_adds_one_constraint_and_its_question() -> None:
         (answer("Write about rain in two lines."), "no new question"),
         (answer("Write about rain in two lines.", " "), "no new question"),
         (answer("Write about rain as an augmented query.", "Is it one?"), "leaks its own instructions"),
-        (answer("Write about rain. And" + " drip" * 9, "Does it drip?"), "repeats itself"),
-        (answer("Write about rain, and name the day.", "Is it funny?"), "the question is not about what was added"),
+        (answer("Write about rain in two lines.", "Write two lines."), "no new question"),
         ('{"augmented query": "Write about rain in', "not JSON"),
     ],
 )
@@ -49,7 +79,7 @@ async def test_what_is_no_answer_is_sampled_again_and_then_fails(reply: str, rea
     assert (await run(saying(reply, GOOD), attempts=2)).level == 1
     with pytest.raises(UnusableReply) as caught:
         await run(saying(reply), attempts=1)
-    assert caught.value.reason == reason
+    assert caught.value.kind == reason
 
 
 async def test_a_question_asked_before_is_not_new() -> None:
@@ -59,14 +89,14 @@ async def test_a_question_asked_before_is_not_new() -> None:
 
 
 async def test_in_other_languages_a_question_need_not_share_words_with_the_query() -> None:
-    previous = START.model_copy(update={"query": "Écris sur la pluie."})
+    previous = Instruction(initial_query="Écris sur la pluie.")
     assert (
         await run(saying(answer("Écris sur la pluie en deux lignes.", "Are there two lines?")), previous)
     ).level == 1
 
 
 async def test_words_of_the_prompt_itself_are_no_leak() -> None:
-    previous = START.model_copy(update={"query": f"Explain the words {LEAKS[0]}."})
+    previous = Instruction(initial_query=f"Explain the words {LEAKS[0]}.")
     assert (await run(saying(answer(f"Explain the words {LEAKS[0]} in French.", "Is it French?")), previous)).level == 1
 
 

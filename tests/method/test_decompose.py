@@ -1,10 +1,14 @@
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.scripted import ScriptedEngine, as_json, client_of, recipe, saying
+from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
+from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.method.decompose import decompose
+from ultraif_ray.method.decompose import decompose, whole_before_the_cut
 from ultraif_ray.records import Prompt, Turn
 
 PROMPT = Prompt(id=1, query="Write a poem about the rain in French, of at most 8 lines.")
@@ -51,14 +55,14 @@ async def test_scenario_has_no_question_and_is_dropped() -> None:
     "broken",
     [
         {"simplified_query": PROMPT.query},
-        {"simplified_query": "Write a poem about rain in French."},  # took another demand away
+        {"simplified_query": "Write a poem about rain."},  # took another demand away with it
         {"simplified_query": "Tell me about the weather in Paris and bring an umbrella."},  # another request
         {"simplified_query": "Rain"},  # nothing of the task left
         {"simplified_query": ""},
         {"constraint": "be funny and rhyme"},  # stands nowhere in the prompt
         {"constraint": ""},
         {"question": "Is it " + "very " * 80 + "French?"},
-        {"question": "Is the answer free of spoilers?"},
+        {"question": "Make it French."},
     ],
 )
 async def test_a_constraint_that_was_not_taken_away_does_not_count(broken: dict[str, str]) -> None:
@@ -67,8 +71,66 @@ async def test_a_constraint_that_was_not_taken_away_does_not_count(broken: dict[
     assert [c.text for c in found] == ["at most 8 lines"]
 
 
+async def test_what_is_dropped_is_noted_with_its_reason_also_where_others_stood() -> None:
+    made = recipe()
+    both = FRENCH | {"simplified_query": "Write a poem about the rain."}
+    client = client_of(made, decomposer=saying(reply(both, LINES)))
+    assert [c.text for c in await decompose(PROMPT, client, made.decompose)] == ["at most 8 lines"]
+    (dropped,) = client.dropped
+    assert (dropped.stage, dropped.kind) == ("decomposer", "more than the constraint was taken away")
+    assert json.loads(dropped.raw) == both
+
+
+async def test_two_constraints_may_have_the_same_question() -> None:
+    same = LINES | {"question": FRENCH["question"]}
+    assert [c.text for c in await run(saying(reply(FRENCH, same)))] == ["in French", "at most 8 lines"]
+
+
+@pytest.mark.parametrize(("check", "held"), [("none", 2), ("text", 1), ("model", 0)])
+async def test_the_check_may_be_by_the_model_by_the_text_or_none(check: str, held: int) -> None:
+    both = FRENCH | {"simplified_query": "Write a poem about the rain."}
+    engine = ScriptedEngine(lambda request, number: labels(0.2) if request.labels else reply(both, LINES))
+    made = recipe(decompose={"check": check, "attempts": 1})
+    client = client_of(made, decomposer=engine)
+    if not held:
+        with pytest.raises(UnusableReply, match="no constraint held"):
+            await decompose(PROMPT, client, made.decompose)
+        assert [dropped.kind for dropped in client.dropped] == [
+            "more than the constraint was taken away",
+            "the model says that it does not hold",
+        ]
+        assert sum(bool(request.labels) for request in engine.asked) == 1  # the text had settled the other
+    else:
+        assert len(await decompose(PROMPT, client, made.decompose)) == held
+
+
+async def test_a_long_paste_has_room_for_each_copy_and_what_stood_before_a_cut_is_kept() -> None:
+    paste = "Summarise this in French. " + "The tide came in and went out again. " * 170
+    assert len(paste) > 6000
+    found = {
+        "constraint": "in French",
+        "simplified_query": paste.replace(" in French", ""),
+        "question": "Is the summary in French?",
+        "category": "linguistic",
+    }
+    whole = reply(found, found)
+    engine = saying(Completion(whole[: len(whole) - 40], finish="length"))
+    (constraint,) = await run(engine, Prompt(id=1, query=paste), max_constraints=2)
+    assert constraint.text == "in French"
+    assert engine.asked[0].max_tokens >= 2 * len(paste)  # the scripted engine has a token for each character
+
+
+@given(st.integers(0, 400))
+async def test_a_reply_that_is_cut_anywhere_gives_what_stood_whole(end: int) -> None:
+    text = reply(FRENCH, LINES)[:end]
+    found = whole_before_the_cut(text)
+    assert (found is not None) is ('"linguistic"' in text)
+    if found:
+        assert found.constraints[0].model_dump() == FRENCH
+
+
 async def test_a_row_fails_when_no_try_held() -> None:
-    with pytest.raises(UnusableReply, match="no constraint that stands in the prompt") as caught:
+    with pytest.raises(UnusableReply, match="no constraint held") as caught:
         await run(saying(*[reply(FRENCH | {"simplified_query": PROMPT.query})] * 3))
     assert "in French" in caught.value.raw
 

@@ -1,11 +1,12 @@
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import Answer, ScriptedEngine, as_json, client_of, recipe
+from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
 from ultraif_ray.method import prompts
@@ -20,7 +21,13 @@ class World:
     """Four roles in one script: `answers` are the responses in sampling order, those with `good` pass."""
 
     def __init__(
-        self, *answers: str | Completion | Exception, decomposer: Answer | None = None, judge: Answer | None = None
+        self,
+        *answers: str | Completion | Exception,
+        decomposer: Answer | None = None,
+        judge: Answer | None = None,
+        composes: int = 99,
+        refusal: Exception | None = None,
+        check: Callable[[Request], Answer] | None = None,
     ):
         found = {
             "constraint": "no rhymes",
@@ -30,7 +37,8 @@ class World:
         }
         self.decomposer = decomposer or as_json({"constraints": [found]})
         self.answers, self.sampled, self.asked = answers, 0, Counter[str]()
-        self.judge = judge
+        self.judge, self.check = judge, check
+        self.composes, self.refusal = composes, refusal
         self.engine = ScriptedEngine(self._say)
 
     def _say(self, request: Request, number: int) -> Answer:
@@ -41,6 +49,8 @@ class World:
             return self.decomposer
         if role == "composer":
             level = text.count("Add")
+            if level >= self.composes:
+                return self.refusal or "no JSON"
             return as_json(
                 {
                     "augmented query": f"{request.query} Add{level} x{level}",
@@ -55,6 +65,10 @@ class World:
             return [one for one in wave if not isinstance(one, Exception)]
         if self.judge:
             return self.judge
+        if self.check and "Longer request:" in text:
+            return self.check(request)
+        if request.labels:
+            return labels(0.9 if "good" in text.split("[Answer]")[1] else 0.1)
         good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
         numbers = [str(i + 1) for i in range(len(request.schema["required"]))] if request.schema else []
         return as_json({n: {"explanation": "", "answer": good} for n in numbers})
@@ -162,6 +176,65 @@ async def test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request() -
         assert all(x.chosen for x in row.instructions)
         depths.append(len(row.instructions))
     assert set(depths) == {1, 2, 3}
+
+
+async def test_a_round_that_fails_costs_that_round_and_what_stood_before_is_answered() -> None:
+    world = World(*["good"] * 9, composes=4)
+    row = await journey(world, settings(rounds={5: 1}, attempts=2, goal="sft"))
+    (instruction,) = row.instructions
+    assert (row.outcome, row.rounds, instruction.level, row.failures) == ("satisfied", 5, 4, [])
+    assert [constraint.round for constraint in instruction.added] == [1, 2, 3, 4]
+    assert [(dropped.stage, dropped.kind) for dropped in row.dropped] == [("composer", "not JSON")] * 2
+
+    world = World(*["good"] * 9, composes=4)
+    row = await journey(world, settings(rounds={5: 1}, attempts=2, goal="sft", intermediate=True))
+    assert [one.level for one in row.instructions] == [1, 2, 3, 4]
+    assert all(one.chosen for one in row.instructions)
+
+    row = await journey(World("good", composes=0), settings(rounds={5: 1}, attempts=2))
+    assert (row.outcome, row.instructions) == ("failed", [])
+    assert [(failure.stage, failure.kind) for failure in row.failures] == [("composer", "not JSON")]
+
+
+async def test_a_refused_round_costs_that_round_too() -> None:
+    world = World(*["good"] * 9, composes=2, refusal=RequestRefused("longer than the context"))
+    row = await journey(world, settings(rounds={3: 1}, goal="sft"))
+    assert (row.outcome, row.instructions[0].level, row.failures) == ("satisfied", 2, [])
+    assert [(dropped.kind, dropped.reason) for dropped in row.dropped] == [
+        ("RequestRefused", "longer than the context")
+    ]
+
+
+async def test_an_instruction_may_stay_plain_and_one_whole_answer_is_enough() -> None:
+    world = World(Completion("cut", finish="length"), "whole", "more")
+    row = await journey(world, settings(rounds={0: 1}))
+    (instruction,) = row.instructions
+    assert (instruction.query, instruction.level, instruction.added) == (QUERY, 0, [])
+    assert instruction.chosen is not None
+    assert (row.outcome, instruction.chosen.text) == ("satisfied", "whole")
+    assert (world.asked["composer"], world.asked["responder"], world.asked["judge"]) == (0, 2, 0)
+
+
+@pytest.mark.parametrize(("refused", "level"), [(None, 3), (3, 2), (2, 1), (1, 0)])
+async def test_what_a_whole_trained_composer_adds_is_shown_to_the_judge(refused: int | None, level: int) -> None:
+    made = settings(rounds={3: 1}, goal="sft", check="model", judge="logprob", intermediate=True)
+    roles = made.roles.model_copy(update={"composer": made.roles.composer.model_copy(update={"trained": True})})
+    made = made.model_copy(update={"roles": roles})
+
+    def check(request: Request) -> Answer:
+        added = request.messages[-1]["content"].split("Longer request:")[1].count("Add")
+        return labels(0.1 if added == refused else 0.9)
+
+    world = World(*["good"] * 9, check=check)
+    row = await journey(world, made)
+    assert not [request for request in world.engine.asked if request.role == "composer" and request.labels]
+    assert [one.level for one in row.instructions] == (list(range(1, level + 1)) if level else [1, 2, 3])
+    if level:
+        assert row.outcome == "satisfied"
+        assert len(row.dropped) == (refused is not None)
+    else:
+        assert row.outcome == "failed"
+        assert row.failures[0].kind == "the model says that it does not suit the query"
 
 
 async def test_contrast_pairs_ask_no_judge() -> None:

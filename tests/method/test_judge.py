@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe, saying
+from tests.scripted import Answer, ScriptedEngine, as_json, client_of, composed, labels, recipe, saying
 from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.method.judge import judge
-from ultraif_ray.records import Instruction, Response
+from ultraif_ray.records import Response
 
-INSTRUCTION = Instruction(level=2, initial_query="q", query="Q", questions=["Is it a?", "Is it b?"])
+INSTRUCTION = composed("q", ("q a", "Is it a?"), ("q a b", "Is it b?"))
 
 
 def verdicts(*answers: str) -> str:

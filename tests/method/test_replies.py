@@ -1,4 +1,4 @@
-import re
+import math
 
 import pytest
 from hypothesis import given
@@ -8,26 +8,16 @@ from pydantic import BaseModel
 from tests.scripted import Answer, ScriptedEngine, client_of, recipe, saying
 from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.method.replies import (
-    QUESTION_PATTERN,
-    RETRY_TEMPERATURE,
-    ask_for_json,
-    asks_about,
-    is_english,
-    loops,
-    overlap,
-    string_limit,
-    words,
-)
+from ultraif_ray.method.replies import RETRY_TEMPERATURE, ask_for_json, probability_of_yes
 
 
 class Number(BaseModel):
     n: int
 
 
-def use(reply: Number, raw: str) -> int:
+async def use(reply: Number, raw: str) -> int:
     if reply.n < 0:
-        raise UnusableReply("judge", "negative", raw)
+        raise UnusableReply("decomposer", "negative", raw)
     return reply.n
 
 
@@ -57,7 +47,7 @@ async def test_a_second_try_is_warmer_since_temperature_zero_would_say_the_same(
         ("[1]", "JSON of another shape"),
         ('{"m": 1}', "JSON of another shape"),
         ('{"n": "__import__(\'os\')"}', "JSON of another shape"),
-        (Completion('{"n": 1}', finish="length"), "cut off by max_tokens"),
+        (Completion('{"n": 1}', finish="length"), "cut off"),
         ('{"n": -1}', "negative"),
     ],
 )
@@ -65,7 +55,7 @@ async def test_after_the_last_try_the_reason_and_the_raw_text_are_kept(reply: An
     engine = saying('{"n": -2}', reply)
     with pytest.raises(UnusableReply) as caught:
         await ask(engine, attempts=2)
-    assert caught.value.reason == reason
+    assert caught.value.kind == reason
     assert caught.value.raw == (reply.text if isinstance(reply, Completion) else reply)
     assert len(engine.asked) == 2
 
@@ -78,51 +68,39 @@ async def test_no_reply_makes_anything_but_an_unusable_reply(text: str) -> None:
         assert unusable.raw == text  # noqa: PT017 - either end is right; this one must keep the text
 
 
-def test_words_are_cased_alike_and_scripts_without_spaces_are_split() -> None:
-    assert words("Don't PANIC, 42!") == ["don", "t", "panic", "42"]
-    assert words("红烧肉 x") == ["红", "烧", "肉", "x"]
+async def test_what_was_no_use_is_noted_while_the_row_goes_on() -> None:
+    client = client_of(recipe(), decomposer=saying("{", '{"n": -1}', '{"n": 1}'))
+    assert await ask_for_json(client, "decomposer", [], "", {}, Number, use, 3) == 1
+    assert [(dropped.stage, dropped.kind) for dropped in client.dropped] == [
+        ("decomposer", "not JSON"),
+        ("decomposer", "negative"),
+    ]
 
 
-def test_english_is_told_from_other_languages() -> None:
-    assert is_english("What is the best way?")
-    for text in ("Dame tres ideas para la cena", "Schreib mir etwas in einem Satz", "Explique la pluie", "红烧肉", ""):
-        assert not is_english(text)
+async def test_a_reply_that_repeats_the_query_has_room_for_it_and_twice_as_much_where_it_was_cut() -> None:
+    short, long = "Summarise this.", "x" * 6000
+    cut = Completion("{", finish="length")
+    for query in (short, long):
+        engine = saying(cut, cut, '{"n": 1}')
+        client = client_of(recipe(), decomposer=engine)
+        await ask_for_json(client, "decomposer", [], query, {}, Number, use, 3, copies=4)
+        first = 2048 + 4 * math.ceil(1.25 * len(query))  # the scripted engine has a token for each character
+        assert [request.max_tokens for request in engine.asked] == [first, 2 * first, 4 * first]
+        assert [dropped.reason for dropped in client.dropped] == [
+            f"cut off, with room for {first} tokens",
+            f"cut off, with room for {2 * first} tokens",
+        ]
 
 
-def test_a_question_is_about_what_it_shares_a_word_with() -> None:
-    assert asks_about("Do the lines rhyme?", "that rhymes")
-    assert not asks_about("Is the answer free of spoilers?", "in the end")
+async def test_what_stood_whole_before_a_cut_is_used() -> None:
+    client = client_of(recipe(), decomposer=saying(Completion('{"n": 7, "m": [', finish="length")))
+    reply = await ask_for_json(client, "decomposer", [], "", {}, Number, use, 1, rescue=lambda text: Number(n=7))
+    assert reply == 7
+    assert [dropped.kind for dropped in client.dropped] == ["cut off"]
 
 
-def test_a_loop_is_seen() -> None:
-    assert loops("and so " * 8)
-    assert loops("B-" * 30)
-    assert not loops("no no no, a normal text with the the words twice")
-
-
-def test_overlap() -> None:
-    assert overlap("a b", "b A c") == 1.0
-    assert overlap("a b c d", "a") == 0.25
-    assert overlap("...", "a") == 0.0
-
-
-@given(st.integers(0, 100_000))
-def test_string_limits_hold_the_text_and_are_few(n: int) -> None:
-    limit = string_limit(n)
-    assert n <= limit <= max(256, 2 * n)
-    assert limit & (limit - 1) == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "fits"),
-    [
-        ("Does the answer have 3 lines?", True),
-        ("Is it in Spanish?", True),
-        ("What is the answer about?", False),
-        ("Does it?", False),
-        ("Is it short? Is it funny?", False),
-        ("Write a poem.", False),
-    ],
-)
-def test_what_counts_as_a_yes_no_question(text: str, fits: bool) -> None:
-    assert bool(re.fullmatch(QUESTION_PATTERN, text)) is fits
+def test_the_probability_of_yes_is_among_the_two_labels() -> None:
+    both = {"Yes": math.log(0.3), "No": math.log(0.1), "Maybe": math.log(0.6)}
+    assert probability_of_yes(both, ("Yes", "No")) == pytest.approx(0.75)
+    assert probability_of_yes({"No": -0.1}, ("Yes", "No")) == 0.0
+    assert probability_of_yes({"Maybe": -0.1}, ("Yes", "No")) is None

@@ -18,7 +18,7 @@ def test_a_plan_says_pools_operators_rows_steps_and_tokens(tmp_path: Path, capsy
     assert "operator 3: respond in one worker of pool 'c'" in said
     assert "training: policy from packaged (whole); 1 worker(s) of 1 CPU and 0 GPU" in said
     assert "prompts: 40 accepted" in said
-    assert "ingest → decompose → synthesize → export → sft → round-1/synthesize" in " ".join(said.split())
+    assert "ingest → synthesize → export → sft → round-1/synthesize" in " ".join(said.split())
     assert [line.split()[0] for line in said.splitlines() if line.split()[:1] == ["judge"]] == ["judge"]
     assert not (tmp_path / "run").exists()
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.scripted import composed
 from ultraif_ray.errors import RunError
-from ultraif_ray.records import Constraint, Instruction, Response, Row, Verdict, to_table
+from ultraif_ray.records import Constraint, Response, Row, Verdict, to_table
 from ultraif_ray.report.show import curve, print_end, print_rows
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
@@ -16,15 +17,13 @@ from ultraif_ray.store.ledger import Entry, Tokens, Training
 def paired(number: int) -> Row:
     no = Verdict(question="Is it short?", answer="no", p_yes=0.25, explanation="It is long.")
     responses = [Response(text="Rain.", passed=True), Response(text="Rain and rain.", verdicts=[no])]
-    composed = Instruction(
-        level=1, initial_query="rain", query="rain, briefly", questions=["Is it short?"], responses=responses
-    )
+    instruction = composed("rain", ("rain, briefly", "Is it short?"), responses=responses)
     found = Constraint(category="format", text="in French", simplified_query="rain", question="Is it French?")
     return Row(
         id=number,
         query=f"rain {number} in French [bold]",
         constraints=[found],
-        instructions=[composed],
+        instructions=[instruction],
         decomposed="decomposed",
         outcome="paired",
     )

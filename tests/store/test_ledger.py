@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scripted import composed
 from ultraif_ray.errors import RunError
-from ultraif_ray.records import Row, Usage, to_table
+from ultraif_ray.records import Failure, Row, Usage, to_table
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
@@ -17,6 +18,25 @@ def written(tmp_path: Path, *rows: Row) -> RunFolder:
     (tmp_path / "synthesize/rows").mkdir(parents=True)
     pq.write_table(to_table(list(rows)), tmp_path / "synthesize/rows/a.parquet")
     return folder
+
+
+def test_what_was_dropped_and_what_was_composed_in_part_is_counted_beside_the_outcome(tmp_path: Path) -> None:
+    left_out = [
+        Failure(stage="decomposer", kind="not a question", reason="not a question"),
+        Failure(stage="composer", kind="not JSON", reason="not JSON"),
+    ]
+    steps = (("q a", "Is it a?"), ("q a b", "Is it b?"))
+    rows = [
+        Row(id=1, query="q", outcome="satisfied", rounds=3, instructions=[composed("q", *steps)], dropped=left_out),
+        Row(id=2, query="q", outcome="satisfied", rounds=2, instructions=[composed("q", *steps)]),
+        Row(id=3, query="q", outcome="failed", rounds=2),
+        Row(id=4, query="q", outcome="satisfied", rounds=0, instructions=[composed("q")]),
+    ]
+    folder = written(tmp_path, *rows)
+    counted = ledger.count_rows(folder, "synthesize", 4, "outcome", ("composer", "judge"))
+    assert (counted.composed_in_part, counted.dropped) == (1, {"composer: not JSON": 1})
+    decomposed = ledger.count_rows(folder, "synthesize", 4, "decomposed", ("decomposer",))
+    assert (decomposed.composed_in_part, decomposed.dropped) == (0, {"decomposer: not a question": 1})
 
 
 def test_rows_are_counted_from_the_files(tmp_path: Path) -> None:
@@ -30,7 +50,9 @@ def test_rows_are_counted_from_the_files(tmp_path: Path) -> None:
     assert counted.failures == {"composer: EngineUnavailable": 1}
     assert counted.tokens["judge"] == ledger.Tokens(prompt=7, cached=1)
     assert counted.tokens["composer"].prompt == 0
-    assert ledger.count_rows(folder, "synthesize", 2, "decomposed", ()).failures == {"decomposer: not JSON": 1}
+    assert ledger.count_rows(folder, "synthesize", 2, "decomposed", ("decomposer",)).failures == {
+        "decomposer: not JSON": 1
+    }
     ledger.enter(folder, "synthesize", counted)
     assert ledger.read(folder) == {"synthesize": counted}
     ledger.remove(folder, ["synthesize"])

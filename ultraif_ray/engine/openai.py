@@ -10,7 +10,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
-from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import OpenAIPool
 
@@ -33,6 +33,7 @@ class OpenAIEngine:
             timeout=pool.timeout_s,
         )
         self._slots = asyncio.Semaphore(pool.max_concurrency)
+        self._context: int | None = None
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
@@ -52,10 +53,14 @@ class OpenAIEngine:
         except (AttributeError, TypeError) as error:  # the client checks no types
             raise EngineUnavailable(f"{self._pool.base_url}: an answer of another form: {str(error)[:200]}") from error
 
+    def count_tokens(self, text: str) -> int:
+        """See `Engine.count_tokens`."""
+        return estimate_tokens(text)
+
     async def check(self, labels: tuple[str, ...]) -> None:
         """The server answers and knows the model. Whether a label is one token shows only in use: see `_reply`."""
         try:
-            models = [model.id async for model in self._client.models.list()]
+            found = {model.id: model async for model in self._client.models.list()}
         except openai.AuthenticationError:
             raise RecipeError(
                 f"{self._pool.base_url} wants a key: put it into the environment variable {self._pool.api_key_env}"
@@ -64,10 +69,12 @@ class OpenAIEngine:
             return  # a gateway that does not list its models
         except (openai.OpenAIError, ValueError) as error:
             raise RecipeError(f"{self._pool.base_url} does not answer: {type(error).__name__}: {error}") from None
-        if models and self._pool.model not in models:
+        if found and self._pool.model not in found:
             raise RecipeError(
-                f"{self._pool.base_url} does not serve '{self._pool.model}'; it serves {', '.join(models[:10])}"
+                f"{self._pool.base_url} does not serve '{self._pool.model}'; it serves {', '.join(list(found)[:10])}"
             )
+        if found:
+            self._context = getattr(found[self._pool.model], "max_model_len", None)  # vLLM's own server says it
 
     async def close(self) -> None:
         """Close the connections."""
@@ -86,11 +93,22 @@ class OpenAIEngine:
             n=request.n,
             temperature=request.temperature,
             top_p=request.top_p,
-            max_tokens=1 if request.labels else request.max_tokens,
+            max_tokens=self._max_tokens(request),
             response_format=form,
             logprobs=True if request.labels else openai.omit,
             top_logprobs=TOP_LOGPROBS if request.labels else openai.omit,
         )
+
+    def _max_tokens(self, request: Request) -> Any:
+        """The bound to send. One that may not fit the server's context would be refused; without one, vLLM's server
+        gives what is left of it.
+        """
+        if request.labels:
+            return 1
+        prompt = sum(estimate_tokens(message["content"]) for message in request.messages)
+        if self._context is not None and prompt + request.max_tokens > self._context:
+            return openai.omit
+        return request.max_tokens
 
     def _reply(self, answer: ChatCompletion, request: Request) -> Reply:
         if not getattr(answer, "choices", None):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ultraif_ray.engine.protocol import Engine
-from ultraif_ray.recipe import OpenAIPool, Pool, Recipe, SimulatedPool
+from ultraif_ray.recipe import CHECK_LABELS, OpenAIPool, Pool, Recipe, SimulatedPool
 
 
 def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine:
@@ -31,9 +31,21 @@ async def open_engines(recipe: Recipe, pools: tuple[str, ...]) -> dict[str, Engi
         with _devices_of(recipe, pools, name):
             engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
     for name, engine in engines.items():
-        judges = recipe.roles.judge.pool == name and recipe.synthesize.judge == "logprob"
-        await engine.check(recipe.synthesize.labels if judges else ())
+        await engine.check(labels_of(recipe, name))
     return engines
+
+
+def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:
+    """The labels whose probabilities are asked of a pool, by its roles' checks and by the judge."""
+    roles, found = recipe.roles, dict[str, None]()
+    checks_compositions = roles.judge if roles.composer.is_a_model_of_its_own else roles.composer
+    if recipe.decompose.check == "model" and roles.decomposer.pool == pool:
+        found |= dict.fromkeys(CHECK_LABELS)
+    if recipe.synthesize.check == "model" and checks_compositions.pool == pool:
+        found |= dict.fromkeys(CHECK_LABELS)
+    if recipe.synthesize.judge == "logprob" and roles.judge.pool == pool:
+        found |= dict.fromkeys(recipe.synthesize.labels)
+    return tuple(found)
 
 
 @contextmanager

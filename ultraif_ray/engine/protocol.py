@@ -4,13 +4,14 @@ This is the model boundary: `method` speaks only this, so a test can put a scrip
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ultraif_ray.errors import EngineDead, EngineError
 from ultraif_ray.recipe import Roles
-from ultraif_ray.records import Message, Role, Usage
+from ultraif_ray.records import Failure, Message, Role, Usage
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class Engine(Protocol):
         """
         ...
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, as near as the engine can tell without asking anybody."""
+        ...
+
     async def check(self, labels: tuple[str, ...]) -> None:
         """Fail now, with a clear message, if the engine cannot be reached or a label is not one token."""
         ...
@@ -84,6 +89,17 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+_JSON_OVERHEAD = 1.25
+"""Tokens of a text inside JSON, with its escapes, to those of the text."""
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text has, without its model's tokenizer: four bytes of UTF-8 make one in English, three
+    in Chinese and Thai (a character), fewer in code.
+    """
+    return len(text.encode("utf-8", "surrogatepass")) // 3 + 1
 
 
 class RoleClient:
@@ -98,6 +114,8 @@ class RoleClient:
     def __init__(self, roles: Roles, engines: dict[str, Engine], meter: Callable[[int], None] | None = None):
         self._roles, self._engines, self._meter = roles, engines, meter
         self._usage: dict[Role, Usage] = {}
+        self.dropped: list[Failure] = []
+        """Replies, and parts of replies, that were left out so far."""
 
     async def ask(
         self,
@@ -109,8 +127,21 @@ class RoleClient:
         schema: dict[str, Any] | None = None,
         labels: tuple[str, ...] = (),
         temperature: float | None = None,
+        max_tokens: int | None = None,
+        base: bool = False,
     ) -> list[Completion]:
-        """Ask a role about a query; `temperature` overrides the recipe's, for a second try at a reply that was no use.
+        """Ask a role about a query.
+
+        Args:
+            role: which role.
+            messages: the conversation to continue.
+            query: the query that it is about.
+            n: how many completions.
+            schema: a JSON Schema that the text must follow.
+            labels: see `Request.labels`.
+            temperature: instead of the recipe's, for a second try at a reply that was no use.
+            max_tokens: instead of the recipe's, for a reply that holds the query again.
+            base: ask the pool's own model, whatever adapter the role has.
 
         Raises:
             EngineError: as `Engine.generate`; EngineDead also where the engine does not answer in its time.
@@ -123,11 +154,11 @@ class RoleClient:
             query=query,
             temperature=settings.temperature if temperature is None else temperature,
             top_p=settings.top_p,
-            max_tokens=settings.max_tokens,
+            max_tokens=max_tokens or settings.max_tokens,
             n=n,
             schema=schema,
             turn=spent.requests,
-            adapter=settings.adapter or "",
+            adapter="" if base else settings.adapter or "",
             labels=labels,
         )
         spent.requests += 1
@@ -161,6 +192,17 @@ class RoleClient:
         """Whether the composer is an UltraComposer, which has a format of its own."""
         return self._roles.composer.trained
 
+    @property
+    def composer_is_a_model_of_its_own(self) -> bool:
+        """Whether the composer's engine has no model but the one that was trained to compose."""
+        return self._roles.composer.is_a_model_of_its_own
+
     def temperature(self, role: Role) -> float:
         """The recipe's temperature for a role."""
         return float(getattr(self._roles, role).temperature)
+
+    def budget(self, role: Role, query: str, copies: int) -> int:
+        """Tokens for a reply of a role: the recipe's bound, and room for so many copies of the query as JSON."""
+        settings = getattr(self._roles, role)
+        room = copies and copies * math.ceil(_JSON_OVERHEAD * self._engines[settings.pool].count_tokens(query))
+        return int(settings.max_tokens) + room

@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineDead, RequestRefused
 from ultraif_ray.recipe import SimulatedPool
 
@@ -42,6 +42,10 @@ class SimulatedEngine:
             with (Path(self._pool.replies) / f"{os.getpid()}.jsonl").open("a") as file:
                 file.write(json.dumps(note) + "\n")
         return Reply(completions, prompt_tokens=prompt, cached_tokens=0, generated_tokens=sum(generated))
+
+    def count_tokens(self, text: str) -> int:
+        """See `Engine.count_tokens`."""
+        return estimate_tokens(text)
 
     async def check(self, labels: tuple[str, ...]) -> None:
         """There is nothing to check; what is to go wrong at the start goes wrong here."""
@@ -101,13 +105,12 @@ def _fill(schema: dict[str, Any], name: str, query: str, draw: random.Random) ->
         return [_fill(schema["items"], name, query, draw) for _ in range(count)]
     last_word = query.split()[-1] if query.split() else "it"
     texts = {
+        "question": f"Does the answer hold {_sentence(draw, 4)}?",
         "constraint": last_word,
         "simplified_query": " ".join(query.split()[:-1]) or query,
         "augmented query": f"{query} {_sentence(draw, 6)}",
     }
-    if "pattern" in schema:
-        return f"Does the answer hold {_sentence(draw, 4)}?"
-    return texts.get(name, _sentence(draw, 10))[: schema.get("maxLength", 1 << 20)]
+    return texts.get(name, _sentence(draw, 10))
 
 
 _WORDS = ("amber", "birch", "cedar", "dune", "ember", "fern", "grove", "heath", "iris", "juniper", "kelp", "lichen")

@@ -92,6 +92,10 @@ class VllmEngine:
             generated_tokens=sum(len(one.token_ids) for one in output.outputs),
         )
 
+    def count_tokens(self, text: str) -> int:
+        """See `Engine.count_tokens`."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
     async def check(self, labels: tuple[str, ...]) -> None:
         """See `Engine.check`."""
         for label in labels:

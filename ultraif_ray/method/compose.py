@@ -1,23 +1,17 @@
 """Step 2: add one constraint to a prompt, with the question that checks it (UltraComposer; paper, section 2.2)."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
-from ultraif_ray.method.replies import (
-    MAX_QUESTION,
-    QUESTION_PATTERN,
-    ask_for_json,
-    asks_about,
-    is_english,
-    loops,
-    overlap,
-    string_limit,
-    words,
-)
+from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds, fault_of_composition, is_question
+from ultraif_ray.method.replies import ask_for_json
+from ultraif_ray.method.texts import new_text
 from ultraif_ray.recipe import Synthesize
-from ultraif_ray.records import Instruction
+from ultraif_ray.records import AddedConstraint, Category, Instruction
 
 LEAKS = (
     "augmented query",
@@ -44,75 +38,80 @@ class Composed(BaseModel):
     question: list[str]
 
 
-async def compose(previous: Instruction, category: str, client: RoleClient, settings: Synthesize) -> Instruction:
-    """One round: `previous` with one more constraint, of `category`, and one more question.
+async def compose(previous: Instruction, category: Category, client: RoleClient, settings: Synthesize) -> Instruction:
+    """One round: `previous` with one more constraint, of `category`, and what checks it.
 
-    A trained composer chooses the category itself, and is asked in the form it was trained on.
+    A trained composer chooses the category itself, and is asked in the form it was trained on. Where its engine has
+    no other model, `synthesize.check: model` is left to the judge (see `journey.keep_what_suits`).
 
     Raises:
-        UnusableReply: no sample changed the query, kept its subject and brought a new question.
+        UnusableReply: no sample added a constraint that holds.
     """
     trained = client.composer_is_trained
     messages = prompts.compose_trained(previous) if trained else prompts.compose(previous, category)
+
+    async def use(reply: Composed, raw: str) -> Instruction:
+        made = accept(reply, raw, previous, "" if trained else category, by_text=settings.check != "none")
+        asks_here = settings.check == "model" and not client.composer_is_a_model_of_its_own
+        if asks_here and not await composition_holds(made, client, "composer"):
+            raise UnusableReply("composer", DOES_NOT_SUIT, raw)
+        return made
+
     return await ask_for_json(
         client,
         "composer",
         messages,
         previous.query,
-        reply_schema(previous, MOST_QUESTIONS if trained else 1),
+        reply_schema(MOST_QUESTIONS if trained else 1),
         Composed,
-        lambda reply, raw: accept(reply, raw, previous, settings.min_overlap),
+        use,
         settings.attempts,
+        copies=1,
     )
 
 
-def accept(reply: Composed, raw: str, previous: Instruction, min_overlap: float) -> Instruction:
+def accept(
+    reply: Composed, raw: str, previous: Instruction, category: Category | Literal[""] = "", by_text: bool = True
+) -> Instruction:
     """The instruction that a composer's reply makes of `previous`.
 
+    Args:
+        reply: the parsed reply.
+        raw: the reply as it came.
+        previous: the instruction that it adds to.
+        category: the category that was asked for.
+        by_text: hold it to `checks.fault_of_composition`; a reply without a new query or question is no use anyway.
+
     Raises:
-        UnusableReply: it did not change the query, or lost its subject, or brought no question about the change.
+        UnusableReply: why it is no use.
     """
     query = reply.query.strip()
-    fresh = [q.strip() for q in reply.question if 0 < len(q.strip()) <= MAX_QUESTION]
-    fresh = [q for q in fresh if q not in previous.questions]
-    if overlap(query, previous.query) == 1.0:  # no word is new
-        raise UnusableReply("composer", "query left as it was", raw)
+    fresh = [q.strip() for q in reply.question if is_question(q) and q.strip() not in previous.questions]
     if any(leak in query.casefold() and leak not in previous.query.casefold() for leak in LEAKS):
         raise UnusableReply("composer", "leaks its own instructions", raw)
-    if overlap(previous.query, query) < min_overlap:
-        raise UnusableReply("composer", "loses the subject of the query", raw)
-    if loops(query) and not loops(previous.query):
-        raise UnusableReply("composer", "repeats itself", raw)
+    if by_text and (fault := fault_of_composition(previous.query, query, previous.questions)):
+        raise UnusableReply("composer", fault, raw)
+    if query == previous.query or not query:
+        raise UnusableReply("composer", "query left as it was", raw)
     if not fresh:
         raise UnusableReply("composer", "no new question", raw)
-    # The question is in English, whatever the query's language: only in English do they share words.
-    added = " ".join(set(words(query)) - set(words(previous.query)))
-    if is_english(query) and not any(asks_about(question, added) for question in fresh):
-        raise UnusableReply("composer", "the question is not about what was added", raw)
-    return Instruction(
-        level=previous.level + 1,
-        initial_query=previous.initial_query,
-        simpler_query=previous.query,
+    added = AddedConstraint(
+        round=previous.level + 1,
+        category=category,
+        text=new_text(previous.query, query),
         query=query,
-        questions=previous.questions + fresh,
-        history=previous.history,
+        questions=fresh,
     )
+    return previous.model_copy(update={"added": [*previous.added, added]})
 
 
-def reply_schema(previous: Instruction, most_questions: int) -> dict[str, object]:
-    """The JSON Schema that holds a composer's reply: the longer query, and one to `most_questions` questions."""
+def reply_schema(most_questions: int) -> dict[str, object]:
+    """The JSON Schema that holds a composer's reply: the longer query, and one to `most_questions` questions. It is the
+    same for all queries and bounds no length: see `decompose.reply_schema`.
+    """
     properties = {
-        "augmented query": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": string_limit(len(previous.query) + 256),
-        },
-        "question": {
-            "type": "array",
-            "items": {"type": "string", "pattern": f"^{QUESTION_PATTERN}$"},
-            "minItems": 1,
-            "maxItems": most_questions,
-        },
+        "augmented query": {"type": "string"},
+        "question": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": most_questions},
     }
     return {
         "type": "object",

@@ -1,19 +1,15 @@
 """Step 1: find the constraints of a wild prompt (paper, section 2.2)."""
 
-from pydantic import BaseModel, ConfigDict
+import asyncio
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
-from ultraif_ray.method.replies import (
-    MAX_QUESTION,
-    QUESTION_PATTERN,
-    ask_for_json,
-    asks_about,
-    is_english,
-    overlap,
-    string_limit,
-)
+from ultraif_ray.method.checks import decomposition_holds, fault_of_decomposition
+from ultraif_ray.method.replies import as_dropped, ask_for_json
 from ultraif_ray.recipe import Decompose
 from ultraif_ray.records import CATEGORIES, Category, Constraint, Prompt
 
@@ -38,66 +34,82 @@ class Decomposition(BaseModel):
 async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> list[Constraint]:
     """Find the constraints of `prompt`; an empty list says it is simple.
 
+    A constraint that does not hold (`decompose.check`) is noted in `client.dropped`.
+
     Raises:
-        UnusableReply: no sample gave a decomposition that holds.
+        UnusableReply: no sample gave a constraint that holds, nor said that there is none.
     """
 
-    def use(reply: Decomposition, raw: str) -> list[Constraint]:
+    async def use(reply: Decomposition, raw: str) -> list[Constraint]:
         asked = [found for found in reply.constraints if found.question.strip()]
-        usable = {found.question: found for found in asked if _holds(found, prompt.query, settings)}
-        if asked and not usable:
-            raise UnusableReply("decomposer", "no constraint that stands in the prompt was taken away", raw)
-        return [
-            Constraint(
-                category=found.category,
-                text=found.constraint.strip(),
-                simplified_query=found.simplified_query.strip(),
-                question=question.strip(),
-            )
-            for question, found in usable.items()
-        ]
+        held = await asyncio.gather(*(_held(found, prompt, client, settings) for found in asked))
+        constraints = [constraint for constraint in held if constraint]
+        if asked and not constraints:
+            raise UnusableReply("decomposer", "no constraint held", raw)
+        return constraints
 
     return await ask_for_json(
         client,
         "decomposer",
         prompts.decompose(prompt),
         prompt.query,
-        reply_schema(prompt, settings),
+        reply_schema(settings.max_constraints),
         Decomposition,
         use,
         settings.attempts,
+        copies=settings.max_constraints,
+        rescue=whole_before_the_cut,
     )
 
 
-def _holds(found: FoundConstraint, query: str, settings: Decompose) -> bool:
-    """Whether the constraint stands in the prompt and the simplified query is the prompt without it.
+async def _held(found: FoundConstraint, prompt: Prompt, client: RoleClient, settings: Decompose) -> Constraint | None:
+    """The constraint, if it holds; else None, and why it was dropped is noted."""
+    constraint = Constraint(
+        category=found.category,
+        text=found.constraint.strip(),
+        simplified_query=found.simplified_query.strip(),
+        question=found.question.strip(),
+    )
+    fault = ""
+    if settings.check != "none":
+        fault = fault_of_decomposition(prompt.query, constraint.text, constraint.simplified_query, constraint.question)
+    if not fault and settings.check == "model" and not await decomposition_holds(prompt.query, constraint, client):
+        fault = "the model says that it does not hold"
+    if fault:
+        client.dropped.append(as_dropped(UnusableReply("decomposer", fault, found.model_dump_json())))
+        return None
+    return constraint
 
-    Constraints are quoted, so words can tell: the constraint's words are mostly the prompt's, fewer of them are left
-    in the simplified query, which is made of the prompt's words and keeps a good part of them.
+
+def whole_before_the_cut(text: str) -> Decomposition | None:
+    """The constraints that stood whole before a reply was cut off; None where none did."""
+    whole: list[FoundConstraint] = []
+    try:
+        partial = from_json(text, allow_partial=True)
+    except ValueError:
+        return None
+    found = partial.get("constraints") if isinstance(partial, dict) else None
+    for item in found if isinstance(found, list) else []:
+        try:
+            whole.append(FoundConstraint.model_validate(item))
+        except ValidationError:
+            break
+    return Decomposition(constraints=whole) if whole else None
+
+
+def reply_schema(max_constraints: int) -> dict[str, object]:
+    """The JSON Schema that holds a decomposer's reply. It is the same for all prompts, so it is compiled once, and it
+    bounds no length: a bound would cut a text and call it whole.
     """
-    simplified = found.simplified_query
-    return (
-        overlap(found.constraint, query) >= 0.5
-        and overlap(found.constraint, simplified) < overlap(found.constraint, query)
-        and overlap(simplified, query) >= settings.min_overlap
-        and overlap(query, simplified) >= settings.min_kept
-        and len(found.question) <= MAX_QUESTION
-        # The question is in English, whatever the query's language: only in English do they share words.
-        and (asks_about(found.question, found.constraint) or not is_english(query))
-    )
-
-
-def reply_schema(prompt: Prompt, settings: Decompose) -> dict[str, object]:
-    """The JSON Schema that holds a decomposer's reply: up to `max_constraints` constraints of a bounded length."""
-    text = {"type": "string", "minLength": 1, "maxLength": 256}
+    text = {"type": "string"}
     found = {
         "constraint": text,
-        "simplified_query": {"type": "string", "minLength": 1, "maxLength": string_limit(len(prompt.query))},
-        "question": {"type": "string", "pattern": f"^({QUESTION_PATTERN})?$"},
+        "simplified_query": text,
+        "question": text,
         "category": {"type": "string", "enum": list(CATEGORIES)},
     }
     item = {"type": "object", "properties": found, "required": list(found), "additionalProperties": False}
-    items = {"type": "array", "items": item, "maxItems": settings.max_constraints}
+    items = {"type": "array", "items": item, "maxItems": max_constraints}
     return {
         "type": "object",
         "properties": {"constraints": items},

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from typing import Literal
 
 from ultraif_ray.engine.protocol import RoleClient
-from ultraif_ray.errors import EngineDead, EngineError, UnusableReply
+from ultraif_ray.errors import EngineDead, EngineError, RequestRefused, UnusableReply
+from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds
 from ultraif_ray.method.compose import compose
 from ultraif_ray.method.decompose import decompose
 from ultraif_ray.method.judge import judge
+from ultraif_ray.method.replies import as_dropped
 from ultraif_ray.method.respond import respond
 from ultraif_ray.recipe import Recipe, Synthesize
-from ultraif_ray.records import CATEGORIES, Instruction, Role, Row
+from ultraif_ray.records import CATEGORIES, Failure, Instruction, Role, Row
 
 STAGES = ("decompose", "compose", "respond")
 """The parts of a journey, in order. Each can run in a worker of its own; `respond` includes the judge."""
@@ -34,9 +36,12 @@ async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, rec
             await add_constraints(row, client, recipe)
     if "respond" in stages and row.outcome != "failed":
         with _failing_as(row, "responder"):
+            if recipe.synthesize.check == "model" and client.composer_is_a_model_of_its_own:
+                await keep_what_suits(row, client)
             for instruction in row.instructions:
                 await answer(instruction, row, client, recipe.synthesize)
             row.outcome = _outcome(row.instructions[-1])
+    row.dropped += client.dropped
     row.usage = client.add_usage(row.usage)
     return row
 
@@ -56,7 +61,7 @@ def _failing_as(row: Row, role: Role) -> Iterator[None]:
     try:
         yield
     except UnusableReply as unusable:
-        row.fail(role, unusable.reason, raw=unusable.raw)
+        row.fail(unusable.stage, unusable.kind, unusable.reason, unusable.raw)
     except EngineDead:
         raise
     except EngineError as error:
@@ -64,16 +69,52 @@ def _failing_as(row: Row, role: Role) -> Iterator[None]:
 
 
 async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:
-    """Compose as many rounds as this row drew, and keep the instructions that are to be answered."""
+    """Compose as many rounds as this row drew, and keep the instructions that are to be answered. A round that fails
+    costs that round and those after it: what was added before stays.
+
+    Raises:
+        UnusableReply, EngineError: the first round failed, or an engine is not there.
+    """
     settings = recipe.synthesize
     draw = random.Random(f"{recipe.seed}:{row.id}")  # by id, so that a rerun and a resume draw the same
-    rounds = draw.choices(list(settings.rounds), weights=list(settings.rounds.values()))[0]
+    row.rounds = draw.choices(list(settings.rounds), weights=list(settings.rounds.values()))[0]
     categories = draw.sample(CATEGORIES, k=len(CATEGORIES))
-    instruction = Instruction(level=0, initial_query=row.query, query=row.query, questions=[], history=row.history)
-    for turn in range(rounds):
-        instruction = await compose(instruction, categories[turn % len(categories)], client, settings)
-        if settings.intermediate or turn == rounds - 1:
-            row.instructions.append(instruction)
+    instruction = Instruction(initial_query=row.query, history=row.history)
+    for turn in range(row.rounds):
+        try:
+            instruction = await compose(instruction, categories[turn % len(categories)], client, settings)
+        except UnusableReply as unusable:
+            if not instruction.added:
+                raise
+            row.dropped.append(as_dropped(unusable))
+            break
+        except RequestRefused as refused:
+            if not instruction.added:
+                raise
+            row.dropped.append(Failure(stage="composer", kind="RequestRefused", reason=str(refused)))
+            break
+    levels = range(1, instruction.level) if settings.intermediate else []
+    row.instructions += [*map(instruction.at, levels), instruction]
+
+
+async def keep_what_suits(row: Row, client: RoleClient) -> None:
+    """Ask the judge of each constraint whether it suits the query, where the composer's engine cannot be asked, and go
+    back to what stood before the first that does not.
+
+    Raises:
+        UnusableReply: that leaves nothing.
+    """
+    deepest = row.instructions[-1]
+    levels = range(1, deepest.level + 1)
+    suits = await asyncio.gather(*(composition_holds(deepest.at(level), client, "judge") for level in levels))
+    if all(suits):
+        return
+    kept = suits.index(False)
+    lost = UnusableReply("composer", DOES_NOT_SUIT, deepest.at(kept + 1).query)
+    if not kept:
+        raise lost
+    row.dropped.append(as_dropped(lost))
+    row.instructions = [one for one in row.instructions if one.level < kept] + [deepest.at(kept)]
 
 
 async def answer(instruction: Instruction, row: Row, client: RoleClient, settings: Synthesize) -> None:
@@ -82,11 +123,11 @@ async def answer(instruction: Instruction, row: Row, client: RoleClient, setting
     Within a wave all are judged and the lowest sampling index wins, never the first to finish, which would favour
     short answers: what is kept has the distribution of the first pass of k samples that were all judged.
     """
-    if settings.pairs == "contrast":
+    if settings.pairs == "contrast" and instruction.added:
         await contrast(instruction, client)
         return
     questions = instruction.questions + ([c.question for c in row.constraints] if settings.questions == "all" else [])
-    while len(instruction.responses) < settings.k and not _satisfied(instruction, settings):
+    while len(instruction.responses) < settings.k and not _satisfied(instruction, questions, settings):
         n = min(settings.wave, settings.k - len(instruction.responses))
         wave = await respond(instruction.query, instruction.history, n, client)
         await asyncio.gather(*(judge(instruction, response, questions, client, settings) for response in wave))
@@ -101,9 +142,11 @@ async def contrast(instruction: Instruction, client: RoleClient) -> None:
     instruction.responses = [whole, without]
 
 
-def _satisfied(instruction: Instruction, settings: Synthesize) -> bool:
+def _satisfied(instruction: Instruction, questions: list[str], settings: Synthesize) -> bool:
     passed = instruction.chosen is not None
-    return passed if settings.goal == "sft" else passed and instruction.rejected is not None
+    if settings.goal == "sft" or not questions:  # nobody can fail an answer that no question is asked about
+        return passed
+    return passed and instruction.rejected is not None
 
 
 def _outcome(instruction: Instruction) -> Literal["paired", "satisfied", "unsatisfied"]:

@@ -3,7 +3,6 @@
 Both ways fail closed: a question without a verdict that counts is `missing`, and the response does not pass.
 """
 
-import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
-from ultraif_ray.method.replies import ask_for_json
+from ultraif_ray.method.replies import ask_for_json, probability_of_yes
 from ultraif_ray.recipe import Synthesize
 from ultraif_ray.records import Instruction, Response, Verdict
 
@@ -21,15 +20,19 @@ async def judge(
 ) -> None:
     """Fill in the verdicts of `response`, in the order of `questions`, and whether it passed.
 
-    A response that was cut off or is empty fails without a question asked.
+    A response that was cut off or is empty fails without a question asked; one to an instruction without questions (a
+    plain one) needs no more than to be whole.
     """
-    if response.finish == "length" or not response.text:
+    if not questions:
+        response.verdicts = []
+    elif response.finish == "length" or not response.text:
         response.verdicts = [Verdict(question=q, answer="not asked") for q in questions]
     elif settings.judge == "rationale":
         response.verdicts = await _by_rationale(instruction, response, questions, client, settings)
     else:
         response.verdicts = await _by_logprob(instruction, response, questions, client, settings)
-    response.passed = bool(response.verdicts) and all(v.answer == "yes" for v in response.verdicts)
+    whole = response.finish == "stop" and bool(response.text)
+    response.passed = whole and all(v.answer == "yes" for v in response.verdicts)
 
 
 # ---- one reasoned answer to all questions, as in the paper -----------------------------------------------------------
@@ -52,7 +55,7 @@ async def _by_rationale(
 ) -> list[Verdict]:
     numbers = [str(i + 1) for i in range(len(questions))]
 
-    def use(reply: Reasoning, raw: str) -> list[Verdict]:
+    async def use(reply: Reasoning, raw: str) -> list[Verdict]:
         if set(reply.root) != set(numbers):
             raise UnusableReply("judge", "not exactly the questions asked", raw)
         return [
@@ -79,7 +82,7 @@ async def _by_rationale(
 def reasoning_schema(numbers: list[str]) -> dict[str, object]:
     """The JSON Schema that holds a judge's reply: under each question's number an explanation, then YES or NO."""
     properties = {
-        "explanation": {"type": "string", "maxLength": 256},
+        "explanation": {"type": "string"},
         "answer": {"type": "string", "enum": ["YES", "NO"]},
     }
     verdict = {
@@ -109,19 +112,10 @@ async def _by_logprob(
             continue
         messages = prompts.judge_in_a_word(instruction, response.text, question, settings.labels)
         completion = (await client.ask("judge", messages, instruction.query, labels=settings.labels))[0]
-        p_yes = _p_yes(completion.label_logprobs, settings.labels)
+        p_yes = probability_of_yes(completion.label_logprobs, settings.labels)
         if p_yes is None:
             verdicts.append(Verdict(question=question, answer="missing"))
         else:
             answer: Literal["yes", "no"] = "yes" if p_yes >= settings.threshold else "no"
             verdicts.append(Verdict(question=question, answer=answer, p_yes=p_yes))
     return verdicts
-
-
-def _p_yes(logprobs: dict[str, float], labels: tuple[str, str]) -> float | None:
-    """The probability of yes among the two labels; None when the engine reported neither.
-
-    A label missing from a server's top list is less likely than every one in it, so it counts as impossible.
-    """
-    yes, no = (math.exp(logprobs[label]) if label in logprobs else 0.0 for label in labels)
-    return yes / (yes + no) if yes + no > 0 else None

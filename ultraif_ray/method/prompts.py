@@ -6,7 +6,7 @@ the last turn is the same for every row, so the engine's prefix cache holds it o
 
 import json
 
-from ultraif_ray.records import Instruction, Message, Prompt, Turn, as_pairs
+from ultraif_ray.records import Constraint, Instruction, Message, Prompt, Turn, as_pairs
 
 
 def _chat(system: str, examples: list[tuple[str, str]], last: str) -> list[Message]:
@@ -229,6 +229,136 @@ def judge_in_a_word(instruction: Instruction, response: str, question: str, labe
     """Ask one question, to be answered with one of two labels."""
     form = f"Reply with {labels[0]} or {labels[1]} alone."
     return _chat(_JUDGE, [], f"{_case(instruction, response)}\n\n[Question]\n{question}\n{form}")
+
+
+# ---- checks by model ---------------------------------------------------------------------------------------------
+
+_CHECK_DECOMPOSITION = """\
+A demand was taken out of a request, and a question was written that checks whether an answer meets the demand. Say \
+Yes only if all of this is true, and No otherwise:
+- the demand can be dropped while the task stays what it is;
+- the shorter request lacks this demand and nothing else, and reads naturally;
+- the question asks about this demand, and about nothing that the demand does not say."""
+
+
+def _taken_out(query: str, constraint: str, simplified: str, question: str) -> str:
+    return f"Request:\n{query}\n\nDemand: {constraint}\n\nShorter request:\n{simplified}\n\nQuestion: {question}"
+
+
+_CHECK_DECOMPOSITION_EXAMPLES = [
+    (
+        _taken_out(
+            "List five museums in Lyon that are open on Mondays, with their addresses",
+            "with their addresses",
+            "List five museums in Lyon that are open on Mondays",
+            "Does each museum come with its address?",
+        ),
+        "Yes",
+    ),
+    (
+        _taken_out(
+            "List five museums in Lyon that are open on Mondays, with their addresses",
+            "with their addresses",
+            "List museums in Lyon",
+            "Does each museum come with its address?",
+        ),
+        "No",
+    ),
+    (
+        _taken_out(
+            "Draft a resignation letter, polite and under 80 words",
+            "under 80 words",
+            "Draft a resignation letter, polite",
+            "Is the letter addressed to the manager?",
+        ),
+        "No",
+    ),
+    (
+        _taken_out(
+            "Schreib eine Absage an den Vermieter und bleib dabei freundlich",
+            "bleib dabei freundlich",
+            "Schreib eine Absage an den Vermieter",
+            "Is the message written in a friendly way?",
+        ),
+        "Yes",
+    ),
+    (
+        _taken_out(
+            "Translate this song title into Welsh", "Translate", "this song title into Welsh", "Is it a translation?"
+        ),
+        "No",
+    ),
+]
+
+
+def check_decomposition(query: str, constraint: Constraint) -> list[Message]:
+    """Ask whether a constraint that was found holds, to be answered with Yes or No."""
+    last = _taken_out(query, constraint.text, constraint.simplified_query, constraint.question)
+    return _chat(_CHECK_DECOMPOSITION, _CHECK_DECOMPOSITION_EXAMPLES, last)
+
+
+_CHECK_COMPOSITION = """\
+A demand was added to a request, with questions that check whether an answer meets it. Say Yes only if all of this is \
+true, and No otherwise:
+- the longer request is still a request, whole, and asks for the same thing;
+- every demand of the shorter request still stands, and none contradicts the new one;
+- an answer can meet the new demand, and whoever reads the answer alone can see whether it does;
+- the questions ask about the new demand, about all of it, and about nothing else."""
+
+
+def _put_in(query: str, longer: str, questions: list[str]) -> str:
+    return f"Request:\n{query}\n\nLonger request:\n{longer}\n\nQuestions: {' '.join(questions)}"
+
+
+_CHECK_COMPOSITION_EXAMPLES = [
+    (
+        _put_in(
+            "Suggest names for a rescue cat in one short list",
+            "Suggest names for a rescue cat in one short list, each from Greek myth",
+            ["Does every name come from Greek myth?"],
+        ),
+        "Yes",
+    ),
+    (
+        _put_in(
+            "Suggest names for a rescue cat in one short list",
+            "Suggest names for a rescue cat in two long essays",
+            ["Are there two essays?"],
+        ),
+        "No",
+    ),
+    (
+        _put_in(
+            "how do I descale a kettle",
+            "how do I descale a kettle? Fill it with vinegar and water and boil it.",
+            ["Does the answer mention vinegar?"],
+        ),
+        "No",
+    ),
+    (
+        _put_in(
+            "Resume el capítulo anterior sin nombrar al asesino",
+            "Resume el capítulo anterior sin nombrar al asesino, en exactamente cuatro frases",
+            ["Does the summary have exactly four sentences?"],
+        ),
+        "Yes",
+    ),
+    (
+        _put_in(
+            "Explain how tides work",
+            "Explain how tides work with a table, and end on a question",
+            ["Does the explanation have a table?"],
+        ),
+        "No",
+    ),
+]
+
+
+def check_composition(made: Instruction) -> list[Message]:
+    """Ask whether the constraint that was added last suits the query, to be answered with Yes or No."""
+    put_in = _put_in(made.simpler_query, made.query, made.added[-1].questions)
+    last = _with_history(made.history, put_in)
+    return _chat(_CHECK_COMPOSITION, _CHECK_COMPOSITION_EXAMPLES, last)
 
 
 # ---- composer, trained ---------------------------------------------------------------------------

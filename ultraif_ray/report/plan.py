@@ -155,7 +155,7 @@ def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:
     asked = 0.0 if s.pairs == "contrast" else levels * answers * (rounds if s.judge == "logprob" else 1)
     verdict = 1.0 if s.judge == "logprob" else rounds * _JSON_TOKENS / 2
     empty = Prompt(id=0, query="")
-    start = Instruction(level=0, initial_query="", query="", questions=[])
+    start = Instruction(initial_query="")
     estimates: dict[str, tuple[float, float, float]] = {
         "decomposer": (1, _length(templates.decompose(empty)) + query + history, 2 * (query + _JSON_TOKENS)),
         "composer": (rounds, _length(templates.compose(start, "content")) + query + history, query + _JSON_TOKENS),

@@ -16,7 +16,7 @@ from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import Prompt, Row
+from ultraif_ray.records import Failure, Prompt, Row
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
@@ -78,6 +78,10 @@ def _print_funnel(out: Console, ledger: dict[str, Entry]) -> None:
         table.add_row(step, str(entry.input), ", ".join(f"{n} {name}" for name, n in entry.outcomes.items()))
         for reason, n in entry.failures.items():
             table.add_row("", "", Text(f"  {n} failed: {reason}", style="dim"))
+        if entry.composed_in_part:
+            table.add_row("", "", Text(f"  {entry.composed_in_part} composed in part", style="dim"))
+        for reason, n in entry.dropped.items():
+            table.add_row("", "", Text(f"  {n} dropped: {reason}", style="dim"))
     out.print(table, "")
 
 
@@ -189,17 +193,19 @@ def print_row(out: Console, row: Row) -> None:
             for v in response.verdicts:
                 sure = "" if v.p_yes is None else f" (p yes {v.p_yes:.2f})"
                 _text(out, "  verdict", f"{v.answer}{sure}: {v.question} {v.explanation}".strip(), "dim")
+    for dropped in row.dropped:
+        _print_failure(out, f"{dropped.stage} dropped", dropped)
     for failure in row.failures:
-        _text(
-            out,
-            f"{failure.stage} failed",
-            failure.kind if failure.reason == failure.kind else f"{failure.kind}: {failure.reason}",
-            "red",
-        )
-        if failure.raw:
-            _text(out, "  on the reply", failure.raw, "dim")
+        _print_failure(out, f"{failure.stage} failed", failure)
     _text(out, "outcome", ", ".join(end for end in (row.decomposed, row.outcome) if end) or "accepted", "bold")
     out.print()
+
+
+def _print_failure(out: Console, label: str, failure: Failure) -> None:
+    said = failure.kind if failure.reason == failure.kind else f"{failure.kind}: {failure.reason}"
+    _text(out, label, said, "red")
+    if failure.raw:
+        _text(out, "  on the reply", failure.raw, "dim")
 
 
 def _text(out: Console, label: str, text: str, style: str = "") -> None:

@@ -241,11 +241,11 @@ class TrainComposer(TrainingStep):
         valid = usable = 0
         for pair, text in zip(pairs, texts, strict=True):
             query = query_of_composer_request(pair["prompt"][-1]["content"])
-            before = Instruction(level=0, initial_query=query, query=query, questions=[])
+            before = Instruction(initial_query=query)
             try:
                 reply = Composed.model_validate_json(text)
                 valid += 1
-                accept(reply, text, before, recipe.synthesize.min_overlap)
+                accept(reply, text, before)
                 usable += 1
             except (ValidationError, UnusableReply):
                 continue

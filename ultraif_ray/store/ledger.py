@@ -62,6 +62,10 @@ class Entry(_Model):
     """Rows by the one outcome that each ended with; they sum to `input`."""
     failures: dict[str, int] = {}
     """Failures by role and kind, most frequent first."""
+    dropped: dict[str, int] = {}
+    """Replies and parts of replies that were left out while the row went on, by role and kind, most frequent first."""
+    composed_in_part: int = 0
+    """Rows that went on with fewer constraints than they drew, since a later round of composing failed."""
     tokens: dict[str, Tokens] = {}
     """By role."""
     retried: Retried | None = None
@@ -130,23 +134,27 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
         folder: the run's folder.
         step: the step whose rows are counted.
         input_rows: how many rows came in.
-        outcome_column: `decomposed` or `outcome`; failures of other stages than this column's are left out.
-        roles: whose tokens are counted.
+        outcome_column: `decomposed` or `outcome`.
+        roles: whose failures, dropped replies and tokens are counted.
 
     Raises:
         RunError: an id stands in the output more than once.
     """
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    in_part = 0
     tokens: dict[str, Counter[str]] = {role: Counter() for role in roles}
     ids: list[np.ndarray] = []
-    for batch in folder.read_tables(step, ["id", outcome_column, "failures", "usage"]):
+    columns = ["id", outcome_column, "failures", "dropped", "usage", "rounds", "instructions"]
+    for batch in folder.read_tables(step, columns):
         ids.append(batch.column("id").to_numpy())
         for row in batch.to_pylist():
             outcomes[row[outcome_column]] += 1
-            for failure in row["failures"]:
-                if (failure["stage"] == "decomposer") == (outcome_column == "decomposed"):
-                    reasons[f"{failure['stage']}: {failure['kind']}"] += 1
+            reasons.update(_kinds(row["failures"], roles))
+            dropped.update(_kinds(row["dropped"], roles))
+            deepest = max((len(made["added"]) for made in row["instructions"]), default=row["rounds"])
+            in_part += outcome_column == "outcome" and deepest < row["rounds"]
             for usage in row["usage"]:
                 if usage["role"] in tokens:
                     tokens[usage["role"]].update({name: usage[name] for name in Tokens.model_fields})
@@ -157,9 +165,15 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
         input=input_rows,
         outcomes=dict(outcomes),
         failures=dict(reasons.most_common()),
+        dropped=dict(dropped.most_common()),
+        composed_in_part=in_part,
         tokens={role: Tokens.model_validate(counts) for role, counts in tokens.items()},
         retried=_retried(folder, step),
     )
+
+
+def _kinds(failures: list[dict[str, str]], roles: tuple[str, ...]) -> Iterable[str]:
+    return (f"{failure['stage']}: {failure['kind']}" for failure in failures if failure["stage"] in roles)
 
 
 def _retried(folder: RunFolder, step: str) -> Retried | None:
