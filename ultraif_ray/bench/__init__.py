@@ -1,5 +1,6 @@
 """What the system costs: each module is a command that measures two ways side by side and prints their ratio.
 
 scale.py   a long run without a model: does it stream, in flat memory, and resume?
+checks.py  what the checks of decompositions and compositions catch, on probes
 train.py   training throughput against plain TRL
 """
