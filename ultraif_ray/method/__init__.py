@@ -5,6 +5,8 @@ decompose.py   find a prompt's constraints, what is left without each, and a que
 compose.py     add a constraint to a prompt, with its question
 respond.py     answer an instruction
 judge.py       does the answer meet every question?
+checks.py      is a decomposition, or a composition, what it claims to be?
 replies.py     ask a role for JSON until the reply can be used
+texts.py       what went from a text and what came to it
 prompts.py     the prompt of each role
 """
