@@ -330,6 +330,9 @@ class Synthesize(Section):
         return self
 
 
+CapField = Literal["category", "level", "source"]
+
+
 class Export(Section):
     """Write the training sets."""
 
@@ -338,6 +341,10 @@ class Export(Section):
     files: tuple[Literal["parquet", "jsonl"], ...] = ("parquet", "jsonl")
     held_out: float = Field(0.05, ge=0, lt=1)
     """Share of prompts, chosen by id, that goes to the held-out split of every set."""
+    caps: dict[CapField, PositiveInt | Literal["smallest"]] = {}
+    """Most examples of a set with the same `category` of constraint, the same `level` (how many were added) or the same
+    `source` (a file of prompts); `smallest` for as many as the rarest of them has. An example stays only where it is
+    within the caps of all that it is of; which ones stay depends on the prompts alone."""
     keep_unsatisfied: bool = False
     """Put the last failing response into the SFT set where none passed, as the reference does."""
     system_prompt: str | None = None

@@ -7,6 +7,7 @@ Parquet schema of each record, so that a file's columns never depend on which ro
 
 import hashlib
 import json
+import re
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -38,6 +39,9 @@ class Turn(Record):
     content: str
 
 
+_PLACE_IN_A_FILE = re.compile(r"(:\d+){1,2}$")
+
+
 class Prompt(Record):
     """A wild prompt: the last thing a human asked, and what was said before.
 
@@ -49,6 +53,11 @@ class Prompt(Record):
     query: str
     history: list[Turn] = []
     source: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file or data set that it was found in: `source` without its line and turn."""
+        return _PLACE_IN_A_FILE.sub("", self.source)
 
 
 def prompt_id(query: str, history: list[Turn]) -> int:

@@ -1,6 +1,7 @@
 """What stands in the sets, that stock loaders open them, and that TRL takes them as its own."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from trl.data_utils import apply_chat_template, is_conversational
 from tests.scripted import composed
 from ultraif_ray.data.export import SETS, export, held_out
 from ultraif_ray.recipe import Recipe, parse_recipe
-from ultraif_ray.records import Constraint, Response, Row, Turn, to_table
+from ultraif_ray.records import Constraint, Response, Row, Turn, Verdict, prompt_id, to_table
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -76,10 +77,11 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def test_the_sets_hold_what_the_rows_earned(tmp_path: Path) -> None:
     place, counted = exported(tmp_path)
     assert counted.input == len(ROWS)
-    assert counted.outcomes == {"sft+dpo+composer": 2, "sft": 1, "composer": 1, "nothing to export": 1}
+    assert counted.outcomes == {"sft+dpo+rl+composer": 2, "sft+rl": 1, "rl+composer": 1, "nothing to export": 1}
     assert counted.examples == {
         "sft": {"train": 2, "held_out": 1},
         "dpo": {"train": 1, "held_out": 1},
+        "rl": {"train": 3, "held_out": 1},
         "composer": {"train": 2, "held_out": 1},
     }
     (pair,) = lines(place / "dpo/train.jsonl")
@@ -94,6 +96,75 @@ def test_the_sets_hold_what_the_rows_earned(tmp_path: Path) -> None:
         "augmented query": "ask in French",
         "question": ["Is it?"],
     }
+
+
+def test_an_example_knows_what_was_asked_of_its_answer(tmp_path: Path) -> None:
+    steps = (("ask more", "Is it more?"), ("ask more, kindly", "Is it kind?"))
+    verdicts = [Verdict(question="Is it more?", answer="yes"), Verdict(question="Is it kind?", answer="no", p_yes=0.25)]
+    responses = [Response(text="good", passed=True), Response(text="bad", verdicts=verdicts)]
+    instruction = composed("ask", *steps, responses=responses)
+    instruction.added[1].category = "stylistic"
+    some = Row(id=9_001, query="ask", instructions=[instruction], outcome="paired")
+    place, _ = exported(tmp_path, rows=[some])
+    asked = {
+        "questions": ["Is it more?", "Is it kind?"],
+        "checkers": ["", ""],
+        "constraints": [{"category": "", "text": "ask more"}, {"category": "stylistic", "text": "ask more, kindly"}],
+        "level": 2,
+    }
+    for name in ("sft", "dpo", "rl"):
+        (example,) = pq.read_table(place / name / "train.parquet").to_pylist()
+        assert {key: example[key] for key in asked} == asked
+    (pair,) = pq.read_table(place / "dpo/train.parquet").to_pylist()
+    assert pair["rejected_verdicts"] == [verdict.model_dump(exclude={"explanation"}) for verdict in verdicts]
+    (rewarded,) = pq.read_table(place / "rl/train.parquet").to_pylist()
+    assert rewarded["prompt"] == [{"role": "user", "content": "ask more, kindly"}]
+
+
+def of(number: int, level: int, category: str, source: str) -> Row:
+    steps = [(f"ask {n}", "Is it?") for n in range(level)]
+    instruction = composed("ask", *steps, responses=[Response(text="good", passed=True)])
+    for constraint in instruction.added:
+        constraint.category = category  # type: ignore[assignment]
+    identity = prompt_id(str(number), [])
+    return Row(id=identity, query="ask", source=source, instructions=[instruction], outcome="satisfied")
+
+
+CAPPED = [
+    of(n, 1 + n % 3, category=("format", "content")[n % 2], source=f"{('a', 's3://b/c:d')[n % 5 == 0]}.jsonl:{n}:2")
+    for n in range(60)
+]
+
+
+@pytest.mark.parametrize(
+    ("caps", "most"),
+    [
+        ({"level": 7}, {"level": 7}),
+        ({"category": 11, "level": 9}, {"category": 11, "level": 9}),
+        ({"source": "smallest"}, {"source": 12}),
+        ({"source": 5}, {"source": 5}),
+    ],
+)
+def test_caps_hold_and_what_stays_depends_on_the_rows_alone(
+    tmp_path: Path, caps: dict[str, Any], most: dict[str, int]
+) -> None:
+    kept = []
+    for order, rows in (("one", CAPPED), ("other", CAPPED[::-1])):
+        place, counted = exported(tmp_path / order, rows=rows, caps=caps, held_out=0)
+        stay = {example["id"] for example in lines(place / "sft/train.jsonl")}
+        kept.append(stay)
+        assert counted.outcomes == {"sft+rl": len(stay), "over a cap": len(rows) - len(stay)}
+    assert kept[0] == kept[1]
+    staying = [one for one in CAPPED if one.id in kept[0]]
+    values: dict[str, Counter[Any]] = {
+        "level": Counter(one.instructions[0].level for one in staying),
+        "category": Counter(one.instructions[0].added[0].category for one in staying),
+        "source": Counter(one.file for one in staying),
+    }
+    for field, cap in most.items():
+        assert 0 < max(values[field].values()) <= cap
+    if len(caps) == 1:
+        assert set(values[next(iter(most))].values()) == set(most.values())
 
 
 def test_no_prompt_stands_on_both_sides_and_the_share_holds(tmp_path: Path) -> None:
@@ -118,7 +189,7 @@ def test_load_dataset_opens_each(tmp_path: Path, layout: str, files: tuple[str, 
 def test_a_split_or_a_set_without_an_example_leaves_no_file_that_a_loader_would_refuse(tmp_path: Path) -> None:
     place, counted = exported(tmp_path, rows=[ROWS[1], FAILED])
     assert counted.examples["sft"] == {"train": 1, "held_out": 0}
-    assert [p.name for p in place.iterdir()] == ["sft"]
+    assert sorted(p.name for p in place.iterdir()) == ["rl", "sft"]
     assert list(datasets.load_dataset(str(place / "sft"), cache_dir=str(tmp_path / "cache"))) == ["train"]
 
 
@@ -132,6 +203,7 @@ def test_trl_takes_the_sets_as_its_own(tmp_path: Path, packaged_model: str) -> N
             assert is_conversational(example)
             text = apply_chat_template({k: v for k, v in example.items() if k != "id"}, tokenizer)
             assert example["prompt"][-1]["content"].strip() in text["prompt"]
+            assert set(text) <= {"prompt", "completion", "chosen", "rejected"}  # what else is known is passed over
     assert text["completion"].startswith('{"augmented query"')
 
 

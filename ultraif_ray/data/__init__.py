@@ -2,6 +2,7 @@
 
 readers.py   any accepted file, one record at a time
 ingest.py    a record → a Prompt or a counted rejection; the whole, streamed to Parquet
-export.py    judged rows → SFT, DPO and composer sets
+export.py    judged rows → SFT, DPO, RL and composer sets
+caps.py      at most so many examples of a kind
 card.py      the dataset card beside them
 """

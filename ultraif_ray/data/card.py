@@ -15,6 +15,7 @@ _ABOUT = {
     "sft": "Composed instructions, each with the first sampled response that met every question.",
     "dpo": "Composed instructions, each with the first response that met every question and the first complete one "
     "that the judge said no to.",
+    "rl": "Composed instructions with the yes/no questions that check an answer, for training with a reward.",
     "composer": "For training an UltraComposer: a request without one of its constraints, and the request with it, "
     "beside the question that checks it.",
 }
@@ -34,7 +35,7 @@ def card(
     the card's configs, and would otherwise give the rows of another run whose folder is called `sft` too.
 
     Args:
-        name: `sft`, `dpo` or `composer`.
+        name: `sft`, `dpo`, `rl` or `composer`.
         recipe: the run's recipe.
         ledger: the run's ledger, for the funnel and the tokens.
         counts: examples per split.

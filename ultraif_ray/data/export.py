@@ -1,9 +1,10 @@
 """Judged rows → training sets. Here, and only here, one prompt becomes several examples.
 
-Three sets, each with a train and a held-out split by prompt id, so that no prompt stands on both sides:
+Four sets, each with a train and a held-out split by prompt id, so that no prompt stands on both sides:
 
     sft        the composed instruction and the first response that passed
     dpo        the composed instruction, the first that passed and the first complete one that failed
+    rl         the composed instruction and what checks an answer, for training with a reward
     composer   each decomposed constraint, turned round: simplified query → original query and question
 """
 
@@ -11,11 +12,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ultraif_ray.data.caps import Group, Place, bounds
 from ultraif_ray.data.card import card
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Export, Recipe
@@ -24,16 +27,25 @@ from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
-SETS = ("sft", "dpo", "composer")
+SETS = ("sft", "dpo", "rl", "composer")
 SPLITS = ("train", "held_out")
 ROWS_PER_GROUP = 1024
 """Examples of one Parquet row group."""
 
-Example = dict[str, Any]
+Columns = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of a set: what is written of it, and where it stands among all."""
+
+    columns: Columns
+    place: Place
 
 
 def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...]) -> Entry:
-    """Write sets in one pass over the rows of a step, in flat memory; a set without an example leaves no folder.
+    """Write sets in one pass over the rows of a step, two where there are caps; a set without an example leaves no
+    folder.
 
     Args:
         recipe: the run's recipe.
@@ -46,23 +58,29 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
         The step's account: rows by the sets they went to, and the examples of each.
     """
     outcomes: Counter[str] = Counter()
-    shown: dict[str, Example] = {}
+    shown: dict[str, Columns] = {}
+    rows = _Rows(folder, source)
+    settings = recipe.export
+    within = bounds(
+        (one.place for row in rows for name in names for one in examples(row, name, settings)) if settings.caps else (),
+        dict(settings.caps),
+    )
     with ExitStack() as stack:
         files = {
             (name, split): stack.enter_context(_SetFile(folder, recipe.export, folder.at(target, name), name, split))
             for name in names
             for split in SPLITS
         }
-        for batch in folder.read_tables(source):
-            for record in batch.to_pylist():
-                row = Row.model_validate(record)
-                made = {name: list(examples(row, name, recipe.export)) for name in names}
-                split = "held_out" if held_out(row.id, recipe.export.held_out) else "train"
-                for name, found in made.items():
-                    files[name, split].add(found)
-                    if found:
-                        shown.setdefault(name, found[0])
-                outcomes["+".join(name for name in names if made[name]) or "nothing to export"] += 1
+        for row in rows:
+            found = {name: list(examples(row, name, settings)) for name in names}
+            made = {name: [one.columns for one in found[name] if within.admit(one.place)] for name in names}
+            split = "held_out" if held_out(row.id, settings.held_out) else "train"
+            for name in names:
+                files[name, split].add(made[name])
+                if made[name]:
+                    shown.setdefault(name, made[name][0])
+            nothing = "over a cap" if any(found.values()) else "nothing to export"
+            outcomes["+".join(name for name in names if made[name]) or nothing] += 1
         counts = {name: {split: files[name, split].count for split in SPLITS} for name in names}
     for name in names:
         if not any(counts[name].values()):
@@ -75,6 +93,17 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
     return Entry(input=folder.count(source), outcomes=dict(outcomes), examples=counts)
 
 
+class _Rows:
+    """The rows of a step, each time from the files."""
+
+    def __init__(self, folder: RunFolder, step: str):
+        self._folder, self._step = folder, step
+
+    def __iter__(self) -> Iterator[Row]:
+        for batch in self._folder.read_tables(self._step):
+            yield from map(Row.model_validate, batch.to_pylist())
+
+
 def held_out(prompt_id: int, share: float) -> bool:
     """Whether a prompt is held out: by its id alone, so the same in every run and every set."""
     return (prompt_id % 10_000) < share * 10_000
@@ -83,25 +112,40 @@ def held_out(prompt_id: int, share: float) -> bool:
 def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
     """The examples of one set that a row gives; none from a row that failed in synthesis."""
     if name == "composer":
-        for constraint in row.constraints:
-            yield _composer_example(row, constraint, settings)
+        for number, constraint in enumerate(row.constraints):
+            place = _place(row, name, number, [("category", constraint.category)])
+            yield Example(_composer_example(row, constraint, settings), place)
         return
     if row.outcome == "failed":
         return
-    for instruction in row.instructions:
-        chosen, rejected = instruction.chosen, instruction.rejected
-        if name == "sft":
-            target = chosen or (instruction.responses[-1] if settings.keep_unsatisfied else None)
-            if target is not None and target.text:
-                yield _sft_example(row, instruction, target, settings)
-        elif chosen is not None and rejected is not None:
-            yield _dpo_example(row, instruction, chosen, rejected, settings)
+    for number, instruction in enumerate(row.instructions):
+        columns = _columns(row, name, instruction, settings)
+        if columns is not None:
+            categories = {constraint.category for constraint in instruction.added if constraint.category}
+            groups: list[Group] = [("category", category) for category in sorted(categories)]
+            yield Example(columns, _place(row, name, number, [*groups, ("level", str(instruction.level))]))
+
+
+def _place(row: Row, name: str, number: int, groups: list[Group]) -> Place:
+    key = (row.id + number * 0x9E3779B97F4A7C15) % 2**63  # ids are hashes; the golden ratio keeps several apart
+    return Place(name, key, (*groups, ("source", row.file)))
+
+
+def _columns(row: Row, name: str, instruction: Instruction, settings: Export) -> Columns | None:
+    """What is written of an instruction in a set; None where it gives no example."""
+    chosen, rejected = instruction.chosen, instruction.rejected
+    if name == "rl":
+        return _rl_example(row, instruction, settings) if instruction.questions else None
+    if name == "sft":
+        target = chosen or (instruction.responses[-1] if settings.keep_unsatisfied else None)
+        return _sft_example(row, instruction, target, settings) if target and target.text else None
+    return _dpo_example(row, instruction, chosen, rejected, settings) if chosen and rejected else None
 
 
 # ---- layouts ---------------------------------------------------------------------------------------------------------
 
 
-def _sft_example(row: Row, instruction: Instruction, target: Response, settings: Export) -> Example:
+def _sft_example(row: Row, instruction: Instruction, target: Response, settings: Export) -> Columns:
     if settings.layout == "reference":
         return {
             "instruction": instruction.query,
@@ -112,10 +156,12 @@ def _sft_example(row: Row, instruction: Instruction, target: Response, settings:
         "prompt": _messages(instruction.history, instruction.query, settings),
         "completion": _answer(target.text),
         "id": row.id,
+        **_provenance(instruction),
+        "verdicts": _verdicts(target),
     }
 
 
-def _dpo_example(row: Row, instruction: Instruction, chosen: Response, rejected: Response, settings: Export) -> Example:
+def _dpo_example(row: Row, instruction: Instruction, chosen: Response, rejected: Response, settings: Export) -> Columns:
     if settings.layout == "reference":
         return {
             "prompt": instruction.query,
@@ -128,10 +174,34 @@ def _dpo_example(row: Row, instruction: Instruction, chosen: Response, rejected:
         "chosen": _answer(chosen.text),
         "rejected": _answer(rejected.text),
         "id": row.id,
+        **_provenance(instruction),
+        "verdicts": _verdicts(chosen),
+        "rejected_verdicts": _verdicts(rejected),
     }
 
 
-def _composer_example(row: Row, constraint: Constraint, settings: Export) -> Example:
+def _rl_example(row: Row, instruction: Instruction, settings: Export) -> Columns:
+    checks = _provenance(instruction)
+    if settings.layout == "reference":
+        return {"prompt": instruction.query, "history": as_pairs(instruction.history), **checks}
+    return {"prompt": _messages(instruction.history, instruction.query, settings), "id": row.id, **checks}
+
+
+def _provenance(instruction: Instruction) -> Columns:
+    """What was asked of an answer beside the prompt; trainers pass over it."""
+    return {
+        "questions": instruction.questions,
+        "checkers": [constraint.checker for constraint in instruction.added for _ in constraint.questions],
+        "constraints": [{"category": one.category, "text": one.text} for one in instruction.added],
+        "level": instruction.level,
+    }
+
+
+def _verdicts(response: Response) -> list[Columns]:
+    return [verdict.model_dump(include={"question", "answer", "p_yes"}) for verdict in response.verdicts]
+
+
+def _composer_example(row: Row, constraint: Constraint, settings: Export) -> Columns:
     request = composer_request(row.history, constraint.simplified_query)
     answer = composer_answer(row.query, constraint.question)
     if settings.layout == "reference":
@@ -155,9 +225,26 @@ def _answer(text: str) -> list[Message]:
 
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _HISTORY = pa.list_(pa.list_(pa.string()))
+_TEXTS = pa.list_(pa.string())
+_PROVENANCE = {
+    "questions": _TEXTS,
+    "checkers": _TEXTS,
+    "constraints": pa.list_(pa.struct([("category", pa.string()), ("text", pa.string())])),
+    "level": pa.int64(),
+}
+_VERDICTS = pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string()), ("p_yes", pa.float64())]))
 _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
-    ("sft", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64()},
-    ("dpo", "trl"): {"prompt": _CHAT, "chosen": _CHAT, "rejected": _CHAT, "id": pa.int64()},
+    ("sft", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64(), **_PROVENANCE, "verdicts": _VERDICTS},
+    ("dpo", "trl"): {
+        "prompt": _CHAT,
+        "chosen": _CHAT,
+        "rejected": _CHAT,
+        "id": pa.int64(),
+        **_PROVENANCE,
+        "verdicts": _VERDICTS,
+        "rejected_verdicts": _VERDICTS,
+    },
+    ("rl", "trl"): {"prompt": _CHAT, "id": pa.int64(), **_PROVENANCE},
     ("composer", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64()},
     ("sft", "reference"): {"instruction": pa.string(), "output": pa.string(), "history": _HISTORY},
     ("dpo", "reference"): {
@@ -166,6 +253,7 @@ _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
         "rejected": pa.string(),
         "history": _HISTORY,
     },
+    ("rl", "reference"): {"prompt": pa.string(), "history": _HISTORY, **_PROVENANCE},
     ("composer", "reference"): {"instruction": pa.string(), "output": pa.string(), "history": _HISTORY},
 }
 
@@ -182,7 +270,7 @@ class _SetFile:
         self._schema = schema_of(name, settings.layout)
         self._folder, self._place = folder, place
         self._split, self._formats = split, settings.files
-        self._waiting: list[Example] = []
+        self._waiting: list[Columns] = []
         self.count = 0
 
     def __enter__(self) -> "_SetFile":
@@ -198,7 +286,7 @@ class _SetFile:
             self._parquet = self._open.enter_context(pq.ParquetWriter(raw, self._schema))
         return self
 
-    def add(self, found: list[Example]) -> None:
+    def add(self, found: list[Columns]) -> None:
         self.count += len(found)
         if self._jsonl:
             self._jsonl.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in found)

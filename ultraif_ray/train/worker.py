@@ -103,7 +103,12 @@ def _tokenizer(job: Job) -> Any:
     return tokenizer
 
 
+_TRAINED_ON = ("id", "prompt", "completion", "chosen", "rejected")
+"""Columns of a set that a trainer needs; what else is known of an example stays in the file."""
+
+
 def _examples(uri: str) -> Dataset:
     """Examples as a memory-mapped Arrow table: on disk once per machine, not in the memory of every worker."""
     examples: Dataset = load_dataset("parquet", data_files=uri, split="train")
+    examples = examples.select_columns([name for name in examples.column_names if name in _TRAINED_ON])
     return examples.add_column("row", np.arange(len(examples)))
