@@ -54,7 +54,7 @@ def test_the_papers_sampling_is_the_default() -> None:
         ("roles.judge.temprature=1", "did you mean 'temperature'?"),
         ("synthesize.k=0", "synthesize.k: Input should be greater than 0 (got 0)"),
         ("synthesize.rounds={}", "rounds wants"),
-        ("synthesize.rounds={0: 1}", "rounds wants"),
+        ("synthesize.rounds={-1: 1}", "rounds wants"),
         ("roles.judge.pool=n", "roles.judge.pool is 'n', which is not defined; there is 'm'"),
         ("pools.m.replicas={min: 3, max: 2}", "min (3) is above max (2)"),
         ("pools.m.engine=vlm", "pools.m"),

@@ -398,8 +398,11 @@ class Composer(Section):
     """Run Python code that comes with the model."""
     sft: TrlFields = {}
     """Fields of TRL's `SFTConfig`."""
+    min_pairs: PositiveInt = 500
+    """Pairs to train on below which no composer is trained: the prompted one stays."""
     eval_samples: int = Field(64, ge=0)
-    """Held-out pairs that the trained composer answers, to count how many of its answers can be used."""
+    """Held-out pairs that the trained composer answers, and the model that it started from, prompted: it takes over
+    only where at least as many of its answers can be used. With 0 it takes over untried."""
 
     @model_validator(mode="before")
     @classmethod

@@ -191,7 +191,7 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
         tmp_path,
         tiny,
         count=40,
-        composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "eval_samples": 2},
+        composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "eval_samples": 2, "min_pairs": 8},
         policy={"model": tiny, "lora": {"r": 4}},
         sft=fields,
         dpo=fields,

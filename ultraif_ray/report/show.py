@@ -119,8 +119,11 @@ def _print_training(out: Console, ledger: dict[str, Entry]) -> None:
             if report.evaluated:
                 notes.append(
                     f"{step}: of {report.evaluated} held-out pairs, {report.valid_json:.0%} were answered with valid "
-                    f"JSON, {report.usable:.0%} with a query that changed and kept its subject"
+                    f"JSON, {report.usable:.0%} with what could be used ({report.usable_prompted:.0%} by the model it "
+                    "started from, prompted)"
                 )
+            if report.takes_over is False:
+                notes.append(f"{step}: the prompted composer stays")
     if table.row_count:
         out.print(table, *notes, "", sep="\n")
 

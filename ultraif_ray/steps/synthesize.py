@@ -10,6 +10,7 @@ from ultraif_ray.steps.decompose import Decompose, decompose_entry
 from ultraif_ray.steps.engines import EngineStep, journey_settings
 from ultraif_ray.steps.serving import with_trained_models
 from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.steps.train import takes_over
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, count_rows
 
@@ -54,6 +55,8 @@ class Synthesize(EngineStep):
     def serving(self, context: Context) -> Recipe:
         """The recipe with the trained composer and the policy in their roles."""
         trained = {name: context.folder.uri(step.name) for name, step in self.inputs.items() if name != "rows"}
+        if self.composer and not takes_over(context.folder, self.composer):
+            del trained["composer"]
         return with_trained_models(context.recipe, **trained)
 
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:

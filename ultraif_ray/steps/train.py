@@ -11,11 +11,14 @@ from pydantic import ValidationError
 from ultraif_ray.data.export import SPLITS, export
 from ultraif_ray.errors import RunError, UnusableReply
 from ultraif_ray.method.compose import Composed, accept
+from ultraif_ray.method.prompts import compose as compose_prompted
 from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Composer, Policy, Recipe
-from ultraif_ray.records import Instruction
+from ultraif_ray.records import CATEGORIES, Instruction, Message
 from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
 from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.store import ledger
+from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Training
 
 if TYPE_CHECKING:
@@ -107,7 +110,7 @@ class TrainingStep(Step):
         training.connect_and_wait(recipe.train, context.worker_logs)
         self.write_examples(context)
         counts = self._copy_examples(context)
-        if not counts["train"].get("accepted"):
+        if counts["train"].get("accepted", 0) < self.fewest(recipe):
             return {self.name: self.without_examples(context, counts)}
         job = self._job(context, held_out=bool(counts["held_out"].get("accepted")))
         report = training.fit(job, recipe.train, self.name, recipe.flow.progress_s, context.worker_logs)
@@ -118,8 +121,12 @@ class TrainingStep(Step):
             training.merge(recipe.train, trained.model, model, merged, trained.trust_remote_code)
         return {self.name: _entry(counts, self.evaluate(context, report))}
 
+    def fewest(self, recipe: Recipe) -> int:
+        """Examples below which there is no training."""
+        return 1
+
     def without_examples(self, context: Context, counts: Counts) -> Entry:
-        """What to do where no example fits.
+        """What to do where too few examples fit.
 
         Raises:
             RunError: why there is none.
@@ -219,38 +226,85 @@ class TrainComposer(TrainingStep):
         """Turn every constraint of the decomposed rows into a pair."""
         export(context.recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
 
+    def fewest(self, recipe: Recipe) -> int:
+        """See `composer.min_pairs`."""
+        return recipe.composer.min_pairs if recipe.composer else 1
+
+    def without_examples(self, context: Context, counts: Counts) -> Entry:
+        """With too few pairs the prompted composer stays, and the run says so."""
+        found = counts["train"].get("accepted", 0)
+        print(
+            f"{self.name}: {found} pairs to train on, fewer than composer.min_pairs={self.fewest(context.recipe)}: the "
+            "prompted composer stays",
+            file=sys.stderr,
+        )
+        entry = _entry(counts, Training(loss=[], held_out_loss=[], takes_over=False))
+        outcomes = {"too few to train on" if name == "trained on" else name: n for name, n in entry.outcomes.items()}
+        return entry.model_copy(update={"outcomes": outcomes})
+
     def evaluate(self, context: Context, report: Training) -> Training:
-        """Let the trained composer answer held-out pairs freely (no schema), and count what could be used."""
+        """Let the trained composer answer held-out pairs freely (no schema), and the model that it started from,
+        prompted, the same queries; count what the journey could use. The prompted one stays where it is better.
+        """
         from ultraif_ray.train import run as training
         from ultraif_ray.train.tasks import read_examples
 
         recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
         assert isinstance(model, Composer)  # noqa: S101 - by its key
+        if not model.eval_samples:
+            return report.model_copy(update={"takes_over": True})
         pairs = read_examples(folder.uri(self.name, "examples", "held_out.parquet"), model.eval_samples)
         if not pairs:
-            return report
-        own = folder.uri(self.name, "model")
-        texts = training.answer(
-            recipe.train,
-            model.model if model.lora is not None else own,
-            own if model.lora is not None else "",
-            [pair["prompt"] for pair in pairs],
-            max_new_tokens=recipe.roles.composer.max_tokens,
-            trust_remote_code=model.trust_remote_code,
-        )
-        valid = usable = 0
-        for pair, text in zip(pairs, texts, strict=True):
-            query = query_of_composer_request(pair["prompt"][-1]["content"])
-            before = Instruction(initial_query=query)
-            try:
-                reply = Composed.model_validate_json(text)
-                valid += 1
-                accept(reply, text, before)
-                usable += 1
-            except (ValidationError, UnusableReply):
-                continue
-        shares = {"valid_json": round(valid / len(pairs), 3), "usable": round(usable / len(pairs), 3)}
-        return report.model_copy(update={"evaluated": len(pairs), **shares})
+            print(f"{self.name}: no pair is held out to try it on: the prompted composer stays", file=sys.stderr)
+            return report.model_copy(update={"takes_over": False})
+        queries = [query_of_composer_request(pair["prompt"][-1]["content"]) for pair in pairs]
+
+        def answers(adapter_or_model: str, chats: list[list[Message]]) -> list[str]:
+            lora = model.lora is not None
+            return training.answer(
+                recipe.train,
+                model.model if lora or not adapter_or_model else adapter_or_model,
+                adapter_or_model if lora else "",
+                chats,
+                max_new_tokens=recipe.roles.composer.max_tokens,
+                trust_remote_code=model.trust_remote_code,
+            )
+
+        trained = answers(folder.uri(self.name, "model"), [pair["prompt"] for pair in pairs])
+        asked = [
+            compose_prompted(Instruction(initial_query=query), CATEGORIES[number % len(CATEGORIES)])
+            for number, query in enumerate(queries)
+        ]
+        valid, usable = _tried(queries, trained)
+        _, usable_prompted = _tried(queries, answers("", asked))
+        if usable < usable_prompted:
+            print(
+                f"{self.name}: of {len(pairs)} held-out pairs {usable:.0%} of its answers can be used, and "
+                f"{usable_prompted:.0%} of the prompted model's: the prompted composer stays",
+                file=sys.stderr,
+            )
+        shares = {"valid_json": valid, "usable": usable, "usable_prompted": usable_prompted}
+        return report.model_copy(update={"evaluated": len(pairs), "takes_over": usable >= usable_prompted, **shares})
+
+
+def _tried(queries: list[str], texts: list[str]) -> tuple[float, float]:
+    """The fractions of a composer's answers that are valid JSON, and that the journey could use."""
+    valid = usable = 0
+    for query, text in zip(queries, texts, strict=True):
+        try:
+            reply = Composed.model_validate_json(text)
+            valid += 1
+            accept(reply, text, Instruction(initial_query=query))
+            usable += 1
+        except (ValidationError, UnusableReply):
+            continue
+    return round(valid / len(queries), 3), round(usable / len(queries), 3)
+
+
+def takes_over(folder: RunFolder, composer: Step) -> bool:
+    """Whether a trained composer composes from here on; before it is trained, that it will."""
+    entry = ledger.read(folder).get(composer.name)
+    return not (entry and entry.training and entry.training.takes_over is False)
 
 
 @dataclass(frozen=True)

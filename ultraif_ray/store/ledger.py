@@ -51,6 +51,10 @@ class Training(_Model):
     """Fraction of these that it answered with valid JSON."""
     usable: float | None = None
     """Fraction of these whose answer the composer's step would accept."""
+    usable_prompted: float | None = None
+    """The same for the model that it started from, prompted."""
+    takes_over: bool | None = None
+    """Whether a trained composer composes from here on, or the prompted one stays."""
 
 
 class Entry(_Model):
