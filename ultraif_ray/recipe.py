@@ -260,12 +260,28 @@ class Roles(Section):
 class Ingest(Section):
     """Which prompts enter, and which are turned away (each rejection is counted, with its reason)."""
 
+    turns: Literal["last", "first", "all", "mixed"] = "last"
+    """Which human turns of a conversation are prompts, each with what was said before it as its history. `last` and
+    `first`: that one. `all`: every one (the paper makes some 200K composer pairs of 52K conversations). `mixed`: one,
+    drawn by a hash of the conversation, each as likely as the next: so that there are prompts of every depth (the paper
+    mixes those with and without a history), and no long conversation outweighs others with prompts that repeat each
+    other's history. The draw is the same in every run, and for every copy of the conversation."""
     max_chars: PositiveInt = 12_000
-    """Longest conversation, query and history together, in characters."""
+    """Longest prompt, query and its own history together, in characters. With `turns: all` an early turn may fit where
+    a late one of the same conversation does not."""
     multi_turn_only: bool = False
     """Take only prompts that have a history."""
     limit: PositiveInt | None = None
     """Stop after so many accepted prompts."""
+
+    @model_validator(mode="after")
+    def _first_turns_have_no_history(self) -> "Ingest":
+        if self.turns == "first" and self.multi_turn_only:
+            raise ValueError(
+                "turns is first, and multi_turn_only takes no first turn, so nothing would be left: set turns to last, "
+                "all or mixed, or multi_turn_only to false"
+            )
+        return self
 
 
 Check = Literal["model", "text", "none"]

@@ -12,7 +12,7 @@ import types
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["decomposer", "composer", "responder", "judge"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -43,16 +43,18 @@ _PLACE_IN_A_FILE = re.compile(r"(:\d+){1,2}$")
 
 
 class Prompt(Record):
-    """A wild prompt: the last thing a human asked, and what was said before.
+    """A wild prompt: what a human asked in one turn of a conversation, and what was said before.
 
-    `id` is a hash of `query` and `history` (see `prompt_id`), so the same conversation has the same id in every run;
-    `source` says where it was found (`file:line`) and is not part of the id.
+    `id` is a hash of `query` and `history` (see `prompt_id`), so the same prompt has the same id in every run;
+    `conversation` tells which prompts go to the same side of every split (see `conversation_id`); `source` says where
+    it was found (`file:line`, and `file:line:turn` where the line could have given others) and is part of neither.
     """
 
     id: int
     query: str
     history: list[Turn] = []
     source: str = ""
+    conversation: int = Field(default_factory=lambda known: conversation_id(known["id"], known["history"]))
 
     @property
     def file(self) -> str:
@@ -61,9 +63,30 @@ class Prompt(Record):
 
 
 def prompt_id(query: str, history: list[Turn]) -> int:
-    """Hash a conversation to 63 bits: never negative in Arrow's int64, and small in Ray's checkpoint filter."""
-    content = json.dumps([query, [[turn.role, turn.content] for turn in history]], ensure_ascii=False)
-    digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    """Hash a query and all that was said before it, see `content_hash`."""
+    return content_hash([query, [[turn.role, turn.content] for turn in history]])
+
+
+def conversation_id(own_id: int, history: list[Turn]) -> int:
+    """Hash how a conversation begins: the id of its first prompt, which is its first human turn with the system
+    message before it, if there is one.
+
+    All prompts of a conversation share it, and so do conversations that begin alike and go on in different ways
+    (answers sampled again, branches, a longer copy): their first prompts are one and the same, and their later ones
+    hold it in their history, so a split by anything longer would have it on both sides.
+
+    Args:
+        own_id: the id of the prompt, which is the answer where it is the first of its conversation.
+        history: the prompt's.
+    """
+    first = next((i for i, turn in enumerate(history) if turn.role == "user"), None)
+    return own_id if first is None else prompt_id(history[first].content, history[:first])
+
+
+def content_hash(content: Any) -> int:
+    """Hash JSON values to 63 bits: never negative in Arrow's int64, and small in Ray's checkpoint filter."""
+    text = json.dumps(content, ensure_ascii=False)
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from ultraif_ray.data.ingest import Rejection, funnel, read_prompts, to_prompt
+from ultraif_ray.data.ingest import Rejection, funnel, read_prompts, to_prompts
 from ultraif_ray.data.readers import find_sources
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Ingest
@@ -124,9 +128,14 @@ def test_a_file_that_was_cut_off_keeps_its_whole_conversations_and_says_so(tmp_p
 # ---- the rule for turns ----------------------------------------------------------------------------------------------
 
 
-def turned(*turns: tuple[str, Any], **options: Any) -> Prompt | Rejection:
+def every(*turns: tuple[str, Any], **options: Any) -> list[Prompt | Rejection]:
     record = {"conversations": [{"from": speaker, "value": text} for speaker, text in turns]}
-    return to_prompt(record, "f:1", Ingest(**options))
+    return list(to_prompts(record, "f:1", Ingest(**options)))
+
+
+def turned(*turns: tuple[str, Any], **options: Any) -> Prompt | Rejection:
+    (item,) = every(*turns, **options)
+    return item
 
 
 @pytest.mark.parametrize(
@@ -158,6 +167,7 @@ def test_odd_orders_follow_one_rule(turns: list[tuple[str, Any]], history: list[
         ([("human", 3)], {}, "broken turn"),
         ([("human", "a" * 11)], {"max_chars": 10}, "too long"),
         ([("human", "a")], {"multi_turn_only": True}, "single turn"),
+        ([("human", "a"), ("gpt", "b"), ("human", "Thanks!")], {}, "asks nothing"),
     ],
 )
 def test_rejections_have_a_reason(turns: list[tuple[str, Any]], options: dict[str, Any], reason: str) -> None:
@@ -173,6 +183,129 @@ def test_turns_always_alternate_and_end_with_the_human(turns: list[tuple[str, st
         roles = [turn.role for turn in item.history if turn.role != "system"]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
         assert item.query.strip()
+
+
+# ---- which turns -----------------------------------------------------------------------------------------------------
+
+THREE = (("system", "s"), ("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d"), ("human", "e"), ("gpt", "f"))
+conversations = st.lists(
+    st.tuples(
+        st.sampled_from(["human", "human", "gpt", "system"]),
+        st.one_of(st.text(max_size=5), st.sampled_from(["continue", "thanks!", "a longer one of the turns"])),
+    ),
+    max_size=9,
+)
+
+
+def content(item: Prompt | Rejection) -> Prompt | Rejection:
+    """An item without its place."""
+    if isinstance(item, Prompt):
+        return item.model_copy(update={"source": ""})
+    return replace(item, source="")
+
+
+def test_every_human_turn_is_a_prompt_with_what_came_before_it() -> None:
+    found = every(*THREE, turns="all")
+    assert [(p.query, [t.content for t in p.history], p.source) for p in found if isinstance(p, Prompt)] == [
+        ("a", ["s"], "f:1:1"),
+        ("c", ["s", "a", "b"], "f:1:2"),
+        ("e", ["s", "a", "b", "c", "d"], "f:1:3"),
+    ]
+    (only,) = every(("human", "a"), turns="all")
+    assert only.source == "f:1"  # there is no other turn that it could be
+
+
+@given(conversations, st.sampled_from([4, 30, 12_000]), st.booleans())
+def test_all_has_an_item_for_every_human_turn_and_the_others_choose_among_these(
+    turns: list[tuple[str, str]], max_chars: int, multi_turn_only: bool
+) -> None:
+    options: dict[str, Any] = {"max_chars": max_chars, "multi_turn_only": multi_turn_only}
+    numbered = every(*turns, turns="all", **options)
+    found = [content(item) for item in numbered]
+    whole = turned(*turns, ("gpt", "so"), ("human", "what was said?"))
+    assert isinstance(whole, Prompt)
+    spoken = sum(turn.role == "user" for turn in whole.history)
+    assert len(found) == max(spoken, 1)  # one that says why, where no human speaks
+    assert content(turned(*turns, turns="last", **options)) == found[-1]
+    mixed = turned(*turns, turns="mixed", **options)
+    assert mixed in numbered
+    assert turned(*turns, turns="mixed", **options) == mixed
+    if not multi_turn_only:
+        assert content(turned(*turns, turns="first", **options)) == found[0]
+
+
+@given(conversations)
+def test_all_prompts_of_a_conversation_share_its_hash_and_it_is_the_first_ones_id(turns: list[tuple[str, str]]) -> None:
+    found = [item for item in every(*turns, ("human", "and a plain end"), turns="all") if isinstance(item, Prompt)]
+    assert len({prompt.conversation for prompt in found}) == 1
+    for prompt in found:
+        assert 0 <= prompt.conversation < 2**63
+        if not any(turn.role == "user" for turn in prompt.history):
+            assert prompt.conversation == prompt.id
+
+
+def test_a_mixed_turn_is_drawn_evenly_and_whatever_the_split_is() -> None:
+    drawn: Counter[str] = Counter()
+    for number in range(3000):
+        item = turned(
+            ("human", f"a{number}"), ("gpt", "b"), ("human", "c"), ("gpt", "d"), ("human", "e"), turns="mixed"
+        )
+        assert isinstance(item, Prompt)
+        drawn[f"{item.query[0]}, {item.conversation % 2}"] += 1
+    assert len(drawn) == 6
+    assert all(count == pytest.approx(500, abs=100) for count in drawn.values())
+
+
+def test_an_early_turn_is_taken_where_a_late_one_is_too_long() -> None:
+    found = every(("human", "a" * 5), ("gpt", "b" * 3), ("human", "c" * 3), turns="all", max_chars=10)
+    assert [item.reason if isinstance(item, Rejection) else item.query for item in found] == ["aaaaa", "too long"]
+    (first,) = every(("human", "a" * 5), ("gpt", "b" * 30), ("human", "c"), turns="first", max_chars=10)
+    assert isinstance(first, Prompt)
+
+
+def test_a_first_turn_has_no_history_and_is_counted_out_where_one_is_wanted() -> None:
+    found = every(*THREE, turns="all", multi_turn_only=True)
+    assert [item.reason if isinstance(item, Rejection) else item.query for item in found] == ["single turn", "c", "e"]
+    with pytest.raises(ValidationError, match="turns is first, and multi_turn_only takes no first turn"):
+        Ingest(turns="first", multi_turn_only=True)
+
+
+def test_conversations_that_begin_alike_give_their_first_prompt_once_and_share_a_hash(tmp_path: Path) -> None:
+    def chat(*texts: str) -> dict[str, Any]:
+        speakers = ("human", "gpt") * len(texts)
+        return {"conversations": [{"from": s, "value": t} for s, t in zip(speakers, texts, strict=False)]}
+
+    file = jsonl(
+        tmp_path / "a.jsonl",
+        chat("tell me", "one answer", "shorter"),
+        chat(" tell me\r\n", "another answer", "longer", "so", "thanks"),
+        chat("tell her", "one answer", "shorter"),
+    )
+    ends = list(funnel(read(file, turns="all"), Ingest(turns="all")))
+    assert ends[-1][1] == {"accepted": 5, "duplicate": 1, "asks nothing": 1}
+    assert sum(ends[-1][1].values()) == len(ends) == 7  # human turns
+    kept = {(p.source.removeprefix(str(file)), p.query): p.conversation for p, _ in ends if isinstance(p, Prompt)}
+    assert list(kept) == [
+        (":1:1", "tell me"), (":1:2", "shorter"), (":2:2", "longer"), (":3:1", "tell her"), (":3:2", "shorter"),
+    ]  # fmt: skip
+    first, second, third, *other = kept.values()
+    assert first == second == third
+    assert len(set(other)) == 1
+    assert other[0] != first
+
+
+def test_a_system_message_is_part_of_how_a_conversation_begins() -> None:
+    one, two = (turned(("system", s), ("human", "Summarise this."), turns="all") for s in ("text a", "text b"))
+    assert isinstance(one, Prompt)
+    assert isinstance(two, Prompt)
+    assert one.conversation != two.conversation
+
+
+def test_a_long_conversation_is_turned_into_prompts_one_at_a_time() -> None:
+    """A reader of the first few never makes the rest, whose histories together are the square of the conversation."""
+    record = {"messages": [{"role": ("user", "assistant")[i % 2], "content": f"turn {i}"} for i in range(20_000)]}
+    items = to_prompts(record, "f:1", Ingest(turns="all", max_chars=10_000_000))
+    assert [item.query for item in islice(items, 2) if isinstance(item, Prompt)] == ["turn 0", "turn 2"]
 
 
 def test_the_funnel_drops_duplicates_counts_everything_and_stops_at_the_limit(tmp_path: Path) -> None:
@@ -278,10 +411,12 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_no_record_makes_anything_but_a_prompt_or_a_rejection(record: Any) -> None:
-    item = to_prompt(record, "f:1", Ingest())
-    assert isinstance(item, Prompt | Rejection)
-    if isinstance(item, Prompt):
-        assert item.query
-        pa.array([item.query])  # UTF-8 can hold it
-        assert all(isinstance(turn, Turn) for turn in item.history)
+def test_no_record_makes_nothing_or_anything_but_prompts_and_rejections(record: Any) -> None:
+    items = list(to_prompts(record, "f:1", Ingest(turns="all")))
+    assert items
+    for item in items:
+        assert isinstance(item, Prompt | Rejection)
+        if isinstance(item, Prompt):
+            assert item.query
+            pa.array([item.query])  # UTF-8 can hold it
+            assert all(isinstance(turn, Turn) for turn in item.history)

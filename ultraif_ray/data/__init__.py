@@ -1,7 +1,8 @@
 """Prompts in, training sets out.
 
 readers.py   any accepted file, one record at a time
-ingest.py    a record → a Prompt or a counted rejection; the whole, streamed to Parquet
+ingest.py    a record → its prompts and counted rejections
+asking.py    turns that ask nothing
 export.py    judged rows → SFT, DPO, RL and composer sets
 caps.py      at most so many examples of a kind
 card.py      the dataset card beside them

@@ -1,20 +1,27 @@
-"""From a record of any accepted shape to a Prompt, or to a rejection that is counted.
+"""From a record of any accepted shape to its prompts, and to rejections that are counted.
 
-The rule for turns, one for all sources: empty turns are dropped; turns before the first human one are dropped, except
-a system message; neighbours by the same speaker are joined with a blank line; the last human turn is the query,
-everything before it the history, and what follows it (the old answer) is dropped.
+The rule for turns, one for all sources. First the conversation: empty turns are dropped; turns before the first human
+one are dropped, except a system message; neighbours by the same speaker are joined with a blank line. Then the queries:
+of the human turns, those that `ingest.turns` chooses; everything before a query is its history, and what follows it
+(the old answer) is dropped. A chosen turn that asks nothing ("continue", "thanks") is rejected, but stays in the
+history of those after it.
+
+What is counted is what was asked for: a record gives one item for each turn that is chosen, a prompt or a rejection,
+and one rejection where it has none to choose from. So with `turns: all` items are human turns, else records.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from ultraif_ray.data.asking import asks_nothing
 from ultraif_ray.data.readers import ACCEPTED, Fault, Record, Source, first_records, read_records
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Ingest
-from ultraif_ray.records import Prompt, Turn, prompt_id
+from ultraif_ray.records import Prompt, Turn, content_hash, prompt_id
 
 _SPEAKERS = {
     "human": "user", "user": "user", "prompter": "user",
@@ -28,7 +35,7 @@ _PLAIN_FIELDS = ("prompt", "instruction", "query", "question")
 
 @dataclass(frozen=True)
 class Rejection:
-    """A record that gives no prompt: where it stood, why (a fixed phrase), and how it began."""
+    """A record, or one turn of it, that gives no prompt: where it stood, why (a fixed phrase), and how it began."""
 
     source: str
     reason: str
@@ -36,7 +43,7 @@ class Rejection:
 
 
 def read_prompts(sources: Iterable[Source], settings: Ingest) -> Iterator[Prompt | Rejection]:
-    """Every record of every source as a Prompt or a Rejection, exact duplicates not yet removed.
+    """The prompts and rejections of every record of every source, exact duplicates not yet removed.
 
     Raises:
         InputError: a source cannot be opened, or its first record has no shape that is accepted.
@@ -44,7 +51,7 @@ def read_prompts(sources: Iterable[Source], settings: Ingest) -> Iterator[Prompt
     for source in sources:
         check_shape(source)
         for number, record in read_records(source):
-            yield to_prompt(record, f"{source.path}:{number}", settings)
+            yield from to_prompts(record, f"{source.path}:{number}", settings)
 
 
 def check_shape(source: Source) -> None:
@@ -67,24 +74,51 @@ def check_shape(source: Source) -> None:
         pass  # the right shape; this record alone will be rejected and counted
 
 
-def to_prompt(record: Record, where: str, settings: Ingest) -> Prompt | Rejection:
-    """One record as a Prompt, by the rule for turns, or why not."""
+def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt | Rejection]:
+    """One record by the rule for turns: a Prompt or a Rejection for each turn that is chosen, and never nothing.
+
+    Args:
+        record: what a reader gave.
+        where: `file:line` of the record. A prompt's source has the human turn's number after it, from 1, where `turns`
+            does not say by itself which one it was.
+        settings: which turns are chosen, and what is turned away.
+    """
     if isinstance(record, Fault):
-        return Rejection(where, record.reason, record.seen[:200])
+        yield Rejection(where, record.reason, record.seen[:200])
+        return
     try:
         turns = _ordered(_turns(record))
     except (_NoShape, _BadTurns) as error:
-        return Rejection(where, str(error).split(":")[0], _shorten(record))
-    while turns and turns[-1].role != "user":
-        turns.pop()
-    if not turns:
-        return Rejection(where, "no human turn", _shorten(record))
-    history, query = turns[:-1], turns[-1].content
-    if settings.multi_turn_only and not any(turn.role == "user" for turn in history):
-        return Rejection(where, "single turn", query[:200])
-    if sum(len(turn.content) for turn in turns) > settings.max_chars:
-        return Rejection(where, "too long", query[:200])
-    return Prompt(id=prompt_id(query, history), query=query, history=history, source=where)
+        yield Rejection(where, str(error).split(":")[0], _shorten(record))
+        return
+    human = [i for i, turn in enumerate(turns) if turn.role == "user"]
+    if not human:
+        yield Rejection(where, "no human turn", _shorten(record))
+        return
+    chars = list(accumulate(len(turn.content) for turn in turns))
+    for number in _chosen(turns, human, settings):
+        history, query = turns[: human[number]], turns[human[number]].content
+        numbered = len(human) > 1 and settings.turns in ("all", "mixed")
+        source = f"{where}:{number + 1}" if numbered else where
+        if asks_nothing(query):
+            yield Rejection(source, "asks nothing", query[:200])
+        elif settings.multi_turn_only and number == 0:
+            yield Rejection(source, "single turn", query[:200])
+        elif chars[human[number]] > settings.max_chars:
+            yield Rejection(source, "too long", query[:200])
+        else:
+            yield Prompt(id=prompt_id(query, history), query=query, history=history, source=source)
+
+
+def _chosen(turns: list[Turn], human: list[int], settings: Ingest) -> Iterable[int]:
+    """Which of the human turns are queries: places in `human`, which has their places in `turns`."""
+    if settings.turns == "all":
+        return range(len(human))
+    if settings.turns == "mixed":
+        # Not by an id: those decide on splits and fractions, which the depth of a prompt must not hang together with.
+        said = [[turn.role, turn.content] for turn in turns[: human[-1] + 1]]
+        return [content_hash(["which turn", said]) % len(human)]
+    return [0 if settings.turns == "first" else len(human) - 1]
 
 
 def funnel(items: Iterable[Prompt | Rejection], settings: Ingest) -> Iterator[tuple[Prompt | Rejection, Counter[str]]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ultraif_ray import recipe as sections
-from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompt
+from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.errors import InputError
 from ultraif_ray.records import Prompt, arrow_schema
@@ -26,7 +26,10 @@ ROWS_AT_ONCE = 2048
 """Rows that ingest handles at a time. Ray's own blocks hold a hundred megabytes of text, as objects many times that."""
 
 ROWS_PER_FILE = 50_000
-"""Rows of one file that ingest writes: some tens of megabytes of prompts."""
+"""Most rows of one file that ingest writes."""
+
+CHARS_PER_FILE = 50_000_000
+"""Characters from which a file is full. With `ingest.turns: all` each prompt holds those before it as its history."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ class Ingest(Step):
             for item, so_far in funnel(items, settings):
                 counts = so_far
                 if isinstance(item, Prompt):
-                    kept.add(item.model_dump())
+                    kept.add(item.model_dump(), len(item.query) + sum(len(turn.content) for turn in item.history))
                 else:
-                    rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen})
+                    rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen}, len(item.seen))
         if not counts["accepted"]:
             reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n)
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
@@ -107,17 +110,21 @@ def _parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bo
                 if row["reason"]:
                     yield Rejection(row["source"], row["reason"], row["query"])
                 else:
-                    yield Prompt(id=row["id"], query=row["query"], history=row["history"], source=row["source"])
+                    yield Prompt(**{name: row[name] for name in Prompt.model_fields})
     except Exception as error:
         raise unwrap_error(error) from error
 
 
 def parse_source(batch: pa.Table, settings: sections.Ingest) -> Iterator[pa.Table]:
-    """A Ray Data task: one source in, its prompts and rejections out."""
+    """A Ray Data task: one source in, its prompts and rejections out, a few at a time."""
     schema = arrow_schema(Prompt).append(pa.field("reason", pa.string()))
     for item in batch.to_pylist():
         source = Source(**item)
-        rows = (_as_row(to_prompt(record, f"{source.path}:{n}", settings)) for n, record in read_records(source))
+        rows = (
+            _as_row(found)
+            for number, record in read_records(source)
+            for found in to_prompts(record, f"{source.path}:{number}", settings)
+        )
         while some := list(islice(rows, ROWS_AT_ONCE)):
             yield pa.Table.from_pylist(some, schema=schema)
 
@@ -129,16 +136,17 @@ def _as_row(item: Prompt | Rejection) -> dict[str, Any]:
 
 
 class _Writer:
-    """Rows to Parquet files of at most ROWS_PER_FILE; always at least one file, so that the folder can be read."""
+    """Rows to Parquet files of some tens of megabytes; always at least one file, so that the folder can be read."""
 
     def __init__(self, folder: RunFolder, name: str, schema: pa.Schema):
         self._folder, self._name, self._schema = folder, name, schema
         self._rows: list[dict[str, Any]] = []
-        self._files = 0
+        self._chars = self._files = 0
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any], chars: int) -> None:
         self._rows.append(row)
-        if len(self._rows) >= ROWS_PER_FILE:
+        self._chars += chars
+        if len(self._rows) >= ROWS_PER_FILE or self._chars >= CHARS_PER_FILE:
             self._flush()
 
     def _flush(self) -> None:
@@ -146,7 +154,7 @@ class _Writer:
         self._folder.fs.makedirs(self._folder.at(Ingest.kind, self._name), exist_ok=True)
         with self._folder.fs.open(path, "wb") as file:
             pq.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), file)
-        self._rows, self._files = [], self._files + 1
+        self._rows, self._chars, self._files = [], 0, self._files + 1
 
     def __enter__(self) -> "_Writer":
         return self
