@@ -356,7 +356,8 @@ class Export(Section):
     """`trl`: TRL's conversational formats. `reference`: the field names of the authors' released files."""
     files: tuple[Literal["parquet", "jsonl"], ...] = ("parquet", "jsonl")
     held_out: float = Field(0.05, ge=0, lt=1)
-    """Share of prompts, chosen by id, that goes to the held-out split of every set."""
+    """Share of conversations, chosen by a hash of how they begin, that goes to the held-out split of every set: all
+    prompts of a conversation, and all conversations with the same first turn, stand on one side."""
     caps: dict[CapField, PositiveInt | Literal["smallest"]] = {}
     """Most examples of a set with the same `category` of constraint, the same `level` (how many were added) or the same
     `source` (a file of prompts); `smallest` for as many as the rarest of them has. An example stays only where it is

@@ -13,8 +13,9 @@ from trl.data_utils import apply_chat_template, is_conversational
 
 from tests.scripted import composed
 from ultraif_ray.data.export import SETS, export, held_out
-from ultraif_ray.recipe import Recipe, parse_recipe
-from ultraif_ray.records import Constraint, Response, Row, Turn, Verdict, prompt_id, to_table
+from ultraif_ray.data.ingest import to_prompts
+from ultraif_ray.recipe import Ingest, Recipe, parse_recipe
+from ultraif_ray.records import Constraint, Prompt, Response, Row, Turn, Verdict, prompt_id, to_table
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -175,6 +176,31 @@ def test_no_prompt_stands_on_both_sides_and_the_share_holds(tmp_path: Path) -> N
     share = sum(held_out(i * 7_919_111, 0.1) for i in range(20_000)) / 20_000
     assert share == pytest.approx(0.1, abs=0.01)
     assert not held_out(0, 0.0)
+
+
+def test_all_prompts_of_a_conversation_stand_on_one_side(tmp_path: Path) -> None:
+    """As ingest makes them, of conversations some of which begin alike."""
+    rows = []
+    for number in range(200):
+        turns = [f"start {number % 100}", f"answer {number}", "go deeper", "I did", "and now shorter"]
+        record = {"messages": [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(turns)]}
+        for prompt in to_prompts(record, f"f:{number}", Ingest(turns="all")):
+            assert isinstance(prompt, Prompt)
+            texts = row(0, "good", "bad").model_dump(exclude=set(Prompt.model_fields))
+            rows.append(Row.model_validate(prompt.model_dump() | texts))
+    beginning = {row.id: row.history[0].content if row.history else row.query for row in rows}
+    place, _ = exported(tmp_path, rows=rows, held_out=0.3)
+    for name in SETS:
+        train, held = ({beginning[e["id"]] for e in lines(place / name / f"{s}.jsonl")} for s in ("train", "held_out"))
+        assert not train & held
+        assert len(train | held) == 100
+        assert len(held) == pytest.approx(30, abs=15)
+
+
+def test_a_row_without_a_conversation_goes_by_its_beginning(tmp_path: Path) -> None:
+    first, later = row(20_000, "good", "bad"), row(8_000, "good", "bad", history=HISTORY)
+    assert first.conversation == first.id
+    assert later.conversation == prompt_id("hi", [])
 
 
 @pytest.mark.parametrize("layout", ["trl", "reference"])

@@ -1,6 +1,6 @@
 """Judged rows → training sets. Here, and only here, one prompt becomes several examples.
 
-Four sets, each with a train and a held-out split by prompt id, so that no prompt stands on both sides:
+Four sets, each with a train and a held-out split by conversation, so that none stands on both sides:
 
     sft        the composed instruction and the first response that passed
     dpo        the composed instruction, the first that passed and the first complete one that failed
@@ -74,7 +74,7 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
         for row in rows:
             found = {name: list(examples(row, name, settings)) for name in names}
             made = {name: [one.columns for one in found[name] if within.admit(one.place)] for name in names}
-            split = "held_out" if held_out(row.id, settings.held_out) else "train"
+            split = "held_out" if held_out(row.conversation, settings.held_out) else "train"
             for name in names:
                 files[name, split].add(made[name])
                 if made[name]:
@@ -104,9 +104,9 @@ class _Rows:
             yield from map(Row.model_validate, batch.to_pylist())
 
 
-def held_out(prompt_id: int, share: float) -> bool:
-    """Whether a prompt is held out: by its id alone, so the same in every run and every set."""
-    return (prompt_id % 10_000) < share * 10_000
+def held_out(conversation: int, share: float) -> bool:
+    """Whether a conversation's prompts are held out: by its hash alone, so the same in every run and every set."""
+    return (conversation % 10_000) < share * 10_000
 
 
 def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
