@@ -1,4 +1,8 @@
+import math
+from itertools import pairwise
+
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +19,7 @@ from ultraif_ray.records import (
     arrow_schema,
     as_pairs,
     prompt_id,
+    slice_of_round,
     to_table,
 )
 
@@ -119,6 +124,24 @@ def test_an_instruction_is_its_initial_query_and_what_was_added() -> None:
     assert [made.at(level).query for level in (0, 1, 2)] == ["q", "q, a", "q, a, b"]
     plain = Instruction(initial_query="q")
     assert (plain.level, plain.query, plain.simpler_query, plain.questions) == (0, "q", "q", [])
+
+
+@given(fraction=st.floats(1e-6, 1.0, exclude_max=True), number=st.integers(0, 2**63 - 1), last=st.integers(1, 40))
+def test_no_prompt_comes_again_before_all_were_there(fraction: float, number: int, last: int) -> None:
+    parts = [slice_of_round(one, fraction) for one in range(1, last + 1)]
+    times = sum(part.holds(number) for part in parts if part)
+    assert math.floor(last * fraction) <= times <= math.ceil(last * fraction)
+    assert parts == [slice_of_round(one, fraction) for one in range(1, last + 1)]
+    assert all(a and b and a.end == b.start for a, b in pairwise(parts))
+
+
+def test_three_rounds_of_a_third_are_all_prompts_and_as_many_each() -> None:
+    ids = [prompt_id(f"prompt {n}", []) for n in range(3000)]
+    taken = [[n for n in ids if part.holds(n)] for part in (slice_of_round(t, 1 / 3) for t in (1, 2, 3)) if part]
+    assert sorted(n for part in taken for n in part) == sorted(ids)
+    assert all(len(part) == pytest.approx(1000, rel=0.1) for part in taken)
+    assert slice_of_round(5, 0.25) == slice_of_round(1, 0.25)  # every prompt was there: from the beginning again
+    assert slice_of_round(2, 1.0) is None
 
 
 def test_history_as_pairs() -> None:

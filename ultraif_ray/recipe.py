@@ -408,6 +408,10 @@ class Composer(Section):
 
     model: Address
     """The model it starts from: a local folder, a hub id, or `packaged`."""
+    prompts: tuple[Address, ...] = ()
+    """Prompts that are decomposed for the composer's training and for nothing else, as in the paper; named as `prompts`
+    are, and read as `ingest` says. The composer then learns from these, and composes `prompts`, which are decomposed
+    only for `synthesize.questions: all`. When not given, it learns from `prompts`."""
     lora: Arguments | None = None
     """Fields of peft's `LoraConfig`; full fine-tuning when not given. An adapter on the model of the composer's pool
     is served from that pool; anything else gets a pool of its own, placed like the composer's."""
@@ -451,7 +455,12 @@ class Align(Section):
     extra_constraints: int = Field(1, ge=0)
     """Constraints that every round adds to `synthesize.rounds`."""
     prompt_fraction: float = Field(1.0, gt=0, le=1)
-    """Fraction of the prompts, chosen by id, that a round takes."""
+    """Fraction of the prompts, chosen by id, that a round takes: each round the next one, and after the last the first
+    again."""
+    last_round_dpo: TrlFields | None = None
+    """Fields of TRL's `DPOConfig` that are laid over `dpo` in the last round. Not given, and with the default loss in
+    `dpo`, the last of several rounds has `loss_type: [nca_pair]`, as in the paper: from the third round on sigmoid
+    lowers the probability of chosen and rejected alike (section 4.1, appendix A.3). `{}`: all rounds alike."""
 
 
 class Train(Resources):
@@ -520,6 +529,15 @@ class Recipe(Section):
     @classmethod
     def _paper_defaults(cls, data: Any) -> Any:
         return _under(_under(data, "sft", _PAPER_SFT), "dpo", _PAPER_DPO)
+
+    def dpo_in_round(self, number: int) -> dict[str, Any]:
+        """The fields of TRL's `DPOConfig` in a DPO round; rounds are counted from 1."""
+        last = number == self.align.iterations
+        over = self.align.last_round_dpo if last else {}
+        if over is None:
+            several, default_loss = number > 1, self.dpo["loss_type"] == _PAPER_DPO["loss_type"]
+            over = {"loss_type": ["nca_pair"]} if several and default_loss else {}
+        return self.dpo | over
 
     def global_batch(self, fields: dict[str, Any]) -> int:
         """Examples of one optimizer step of a training with these TRL fields, however many workers there are. TRL's
@@ -652,6 +670,9 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
 
     if isinstance(data.get("prompts"), list):
         data["prompts"] = [absolute(prompt) for prompt in data["prompts"]]
+    composer = data.get("composer")
+    if isinstance(composer, dict) and isinstance(composer.get("prompts"), list):
+        composer["prompts"] = [absolute(prompt) for prompt in composer["prompts"]]
     policy = data.get("policy")
     if isinstance(policy, dict) and "chat_template" in policy:
         policy["chat_template"] = absolute(policy["chat_template"])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import types
+from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
@@ -88,6 +89,33 @@ def content_hash(content: Any) -> int:
     text = json.dumps(content, ensure_ascii=False)
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True)
+class IdSlice:
+    """A part of all prompts, by id: ids are hashes, spread evenly over 63 bits. From `start` up to and without `end`;
+    on from the lowest id where `end` is not above `start`.
+    """
+
+    start: int
+    end: int
+
+    def holds(self, number: int) -> bool:
+        """Whether an id lies in it."""
+        if self.start < self.end:
+            return self.start <= number < self.end
+        return number >= self.start or number < self.end
+
+
+def slice_of_round(number: int, fraction: float) -> IdSlice | None:
+    """The prompts of a DPO round (counted from 1) that takes a fraction of all: each round goes on where the one before
+    ended, so that none is seen again before all were; None where a round takes all.
+    """
+    if fraction >= 1.0:
+        return None
+    # Multiples of the fraction, so that a round begins exactly where the one before it ends.
+    start, end = (int((times * fraction) % 1.0 * 2**63) for times in (number - 1, number))
+    return IdSlice(start, end)
 
 
 def as_pairs(history: list[Turn]) -> list[list[str]]:

@@ -1,9 +1,21 @@
-"""What ended a pipeline, in the user's words."""
+"""Which rows a pipeline takes, and what ended it, in the user's words."""
 
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
 from ray.exceptions import RayTaskError
 
 from ultraif_ray.errors import InputError, NodeLost, RecipeError, RunError
-from ultraif_ray.flow.graph import unwrap_error
+from ultraif_ray.flow.graph import lies_in, unwrap_error
+from ultraif_ray.records import IdSlice
+
+
+@pytest.mark.parametrize("part", [IdSlice(10, 20), IdSlice(20, 10), IdSlice(0, 5), IdSlice(2**62, 0)])
+def test_a_part_of_the_rows_is_a_filter_that_a_read_of_parquet_takes(part: IdSlice) -> None:
+    ids = [*range(30), 2**62 - 1, 2**62, 2**63 - 1]
+    table = ds.dataset(pa.table({"id": pa.array(ids, pa.int64())}))
+    read = table.to_table(filter=lies_in(part).to_pyarrow())
+    assert read.column("id").to_pylist() == [number for number in ids if part.holds(number)]
 
 
 def test_what_died_with_its_node_is_told_from_what_is_at_fault_itself() -> None:

@@ -1,5 +1,6 @@
 """What `ultraif plan` says, without a model, a cluster or a file written."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.simulated import recipe
 from ultraif_ray.errors import InputError, RecipeError
 from ultraif_ray.recipe import parse_recipe
+from ultraif_ray.records import ROLES
 from ultraif_ray.report.plan import print_plan
 from ultraif_ray.store.folder import RunFolder
 
@@ -21,6 +23,20 @@ def test_a_plan_says_pools_operators_rows_steps_and_tokens(tmp_path: Path, capsy
     assert "ingest → synthesize → export → sft → round-1/synthesize" in " ".join(said.split())
     assert [line.split()[0] for line in said.splitlines() if line.split()[:1] == ["judge"]] == ["judge"]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_says_what_the_composer_learns_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = tmp_path / "wild.jsonl"
+    wild.write_text("".join(json.dumps({"prompt": f"Write {n} lines."}) + "\n" for n in range(3)))
+    print_plan(recipe(tmp_path, pools="three", composer={"model": "packaged", "prompts": [str(wild)]}))
+    said = capsys.readouterr().out
+    assert "composer-decompose, operator 1: decompose in one worker of pool 'a'" in said
+    assert "synthesize, operator 1: compose in one worker of pool 'b'" in said
+    assert "prompts: 40 accepted" in said
+    assert "the composer's own prompts: 3 accepted" in said
+    words = [line.split() for line in said.splitlines()]
+    requests = {line[0]: line[1] for line in words if line and line[0] in ROLES and line[1].isdigit()}
+    assert (requests["decomposer"], requests["composer"]) == ("3", "80")
 
 
 def test_steps_that_are_done_or_begun_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from tests import scripted
+from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Recipe, difference, parse_recipe
 from ultraif_ray.records import ROLES
 from ultraif_ray.steps.engines import EngineStep
+from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.plan import following, plan
+from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context, Step, whole_settings
 from ultraif_ray.store.folder import RunFolder
 
@@ -41,6 +44,55 @@ def test_the_steps_of_a_run(tmp_path: Path) -> None:
     assert steps[6:] == [f"round-{t}/{s}" for t in (1, 2) for s in ("synthesize", "export", "dpo")] + ["model"]
 
 
+OWN: dict[str, Any] = {"composer": {"model": "a", "prompts": ["wild.jsonl"]}}
+
+
+def test_a_composer_with_prompts_of_its_own_has_its_own_way_in(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    recipe = made(**OWN, policy={"model": "b"}, align={"iterations": 1})
+    steps = plan(recipe, folder)
+    assert [step.name for step in steps[:6]] == [
+        "ingest", "composer-ingest", "composer-decompose", "composer", "synthesize", "export",
+    ]  # fmt: skip
+    inputs = {step.name: {name: source.name for name, source in step.inputs.items()} for step in steps}
+    assert inputs["composer-decompose"] == {"rows": "composer-ingest"}
+    assert inputs["composer"] == {"rows": "composer-decompose"}
+    assert inputs["synthesize"] == {"rows": "ingest", "composer": "composer"}
+    assert inputs["round-1/synthesize"] == {"rows": "ingest", "composer": "composer", "policy": "sft"}
+    stages = {step.name: step.stages for step in steps if isinstance(step, EngineStep)}
+    assert stages["composer-decompose"] == ("decompose",)
+    assert stages["synthesize"] == stages["round-1/synthesize"] == ("compose", "respond")
+    accounts = [name for step in steps[:6] for name in step.accounts]
+    assert accounts == [step.name for step in steps[:6]]
+    assert [step.sets for step in steps if isinstance(step, Export)] == [("sft", "dpo")] * 2
+
+
+def test_prompts_that_are_composed_are_decomposed_where_their_constraints_are_asked_about(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    recipe = made(**OWN, policy={"model": "b"}, synthesize={"questions": "all"})
+    synthesis = step_of("synthesize", recipe, folder)
+    assert synthesis.accounts == ("decompose", "synthesize")
+    assert step_of("round-1/synthesize", recipe, folder).inputs["rows"] == synthesis
+    assert [step.name for step in plan(recipe, folder, decompose=True)][:4] == [
+        "ingest", "decompose", "composer-ingest", "composer-decompose",
+    ]  # fmt: skip
+
+
+def test_what_the_composer_learns_from_decides_its_content_and_where_it_lies_does_not(tmp_path: Path) -> None:
+    (tmp_path / "wild.jsonl").write_text('{"prompt": "Write a haiku."}')
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Write."}')
+    own = made(composer={"model": "a", "prompts": [f"{tmp_path}/wild.jsonl"]}, prompts=[f"{tmp_path}/prompts.jsonl"])
+    shared = made(composer={"model": "a"}, prompts=[f"{tmp_path}/wild.jsonl"])
+    assert settings("composer-ingest", own, tmp_path) == settings("ingest", shared, tmp_path)
+    assert settings("ingest", own, tmp_path) != settings("ingest", shared, tmp_path)
+    changed = difference(settings("composer", own, tmp_path), settings("composer", shared, tmp_path))
+    assert changed == ["inputs.rows.step: 'composer-decompose' → 'decompose'"]
+    with pytest.raises(InputError, match="no such file"):
+        step_of("composer-ingest", made(**OWN), RunFolder(str(tmp_path))).check(
+            Context(made(**OWN), RunFolder(str(tmp_path)))
+        )
+
+
 def test_a_run_that_has_begun_keeps_its_shape(tmp_path: Path) -> None:
     folder, recipe = RunFolder(str(tmp_path)), made()
     synthesis = step_of("synthesize", recipe, folder)
@@ -57,7 +109,7 @@ def test_steps_that_need_engines_never_stand_side_by_side(tmp_path: Path) -> Non
     """Engines that are up would be stopped for the next step to start the same."""
     folder = RunFolder(str(tmp_path))
     trained: list[dict[str, Any]] = [{}, {"composer": {"model": "a"}}, {"policy": {"model": "b"}}]
-    for sections in [*trained, trained[1] | trained[2]]:
+    for sections in [*trained, trained[1] | trained[2], OWN, OWN | trained[2]]:
         steps = plan(made(**sections, align={"iterations": 2}), folder)
         costly = [step for step in steps if not step.cheap]
         assert not any(isinstance(a, EngineStep) and isinstance(b, EngineStep) for a, b in pairwise(costly))
@@ -99,6 +151,32 @@ def test_the_fraction_of_the_prompts_decides_what_a_round_holds_and_nothing_befo
     )
     assert settings("synthesize", half, tmp_path) == settings("synthesize", whole, tmp_path)
     assert settings("round-1/synthesize", half, tmp_path) != settings("round-1/synthesize", whole, tmp_path)
+
+
+def in_its_round(number: int, recipe: Recipe, step: str, tmp_path: Path) -> dict[str, Any]:
+    folder = RunFolder(str(tmp_path))
+    name = f"round-{number}/{step}"
+    return whole_settings(step_of(name, recipe, folder), Context(in_round(recipe, number), folder))
+
+
+def test_every_round_takes_prompts_of_its_own_and_its_fingerprint_says_which(tmp_path: Path) -> None:
+    recipe = made(policy={"model": "b"}, align={"iterations": 4, "prompt_fraction": 0.25})
+    parts = [in_its_round(number, recipe, "synthesize", tmp_path)["part"] for number in (1, 2, 3, 4)]
+    quarter = 2**61
+    assert parts == [{"start": n * quarter, "end": (n + 1) * quarter % 2**63} for n in range(4)]
+
+
+def test_the_fingerprint_of_a_dpo_round_covers_the_fields_that_it_has_and_no_others(tmp_path: Path) -> None:
+    def fields(number: int, **align: Any) -> Any:
+        recipe = made(policy={"model": "b"}, dpo={"beta": 0.2}, align={"iterations": 3, **align})
+        return in_its_round(number, recipe, "dpo", tmp_path)["fields"]
+
+    assert [fields(number)["loss_type"] for number in (1, 2, 3)] == [["sigmoid"], ["sigmoid"], ["nca_pair"]]
+    softer = {"last_round_dpo": {"beta": 0.05}}
+    assert [fields(number, **softer)["beta"] for number in (1, 2, 3)] == [0.2, 0.2, 0.05]
+    assert fields(3, **softer)["loss_type"] == ["sigmoid"]
+    assert all(fields(number, **softer) == fields(number) for number in (1, 2))
+    assert fields(3, iterations=4) == fields(2)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,34 @@ def test_a_round_takes_the_constraints_of_rows_that_were_synthesized_in_one_go_a
     assert entry["input"] == sum(entry["outcomes"].values()) == 12
 
 
+def test_a_composers_own_prompts_are_decomposed_for_it_alone(tmp_path: Path) -> None:
+    wild = tmp_path / "wild.jsonl"
+    wild.write_text("".join(json.dumps({"prompt": f"Name {n} rivers in a list"}) + "\n" for n in range(8)))
+    made = recipe(tmp_path, count=12, composer={"model": "packaged", "prompts": [str(wild)]})
+    folder = run(made, until="composer-decompose")
+    ledger = folder.read_json("ledger.json")
+    assert list(ledger) == ["ingest", "composer-ingest", "composer-decompose"]
+    assert ledger["composer-ingest"] == {"input": 8, "outcomes": {"accepted": 8}}
+    assert sum(ledger["composer-decompose"]["outcomes"].values()) == ledger["composer-decompose"]["input"] == 8
+    assert {row.query.split()[0] for row in rows_of(folder, "composer-decompose")} == {"Name"}
+    failed = ledger["composer-decompose"]["outcomes"].get("failed", 0)
+    assert retry(made) == failed
+
+    steps = plan(made, folder)
+    composer, synthesis = (next(s for s in steps if s.name == name) for name in ("composer", "synthesize"))
+    folder.open_step("composer", whole_settings(composer, Context(made, folder)))
+    folder.finish("composer")  # the simulated engine serves no model
+    run_steps(made, steps, [synthesis, steps[-1]])
+    rows = rows_of(folder)
+    assert len(rows) == 12
+    assert {row.query.split()[0] for row in rows} == {"Write"}
+    assert not any(row.constraints or row.decomposed for row in rows)
+    assert {usage.role for row in rows for usage in row.usage} == {"composer", "responder", "judge"}
+    ledger = folder.read_json("ledger.json")
+    assert list(ledger) == ["ingest", "composer-ingest", "composer-decompose", "synthesize", "export"]
+    assert set(ledger["export"]["examples"]) == {"sft", "dpo"}
+
+
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """What Ray Data's executor holds at each of its steps while a pipeline runs."""
     seen: dict[str, list[int]] = {"statistics": [], "waiting": [], "workers": []}

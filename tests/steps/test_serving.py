@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import ROLES
 from ultraif_ray.steps.serving import in_round, with_trained_models
@@ -52,3 +54,25 @@ def test_a_round_has_more_constraints_and_is_drawn_anew() -> None:
     second = in_round(recipe, 2)
     assert second.synthesize.rounds == {5: 3, 6: 1}
     assert (second.synthesize.goal, second.seed) == ("dpo", 7)
+
+
+@pytest.mark.parametrize(
+    ("align", "dpo", "losses"),
+    [
+        ({"iterations": 3}, {}, [["sigmoid"], ["sigmoid"], ["nca_pair"]]),
+        ({"iterations": 1}, {}, [["sigmoid"]]),
+        ({"iterations": 2}, {"loss_type": ["ipo"]}, [["ipo"], ["ipo"]]),  # who chose a loss has it in every round
+        ({"iterations": 2, "last_round_dpo": {}}, {}, [["sigmoid"], ["sigmoid"]]),
+        (
+            {"iterations": 2, "last_round_dpo": {"loss_type": ["apo_zero"]}},
+            {"loss_type": ["ipo"]},
+            [["ipo"], ["apo_zero"]],
+        ),
+        ({"iterations": 1, "last_round_dpo": {"loss_type": ["nca_pair"]}}, {}, [["nca_pair"]]),
+    ],
+)
+def test_the_last_of_several_rounds_has_the_papers_loss_unless_the_recipe_says_another(
+    align: dict[str, Any], dpo: dict[str, Any], losses: list[list[str]]
+) -> None:
+    recipe = made(align=align, dpo=dpo)
+    assert [in_round(recipe, number).dpo["loss_type"] for number in range(1, len(losses) + 1)] == losses

@@ -9,6 +9,7 @@ from tests.simulated import recipe as simulated_recipe
 from ultraif_ray.data.export import schema_of
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
@@ -81,7 +82,7 @@ def check_training(recipe: Recipe) -> None:
     folder = RunFolder(recipe.run_folder)
     for step in plan(recipe, folder):
         if isinstance(step, TrainingStep):
-            step.check(Context(recipe, folder))
+            step.check(Context(in_round(recipe, step.round), folder))
 
 
 def job_for(kind: Literal["sft", "dpo"], model: str, file: Path, **job: Any) -> Job:

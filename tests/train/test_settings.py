@@ -34,6 +34,12 @@ RECIPES = SHIPPED
         ),
         ({"dpo": {"beta": 0.1, "packing": True}}, "dpo.packing is not a field of TRL's DPOConfig"),
         ({"dpo": {"loss_type": ["nca"]}}, "dpo.loss_type: 'nca' is not a loss of TRL's; those are sigmoid, .*nca_pair"),
+        ({"align": {"last_round_dpo": {"loss_type": ["nca"]}}}, "align.last_round_dpo.loss_type: 'nca' is not a loss"),
+        (
+            {"align": {"last_round_dpo": {"betta": 1}}},
+            "align.last_round_dpo.betta is not a field .*did you mean 'beta'",
+        ),
+        ({"align": {"last_round_dpo": {"loss_weights": [1.0, 0.5]}}}, "dpo: TRL refuses it: .*loss_weights"),
         ({"dpo": {"f_divergence_type": 3}}, "dpo.f_divergence_type: 3 cannot be used: .*string"),
         ({"dpo": {"lr_scheduler_type": "cosin"}}, "dpo: TRL refuses it: .*cosin"),
         ({"sft": {"learning_rate": "fast"}}, "sft.learning_rate: 'fast' cannot be used: .*number"),

@@ -5,7 +5,7 @@ import re
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions
 from ray.data.checkpoint import CheckpointConfig
-from ray.data.expressions import col, lit
+from ray.data.expressions import Expr, col, lit
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ultraif_ray import errors
@@ -22,6 +22,7 @@ from ultraif_ray.flow.ray_internals import (
 )
 from ultraif_ray.flow.worker import Assignment, Worker
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.records import IdSlice
 from ultraif_ray.store.folder import RunFolder
 
 # ---- the pipeline ----------------------------------------------------------------------------------------------------
@@ -35,7 +36,7 @@ def run_pipeline(
     stages: tuple[str, ...],
     rows: int,
     *,
-    fraction: float = 1.0,
+    part: IdSlice | None = None,
     columns: list[str] | None = None,
 ) -> None:
     """Take the rows of step `source` through `stages` into step `step`; rows written before are not done again.
@@ -47,7 +48,7 @@ def run_pipeline(
         step: the step whose rows are written.
         stages: the stages of the journey.
         rows: how many rows are left, for the display.
-        fraction: the fraction of the source's rows, by id, that is taken.
+        part: the part of the source's rows, by id, that is taken; None for all.
         columns: the columns of the source's rows that are taken; None for all.
 
     Raises:
@@ -63,9 +64,9 @@ def run_pipeline(
             files = [folder.uri(source, "rows", path.rsplit("/", 1)[-1]) for path in folder.data_files(source)]
             read_footers_with_one_actor()
             dataset = ray.data.read_parquet(files, columns=columns)
-            if fraction < 1.0:
+            if part:
                 # An expression goes into the read itself. An operator more would starve the others on a small machine.
-                dataset = dataset.filter(expr=col("id") < lit(_bound(fraction)))
+                dataset = dataset.filter(expr=lies_in(part))
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
             crashes = start_crash_tracker()
@@ -98,13 +99,10 @@ def _rows_per_file(recipe: Recipe, last: Operator, rows: int) -> int:
     return recipe.flow.rows_per_file or max(recipe.flow.rows_per_block, most)
 
 
-def in_fraction(prompt_id: int, fraction: float) -> bool:
-    """Whether a prompt is in a fraction of all, by its id alone: ids are hashes, spread evenly over 63 bits."""
-    return prompt_id < _bound(fraction)
-
-
-def _bound(fraction: float) -> int:
-    return min(int(fraction * 2**63), 2**63 - 1)
+def lies_in(part: IdSlice) -> Expr:
+    """`IdSlice.holds` as an expression over the column `id`."""
+    from_start, before_end = col("id") >= lit(part.start), col("id") < lit(part.end)
+    return from_start & before_end if part.start < part.end else from_start | before_end
 
 
 def _context(recipe: Recipe, operators: list[Operator], checkpoint: str) -> DataContext:

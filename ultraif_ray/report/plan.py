@@ -13,14 +13,15 @@ from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
 from ultraif_ray.flow.placement import cut
 from ultraif_ray.method import prompts as templates
-from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
 from ultraif_ray.records import Instruction, Prompt
 from ultraif_ray.report.show import console
+from ultraif_ray.steps.engines import EngineStep
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import all_needs, check_room
 from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
 
 SAMPLE = 2_000
@@ -38,29 +39,47 @@ def print_plan(recipe: Recipe) -> None:
         UltraIFError: the first thing that would end the run.
     """
     out = console()
-    sample, more = _sample(recipe)
+    sample, more = _sample(recipe, recipe.prompts)
+    learnt_from, more_learnt = sample, more
+    if recipe.composer and recipe.composer.prompts:
+        learnt_from, more_learnt = _sample(recipe, recipe.composer.prompts)
     _check_models(recipe)
     folder = RunFolder(recipe.run_folder)
     available = _cluster()
     out.print(_pool_table(recipe))
     out.print()
-    for i, operator in enumerate(cut(recipe, STAGES)):
-        where = "one worker" if recipe.pools[operator.pools[0]].replicas.max == 1 else "workers"
-        out.print(f"operator {i + 1}: {' → '.join(operator.stages)} in {where} of pool '{operator.pools[0]}'")
-    _print_training(recipe)
     steps = plan(recipe, folder)
     contexts = {step.name: Context(in_round(recipe, step.round), folder) for step in steps}
+    for step in steps:
+        if isinstance(step, EngineStep) and not step.round:
+            _print_operators(step, contexts[step.name])
+    _print_training(recipe)
     for step in steps:
         step.check(contexts[step.name])
     check_room(all_needs(steps, contexts), available)
     out.print(f"{_said(available)}\n")
-    rows = f"{len(sample):,}" + (" or more" if more else "")
-    out.print(f"prompts: {rows} accepted; run folder: {folder}")
+    out.print(f"prompts: {_count(sample, more)} accepted; run folder: {folder}")
+    if learnt_from is not sample:
+        out.print(f"the composer's own prompts: {_count(learnt_from, more_learnt)} accepted")
     out.print(f"steps: {_progress(folder, steps)}\n")
-    out.print(_token_table(recipe, sample))
-    of = f"of the first {SAMPLE:,} prompts; " if more else ""
+    composed_alone = any(isinstance(step, Synthesize) and not step.has_constraints for step in steps)
+    out.print(_token_table(recipe, sample, learnt_from if composed_alone else sample))
+    of = f"of the first {SAMPLE:,} prompts; " if more or more_learnt else ""
     note = f"{of}at 4 characters a token, all of k answered and judged. Early stops and the prefix cache lower it."
     out.print(f"An estimate {note}", style="dim")
+
+
+def _count(sample: list[Prompt], more: bool) -> str:
+    return f"{len(sample):,}" + (" or more" if more else "")
+
+
+def _print_operators(step: EngineStep, context: Context) -> None:
+    """Where the rows of a step go through engines, once what is trained before it is in its place."""
+    recipe = step.serving(context)
+    for i, operator in enumerate(cut(recipe, step.stages)):
+        where = "one worker" if recipe.pools[operator.pools[0]].replicas.max == 1 else "workers"
+        stages = " → ".join(operator.stages)
+        console().print(f"{step.name}, operator {i + 1}: {stages} in {where} of pool '{operator.pools[0]}'")
 
 
 def _print_training(recipe: Recipe) -> None:
@@ -81,9 +100,9 @@ def _print_training(recipe: Recipe) -> None:
     )
 
 
-def _sample(recipe: Recipe) -> tuple[list[Prompt], bool]:
+def _sample(recipe: Recipe, addresses: tuple[str, ...]) -> tuple[list[Prompt], bool]:
     found: list[Prompt] = []
-    for item, _ in funnel(read_prompts(find_sources(recipe.prompts), recipe.ingest), recipe.ingest):
+    for item, _ in funnel(read_prompts(find_sources(addresses), recipe.ingest), recipe.ingest):
         if isinstance(item, Prompt):
             found.append(item)
         if len(found) > SAMPLE:
@@ -142,12 +161,23 @@ def _progress(folder: RunFolder, steps: list[Step]) -> str:
     return " → ".join(f"{step}{said[state]}" for step, state in states.items())
 
 
-def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:
-    """Per role: requests, and tokens read and written, for the rows of the sample, at most."""
+def _mean_lengths(sample: list[Prompt]) -> tuple[float, float]:
+    """Tokens of query and history."""
+    per = max(len(sample), 1) * _CHARS_PER_TOKEN
+    return sum(len(p.query) for p in sample) / per, sum(len(t.content) for p in sample for t in p.history) / per
+
+
+def _token_table(recipe: Recipe, sample: list[Prompt], decomposed: list[Prompt]) -> Table:
+    """Per role: requests, and tokens read and written, for the rows of the sample, at most.
+
+    Args:
+        recipe: the run's recipe.
+        sample: prompts that are composed.
+        decomposed: prompts that are decomposed: the same, or the composer's own.
+    """
     s = recipe.synthesize
-    rows = len(sample)
-    query = sum(len(p.query) for p in sample) / max(rows, 1) / _CHARS_PER_TOKEN
-    history = sum(len(t.content) for p in sample for t in p.history) / max(rows, 1) / _CHARS_PER_TOKEN
+    query, history = _mean_lengths(sample)
+    whole, before = _mean_lengths(decomposed)
     rounds = sum(n * w for n, w in s.rounds.items()) / sum(s.rounds.values())
     levels = rounds if s.intermediate else 1.0
     answers = 2.0 if s.pairs == "contrast" else float(s.k)
@@ -157,7 +187,7 @@ def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:
     empty = Prompt(id=0, query="")
     start = Instruction(initial_query="")
     estimates: dict[str, tuple[float, float, float]] = {
-        "decomposer": (1, _length(templates.decompose(empty)) + query + history, 2 * (query + _JSON_TOKENS)),
+        "decomposer": (1, _length(templates.decompose(empty)) + whole + before, 2 * (whole + _JSON_TOKENS)),
         "composer": (rounds, _length(templates.compose(start, "content")) + query + history, query + _JSON_TOKENS),
         "responder": (levels * answers, _length(templates.respond("", [])) + query + history, answer),
         "judge": (asked, _length(templates.judge_with_reasons(start, "", [])) + query + history + answer, verdict),
@@ -166,7 +196,7 @@ def _token_table(recipe: Recipe, sample: list[Prompt]) -> Table:
         "role", "requests", "prompt tokens", "generated", title="Without retries, about", title_justify="left", box=None
     )
     for role, (requests, read, written) in estimates.items():
-        n = requests * rows
+        n = requests * len(decomposed if role == "decomposer" else sample)
         table.add_row(role, f"{n:,.0f}", f"{n * read:,.0f}", f"{n * written:,.0f}")
     return table
 

@@ -26,6 +26,12 @@ class Decompose(EngineStep):
         return {self.name: decompose_entry(folder, self.name, rows)}
 
 
+class DecomposeForComposer(Decompose):
+    """Find the constraints of the prompts that the composer alone learns from."""
+
+    kind = "composer-decompose"
+
+
 def decompose_entry(folder: RunFolder, step: str, rows: int) -> Entry:
     """The account of decomposing, whichever step the rows were decomposed in."""
     return count_rows(folder, step, rows, Decompose.outcome_column, ("decomposer",))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ultraif_ray.errors import NodeLost, RunError
 from ultraif_ray.method import prompts
 from ultraif_ray.recipe import Recipe, fingerprint
-from ultraif_ray.records import Role
+from ultraif_ray.records import IdSlice, Role
 from ultraif_ray.steps.serving import with_trained_models
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
@@ -45,9 +45,9 @@ class EngineStep(Step):
         """The columns of the rows that are taken; None for all."""
         return None
 
-    def fraction(self, recipe: Recipe) -> float:
-        """The fraction of the rows, chosen by id, that is taken."""
-        return 1.0
+    def part(self, recipe: Recipe) -> IdSlice | None:
+        """The part of the rows, chosen by id, that is taken; None for all."""
+        return None
 
     def serving(self, context: Context) -> Recipe:
         """The recipe with the models that the run has trained in their roles."""
@@ -67,14 +67,14 @@ class EngineStep(Step):
         """Take the rows through the engines, and account for every one.
 
         Raises:
-            RunError: a fraction so small that no row is left, or what ended the pipeline.
+            RunError: a part so small that it holds no row, or what ended the pipeline.
         """
         from ultraif_ray.flow.cluster import connect
         from ultraif_ray.flow.graph import run_pipeline
 
         folder, recipe = context.folder, self.serving(context)
-        fraction = self.fraction(context.recipe)
-        rows = self._rows_to_take(folder, fraction)
+        part = self.part(context.recipe)
+        rows = self._rows_to_take(folder, part)
         attempts, ended = 0, ""
         while (left := rows - self._repaired_count(folder)) > 0 and attempts < ATTEMPTS:
             if attempts:
@@ -89,7 +89,7 @@ class EngineStep(Step):
                     self.name,
                     self.stages,
                     left,
-                    fraction=fraction,
+                    part=part,
                     columns=self.columns,
                 )
             except NodeLost as error:
@@ -98,21 +98,19 @@ class EngineStep(Step):
                 ended = str(error).splitlines()[0]
         return self.entries(folder, rows)
 
-    def _rows_to_take(self, folder: RunFolder, fraction: float) -> int:
+    def _rows_to_take(self, folder: RunFolder, part: IdSlice | None) -> int:
         """How many rows of the input are taken.
 
         Raises:
-            RunError: the fraction leaves no row.
+            RunError: none is.
         """
-        if fraction == 1.0:
+        if part is None:
             return folder.count(self.rows.name)
-        from ultraif_ray.flow.graph import in_fraction
-
         batches = folder.read_tables(self.rows.name, ["id"])
-        rows = sum(in_fraction(number, fraction) for batch in batches for number in batch.column("id").to_pylist())
+        rows = sum(part.holds(number) for batch in batches for number in batch.column("id").to_pylist())
         if not rows:
             total = folder.count(self.rows.name)
-            raise RunError(f"{self.name}: align.prompt_fraction={fraction:g} leaves none of {total} prompts: raise it")
+            raise RunError(f"{self.name}: none of {total} prompts is in this round's part: raise align.prompt_fraction")
         return rows
 
     def _repaired_count(self, folder: RunFolder) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ultraif_ray.data.export import SETS, export
 from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.ledger import Entry
 
 
@@ -12,7 +13,7 @@ from ultraif_ray.store.ledger import Entry
 class Export(Step):
     """Write the sets of a synthesis, each into a folder of its name."""
 
-    rows: Step
+    rows: Synthesize
 
     kind = "export"
     resumes = False
@@ -20,8 +21,8 @@ class Export(Step):
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """A round has no constraints of its own, and so no set for the composer."""
-        return tuple(name for name in SETS if not self.round or name != "composer")
+        """No set for the composer in a round, which has no constraints of its own, and where prompts have none."""
+        return tuple(name for name in SETS if name != "composer" or (self.rows.has_constraints and not self.round))
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Layout, splits, and what counts as an example."""

@@ -1,4 +1,4 @@
-"""Prompts in: files and datasets → `ingest/rows`, and what was turned away → `ingest/rejected`."""
+"""Prompts in: files and datasets → `rows` in the step's folder, and what was turned away → `rejected`."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from ultraif_ray import recipe as sections
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.errors import InputError
+from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Prompt, arrow_schema
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
@@ -39,11 +40,15 @@ class Ingest(Step):
     kind = "ingest"
     resumes = False  # half an ingest is of no use to anyone
 
+    def addresses(self, recipe: Recipe) -> tuple[str, ...]:
+        """Where the prompts are."""
+        return recipe.prompts
+
     def settings(self, context: Context) -> dict[str, Any]:
         """Which prompts, in which version, and what is turned away."""
         recipe, folder = context.recipe, context.folder
         try:
-            prompts = versions(find_sources(recipe.prompts))
+            prompts = versions(find_sources(self.addresses(recipe)))
         except InputError:
             if folder.state(self.name) != "done":
                 raise
@@ -56,7 +61,7 @@ class Ingest(Step):
         Raises:
             InputError: naming the source.
         """
-        for source in find_sources(context.recipe.prompts):
+        for source in find_sources(self.addresses(context.recipe)):
             check_shape(source)
 
     def needs(self, context: Context) -> "list[Need]":
@@ -73,8 +78,11 @@ class Ingest(Step):
         """
         folder, settings = context.folder, context.recipe.ingest
         counts: Counter[str] = Counter()
-        items = _parse_all(find_sources(context.recipe.prompts), settings, context.worker_logs)
-        with _Writer(folder, "rows", arrow_schema(Prompt)) as kept, _Writer(folder, "rejected", REJECTED) as rejected:
+        items = _parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        with (
+            _Writer(folder, folder.at(self.name, "rows"), arrow_schema(Prompt)) as kept,
+            _Writer(folder, folder.at(self.name, "rejected"), REJECTED) as rejected,
+        ):
             for item, so_far in funnel(items, settings):
                 counts = so_far
                 if isinstance(item, Prompt):
@@ -86,6 +94,16 @@ class Ingest(Step):
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
         return {self.name: Entry(input=counts.total(), outcomes=outcomes)}
+
+
+class IngestForComposer(Ingest):
+    """Read the prompts that the composer alone learns from (`composer.prompts`)."""
+
+    kind = "composer-ingest"
+
+    def addresses(self, recipe: Recipe) -> tuple[str, ...]:
+        """Where the prompts are."""
+        return recipe.composer.prompts if recipe.composer else ()
 
 
 REJECTED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("seen", pa.string())])
@@ -138,8 +156,8 @@ def _as_row(item: Prompt | Rejection) -> dict[str, Any]:
 class _Writer:
     """Rows to Parquet files of some tens of megabytes; always at least one file, so that the folder can be read."""
 
-    def __init__(self, folder: RunFolder, name: str, schema: pa.Schema):
-        self._folder, self._name, self._schema = folder, name, schema
+    def __init__(self, folder: RunFolder, place: str, schema: pa.Schema):
+        self._folder, self._place, self._schema = folder, place, schema
         self._rows: list[dict[str, Any]] = []
         self._chars = self._files = 0
 
@@ -150,9 +168,8 @@ class _Writer:
             self._flush()
 
     def _flush(self) -> None:
-        path = self._folder.at(Ingest.kind, self._name, f"part-{self._files:05d}.parquet")
-        self._folder.fs.makedirs(self._folder.at(Ingest.kind, self._name), exist_ok=True)
-        with self._folder.fs.open(path, "wb") as file:
+        self._folder.fs.makedirs(self._place, exist_ok=True)
+        with self._folder.fs.open(f"{self._place}/part-{self._files:05d}.parquet", "wb") as file:
             pq.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), file)
         self._rows, self._chars, self._files = [], 0, self._files + 1
 

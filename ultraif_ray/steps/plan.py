@@ -1,12 +1,15 @@
 """The plan of a run: its steps in order, each with the steps that it is made from.
 
 ingest → [decompose → composer →] synthesize → export → sft → (synthesize → export → dpo) x iterations → model
+
+Where the composer has prompts of its own, `composer-ingest → composer-decompose` stand in the place of `decompose`.
 """
 
+from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.decompose import Decompose, DecomposeForComposer
 from ultraif_ray.steps.export import Export
-from ultraif_ray.steps.ingest import Ingest
+from ultraif_ray.steps.ingest import Ingest, IngestForComposer
 from ultraif_ray.steps.model import Model
 from ultraif_ray.steps.step import Step
 from ultraif_ray.steps.synthesize import Synthesize
@@ -23,23 +26,29 @@ def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Ste
     Args:
         recipe: the run's recipe.
         folder: the run's folder: a run that has begun keeps its shape.
-        decompose: whether decomposing is asked for as a step of its own, as it is where a composer is trained.
+        decompose: whether decomposing is asked for as a step of its own, as it is where a composer is trained from
+            these prompts.
     """
     rows: Step = Ingest()
     steps = [rows]
-    if decompose or recipe.composer or _has_decomposed_apart(folder):
+    own_prompts = bool(recipe.composer and recipe.composer.prompts)
+    if decompose or (recipe.composer and not own_prompts) or _has_decomposed_apart(folder):
         steps += [rows := Decompose(rows)]
-    composer = TrainComposer(rows) if recipe.composer else None
-    if composer:
-        steps += [composer]
-    steps += [synthesis := Synthesize(rows, composer), export := Export(synthesis)]
-    decomposed = rows if isinstance(rows, Decompose) else synthesis
+    composer = None
+    if recipe.composer:
+        learnt_from = rows
+        if own_prompts:
+            steps += [ingest := IngestForComposer(), learnt_from := DecomposeForComposer(ingest)]
+        steps += [composer := TrainComposer(learnt_from)]
+    needed = not own_prompts or recipe.synthesize.questions == "all"  # the constraints of the prompts
+    steps += [synthesis := Synthesize(rows, composer, decompose=needed), export := Export(synthesis)]
+    again = synthesis if synthesis.stages == STAGES else rows
     if not recipe.policy:
         return steps
     policy: Step = TrainSFT(export)
     steps += [policy]
     for number in range(1, recipe.align.iterations + 1):
-        synthesis = Synthesize(decomposed, composer, policy, round=number)
+        synthesis = Synthesize(again, composer, policy, decompose=needed, round=number)
         export = Export(synthesis, round=number)
         policy = TrainDPO(export, policy, round=number)
         steps += [synthesis, export, policy]

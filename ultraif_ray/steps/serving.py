@@ -10,13 +10,16 @@ from ultraif_ray.recipe import Composer, Policy, Recipe, VllmPool, parse_recipe
 
 
 def in_round(recipe: Recipe, number: int) -> Recipe:
-    """The recipe of a DPO round: instructions are drawn anew, with `align.extra_constraints` more each time."""
+    """The recipe of a DPO round: instructions are drawn anew, with `align.extra_constraints` more each time, and `dpo`
+    is what it is in this round.
+    """
     if not number:
         return recipe
     more = number * recipe.align.extra_constraints
     rounds = {constraints + more: weight for constraints, weight in recipe.synthesize.rounds.items()}
     synthesize = recipe.synthesize.model_copy(update={"rounds": rounds, "goal": "dpo"})
-    return recipe.model_copy(update={"synthesize": synthesize, "seed": recipe.seed + number})
+    dpo = recipe.dpo_in_round(number)
+    return recipe.model_copy(update={"synthesize": synthesize, "seed": recipe.seed + number, "dpo": dpo})
 
 
 def with_trained_models(recipe: Recipe, composer: str = "", policy: str = "") -> Recipe:

@@ -1,11 +1,11 @@
 """Synthesize: harder instructions, answered and judged; in a DPO round by the policy, anew and longer."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import ROLES, Prompt
+from ultraif_ray.records import ROLES, IdSlice, Prompt, slice_of_round
 from ultraif_ray.steps.decompose import Decompose, decompose_entry
 from ultraif_ray.steps.engines import EngineStep, journey_settings
 from ultraif_ray.steps.serving import with_trained_models
@@ -23,6 +23,8 @@ class Synthesize(EngineStep):
     """The step that trained the composer."""
     policy: Step | None = None
     """The step that trained the policy, which then is the responder."""
+    decompose: bool = True
+    """Whether rows are decomposed here where no step before did: where somebody needs their constraints."""
 
     kind = "synthesize"
     outcome_column = "outcome"
@@ -30,7 +32,17 @@ class Synthesize(EngineStep):
     @property
     def stages(self) -> tuple[str, ...]:
         """All, or those after decompose."""
-        return STAGES[1:] if isinstance(self.rows, EngineStep) else STAGES
+        return STAGES if self._in_one_go else STAGES[1:]
+
+    @property
+    def _in_one_go(self) -> bool:
+        """Whether rows are decomposed here."""
+        return self.decompose and not isinstance(self.rows, EngineStep)
+
+    @property
+    def has_constraints(self) -> bool:
+        """Whether the rows have the constraints of their prompts."""
+        return self.decompose or isinstance(self.rows, EngineStep)
 
     @property
     def columns(self) -> list[str] | None:
@@ -40,17 +52,18 @@ class Synthesize(EngineStep):
     @property
     def accounts(self) -> tuple[str, ...]:
         """A journey in one go accounts for both of its steps."""
-        return (self.name,) if isinstance(self.rows, EngineStep) else (Decompose.kind, self.name)
+        return (Decompose.kind, self.name) if self._in_one_go else (self.name,)
 
-    def fraction(self, recipe: Recipe) -> float:
-        """A round may take a fraction of the prompts."""
-        return recipe.align.prompt_fraction if self.round else 1.0
+    def part(self, recipe: Recipe) -> IdSlice | None:
+        """A round may take a fraction of the prompts, another one each time."""
+        return slice_of_round(self.round, recipe.align.prompt_fraction) if self.round else None
 
     def settings(self, context: Context) -> dict[str, Any]:
         """All roles, and how many instructions, responses and verdicts they make."""
         recipe = context.recipe
         settings = journey_settings(recipe, ROLES) | {"synthesize": recipe.synthesize.model_dump(mode="json")}
-        return settings | ({"prompt_fraction": recipe.align.prompt_fraction} if self.round else {})
+        part = self.part(recipe)
+        return settings | ({"part": asdict(part)} if part else {})
 
     def serving(self, context: Context) -> Recipe:
         """The recipe with the trained composer and the policy in their roles."""
@@ -62,6 +75,6 @@ class Synthesize(EngineStep):
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
         """A journey in one go counts for both of its steps."""
         entries = {self.name: count_rows(folder, self.name, rows, "outcome", ("composer", "responder", "judge"))}
-        if isinstance(self.rows, EngineStep):
+        if not self._in_one_go:
             return entries
         return {Decompose.kind: decompose_entry(folder, self.name, rows)} | entries

@@ -71,7 +71,7 @@ class TrainingStep(Step):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """The model, TRL's fields, and the examples of one optimizer step however many workers share them."""
-        recipe, elsewhere = context.recipe, {"pool", "sft", "eval_samples", "chat_template"}
+        recipe, elsewhere = context.recipe, {"pool", "sft", "eval_samples", "chat_template", "prompts"}
         return {
             "model": self.model(recipe).model_dump(mode="json", exclude=elsewhere),
             "fields": self.fields(recipe),
@@ -224,7 +224,10 @@ class TrainComposer(TrainingStep):
 
     def write_examples(self, context: Context) -> None:
         """Turn every constraint of the decomposed rows into a pair."""
-        export(context.recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
+        recipe = context.recipe
+        if recipe.composer and recipe.composer.prompts:  # the card names these
+            recipe = recipe.model_copy(update={"prompts": recipe.composer.prompts})
+        export(recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
 
     def fewest(self, recipe: Recipe) -> int:
         """See `composer.min_pairs`."""
@@ -350,6 +353,14 @@ class TrainDPO(PolicyTraining):
     kind = "dpo"
     trainer = "dpo"
     fields_key = "dpo"
+
+    def check(self, context: Context) -> None:
+        """See `TrainingStep.check`; what is laid over `dpo` in the last round is named where it stands."""
+        from ultraif_ray.train import settings
+
+        if self.round == context.recipe.align.iterations:
+            settings.check_values("align.last_round_dpo", self.trainer, context.recipe.align.last_round_dpo or {})
+        super().check(context)
 
     def start(self, context: Context) -> str:
         """The policy of the round before."""

@@ -144,17 +144,7 @@ def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> N
     Raises:
         RecipeError: naming the field, the value seen and what would be right.
     """
-    known = [field.name for field in dataclasses.fields(_config_class(trainer)) if field.init]
-    hints = get_type_hints(_config_class(trainer))
-    for name in fields:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
-            raise RecipeError(f"{key}.{name} is not a field of TRL's {_config_class(trainer).__name__}; {hint}")
-        _check_type(f"{key}.{name}", fields[name], hints[name])
-    if trainer == "dpo":
-        _check_losses(fields.get("loss_type", []))
-    _check_reports(key, fields.get("report_to") or [])
+    check_values(key, trainer, fields)
     _check_deepspeed(key, fields.get("deepspeed"))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
     here = {name: value for name, value in fields.items() if name not in ("bf16", "fp16", "tf32", "deepspeed")}
@@ -166,6 +156,21 @@ def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> N
             raise RecipeError(f"{key}: TRL refuses it: {' '.join(str(error).split())[:400]}") from None
 
 
+def check_values(key: str, trainer: str, fields: dict[str, Any]) -> None:
+    """The part of `check_fields` that looks at each field by itself, such as those that are laid over others."""
+    known = [field.name for field in dataclasses.fields(_config_class(trainer)) if field.init]
+    hints = get_type_hints(_config_class(trainer))
+    for name in fields:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
+            raise RecipeError(f"{key}.{name} is not a field of TRL's {_config_class(trainer).__name__}; {hint}")
+        _check_type(f"{key}.{name}", fields[name], hints[name])
+    if trainer == "dpo":
+        _check_losses(key, fields.get("loss_type", []))
+    _check_reports(key, fields.get("report_to") or [])
+
+
 def _check_type(key: str, value: Any, hint: Any) -> None:
     """TRL's config takes values of any type, and fails on them in a worker."""
     try:
@@ -175,13 +180,13 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
         raise RecipeError(f"{key}: {value!r} cannot be used: {error.errors()[0]['msg']}") from None
 
 
-def _check_losses(losses: str | list[str]) -> None:
+def _check_losses(key: str, losses: str | list[str]) -> None:
     """TRL itself finds an unknown loss in the first step of training; the help of its field names those there are."""
     loss_type = next(field for field in dataclasses.fields(_config_class("dpo")) if field.name == "loss_type")
     known = re.findall(r"`'(\w+)'`", loss_type.metadata.get("help", ""))
     for loss in [losses] if isinstance(losses, str) else losses:
         if known and loss not in known:
-            raise RecipeError(f"dpo.loss_type: '{loss}' is not a loss of TRL's; those are {', '.join(known)}")
+            raise RecipeError(f"{key}.loss_type: '{loss}' is not a loss of TRL's; those are {', '.join(known)}")
 
 
 def _check_reports(key: str, trackers: str | list[str]) -> None:
