@@ -17,7 +17,7 @@ from ultraif_ray.records import (
     Usage,
     Verdict,
     arrow_schema,
-    as_pairs,
+    as_sharegpt,
     prompt_id,
     slice_of_round,
     to_table,
@@ -144,12 +144,13 @@ def test_three_rounds_of_a_third_are_all_prompts_and_as_many_each() -> None:
     assert slice_of_round(2, 1.0) is None
 
 
-def test_history_as_pairs() -> None:
+def test_history_as_sharegpt_has_it() -> None:
     history = [
         Turn(role="system", content="Be kind."),
         Turn(role="user", content="hi"),
         Turn(role="assistant", content="hello"),
     ]
-    assert as_pairs(history) == [["Be kind.\n\nhi", "hello"]]
-    assert as_pairs([]) == []
-    assert as_pairs([Turn(role="assistant", content="hello")]) == []
+    assert as_sharegpt(history) == [
+        {"from": "system", "value": "Be kind."}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"},
+    ]  # fmt: skip
+    assert as_sharegpt([]) == []

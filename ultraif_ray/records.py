@@ -118,19 +118,16 @@ def slice_of_round(number: int, fraction: float) -> IdSlice | None:
     return IdSlice(start, end)
 
 
-def as_pairs(history: list[Turn]) -> list[list[str]]:
-    """History as the reference's files have it: [question, answer] pairs. A system message joins the first question."""
-    pairs: list[list[str]] = []
-    before = ""
-    for turn in history:
-        if turn.role == "system":
-            before = f"{turn.content}\n\n"
-        elif turn.role == "user":
-            pairs.append([before + turn.content, ""])
-            before = ""
-        elif pairs:
-            pairs[-1][1] = turn.content
-    return pairs
+SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+"""Roles by the names that ShareGPT's files, and the authors', have for them."""
+
+
+def as_sharegpt(history: list[Turn]) -> list[dict[str, str]]:
+    """History as the authors' code has it, and ShareGPT's files: a flat list of turns, `{"from": …, "value": …}` each.
+
+    An opening system message is a turn of its own, said by `system`.
+    """
+    return [{"from": SPEAKERS[turn.role], "value": turn.content} for turn in history]
 
 
 class Constraint(Record):

@@ -92,7 +92,9 @@ def test_the_sets_hold_what_the_rows_earned(tmp_path: Path) -> None:
         [{"role": "assistant", "content": "bad"}],
     )
     composer = lines(place / "composer/train.jsonl")[0]
-    assert composer["prompt"][0]["content"] == "[history]: [['hi', 'yes?']] \n [initial query]: ask"
+    assert composer["prompt"][0]["content"] == (
+        "[history]: [{'from': 'human', 'value': 'hi'}, {'from': 'gpt', 'value': 'yes?'}] \n [initial query]: ask"
+    )
     assert json.loads(composer["completion"][0]["content"]) == {
         "augmented query": "ask in French",
         "question": ["Is it?"],
@@ -233,16 +235,45 @@ def test_trl_takes_the_sets_as_its_own(tmp_path: Path, packaged_model: str) -> N
     assert text["completion"].startswith('{"augmented query"')
 
 
+SAID = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes?"}]
+
+
 def test_the_reference_layout_has_its_field_names(tmp_path: Path) -> None:
     place, _ = exported(tmp_path, layout="reference")
-    assert lines(place / "sft/train.jsonl")[0] == {
-        "instruction": "ask more",
-        "output": "good",
-        "history": [["hi", "yes?"]],
-    }
+    assert lines(place / "sft/train.jsonl")[0] == {"instruction": "ask more", "output": "good", "history": SAID}
     assert lines(place / "dpo/train.jsonl")[0] == {
-        "prompt": "ask more", "chosen": "good", "rejected": "bad", "history": [["hi", "yes?"]],
+        "prompt": "ask more", "chosen": "good", "rejected": "bad", "history": SAID,
     }  # fmt: skip
+    assert lines(place / "composer/train.jsonl")[0]["history"] == []
+
+
+@pytest.mark.parametrize("files", [("parquet",), ("jsonl",)])
+def test_the_authors_trainers_can_read_the_reference_layout(tmp_path: Path, files: tuple[str, ...]) -> None:
+    """By the way they go through it: two turns at a time, `history[i]["value"]`, human and model."""
+    system = Turn(role="system", content="Be kind.")
+    rows = [
+        row(8_001, "good", "bad", history=HISTORY),
+        row(8_002, "good", "bad"),
+        row(8_003, "good", "bad", history=[system, *HISTORY]),
+        row(8_004, "good", "bad", history=[system]),
+    ]
+    place, _ = exported(tmp_path, rows=rows, layout="reference", files=files)
+    saved = tmp_path / "saved"  # they read what `datasets` saved
+    for name, asked in (("sft", "instruction"), ("dpo", "prompt")):
+        loaded = datasets.load_dataset(str(place / name), split="train", cache_dir=str(tmp_path / "cache"))
+        loaded.save_to_disk(saved / name)
+        conversations = []
+        for example in datasets.load_from_disk(str(saved / name)):
+            history = example["history"]
+            assert [turn["from"] for turn in history] == ["human", "gpt"] * (len(history) // 2)
+            said = [(history[i]["value"], history[i + 1]["value"]) for i in range(0, len(history), 2)]
+            conversations.append((said, example[asked]))
+        assert conversations == [
+            ([("hi", "yes?")], "ask more"),
+            ([], "ask more"),
+            ([("Be kind.\n\nhi", "yes?")], "ask more"),
+            ([], "Be kind.\n\nask more"),
+        ]
 
 
 def test_the_references_failing_targets_only_on_request(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.compose import LEAKS, compose
-from ultraif_ray.method.prompts import composer_answer, composer_request
+from ultraif_ray.method.prompts import composer_answer, composer_request, query_of_composer_request
 from ultraif_ray.records import AddedConstraint, Instruction, Turn
 
 START = Instruction(initial_query="Write about rain.")
@@ -103,8 +105,25 @@ async def test_words_of_the_prompt_itself_are_no_leak() -> None:
 def test_the_trained_composers_form_is_the_released_checkpoints() -> None:
     history = [Turn(role="user", content="hi"), Turn(role="assistant", content="it's me")]
     assert composer_request([], "Write.") == "[history]: [] \n [initial query]: Write."
-    assert composer_request(history, "Go on.") == "[history]: [['hi', \"it's me\"]] \n [initial query]: Go on."
+    assert composer_request(history, "Go on.") == (
+        "[history]: [{'from': 'human', 'value': 'hi'}, {'from': 'gpt', 'value': \"it's me\"}]"
+        " \n [initial query]: Go on."
+    )
+    alone = composer_request([Turn(role="system", content="Be kind.")], "Go on.")
+    assert alone == "[history]: [{'from': 'system', 'value': 'Be kind.'}] \n [initial query]: Go on."
     assert composer_answer('Say "é".', "Is it é?") == '{"augmented query": "Say \\"é\\".", "question": ["Is it é?"]}'
+
+
+@given(
+    history=st.lists(
+        st.builds(Turn, role=st.sampled_from(["user", "assistant", "system"]), content=st.text()), max_size=3
+    ),
+    query=st.text() | st.just(" \n [initial query]: x"),
+)
+def test_the_query_is_found_again_in_a_composers_request(history: list[Turn], query: str) -> None:
+    assert query_of_composer_request(composer_request(history, query)) == query
+    pasted = [*history, Turn(role="assistant", content=composer_request([], query))]
+    assert query_of_composer_request(composer_request(pasted, query)) == query
 
 
 async def test_a_trained_composer_is_asked_in_its_own_form_without_a_system_prompt() -> None:

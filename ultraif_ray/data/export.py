@@ -22,7 +22,7 @@ from ultraif_ray.data.caps import Group, Place, bounds
 from ultraif_ray.data.card import card
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Export, Recipe
-from ultraif_ray.records import Constraint, Instruction, Message, Response, Row, Turn, as_pairs
+from ultraif_ray.records import Constraint, Instruction, Message, Response, Row, Turn, as_sharegpt
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
@@ -147,11 +147,8 @@ def _columns(row: Row, name: str, instruction: Instruction, settings: Export) ->
 
 def _sft_example(row: Row, instruction: Instruction, target: Response, settings: Export) -> Columns:
     if settings.layout == "reference":
-        return {
-            "instruction": instruction.query,
-            "output": target.text,
-            "history": as_pairs(instruction.history),
-        }
+        history, query = _reference_turns(instruction)
+        return {"instruction": query, "output": target.text, "history": history}
     return {
         "prompt": _messages(instruction.history, instruction.query, settings),
         "completion": _answer(target.text),
@@ -163,12 +160,8 @@ def _sft_example(row: Row, instruction: Instruction, target: Response, settings:
 
 def _dpo_example(row: Row, instruction: Instruction, chosen: Response, rejected: Response, settings: Export) -> Columns:
     if settings.layout == "reference":
-        return {
-            "prompt": instruction.query,
-            "chosen": chosen.text,
-            "rejected": rejected.text,
-            "history": as_pairs(instruction.history),
-        }
+        history, query = _reference_turns(instruction)
+        return {"prompt": query, "chosen": chosen.text, "rejected": rejected.text, "history": history}
     return {
         "prompt": _messages(instruction.history, instruction.query, settings),
         "chosen": _answer(chosen.text),
@@ -183,7 +176,8 @@ def _dpo_example(row: Row, instruction: Instruction, chosen: Response, rejected:
 def _rl_example(row: Row, instruction: Instruction, settings: Export) -> Columns:
     checks = _provenance(instruction)
     if settings.layout == "reference":
-        return {"prompt": instruction.query, "history": as_pairs(instruction.history), **checks}
+        history, query = _reference_turns(instruction)
+        return {"prompt": query, "history": history, **checks}
     return {"prompt": _messages(instruction.history, instruction.query, settings), "id": row.id, **checks}
 
 
@@ -210,6 +204,16 @@ def _composer_example(row: Row, constraint: Constraint, settings: Export) -> Col
     return {"prompt": [{"role": "user", "content": request}], "completion": _answer(answer), "id": row.id}
 
 
+def _reference_turns(instruction: Instruction) -> tuple[list[dict[str, str]], str]:
+    """History and query as the authors' trainers read them: human and model by turns, in pairs, the human first. There
+    is no place for a system message, so an opening one stands before what the human says first.
+    """
+    turns = [*instruction.history, Turn(role="user", content=instruction.query)]
+    if turns[0].role == "system":
+        turns[:2] = [Turn(role="user", content=f"{turns[0].content}\n\n{turns[1].content}")]
+    return as_sharegpt(turns[:-1]), turns[-1].content
+
+
 def _messages(history: list[Turn], query: str, settings: Export) -> list[Message]:
     turns = [{"role": turn.role, "content": turn.content} for turn in history]
     if settings.system_prompt and not (turns and turns[0]["role"] == "system"):
@@ -224,7 +228,7 @@ def _answer(text: str) -> list[Message]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_HISTORY = pa.list_(pa.list_(pa.string()))
+_HISTORY = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 _TEXTS = pa.list_(pa.string())
 _PROVENANCE = {
     "questions": _TEXTS,

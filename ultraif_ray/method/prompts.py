@@ -6,7 +6,7 @@ the last turn is the same for every row, so the engine's prefix cache holds it o
 
 import json
 
-from ultraif_ray.records import Constraint, Instruction, Message, Prompt, Turn, as_pairs
+from ultraif_ray.records import Constraint, Instruction, Message, Prompt, Turn, as_sharegpt
 
 
 def _chat(system: str, examples: list[tuple[str, str]], last: str) -> list[Message]:
@@ -368,12 +368,15 @@ _BEFORE_QUERY = " \n [initial query]: "
 
 
 def composer_request(history: list[Turn], query: str) -> str:
-    """What a trained composer is asked, in the released checkpoint's own form (history as printed, also when empty)."""
-    return f"[history]: {as_pairs(history)}{_BEFORE_QUERY}{query}"
+    """What a trained composer is asked, in the released checkpoint's own form: history as Python prints a list of
+    turns, each `{'from': 'human', 'value': …}`, also when it is empty. An opening system message is the first of them,
+    by `system`: so it is not mixed up with the query, which the composer writes again.
+    """
+    return f"[history]: {as_sharegpt(history)}{_BEFORE_QUERY}{query}"
 
 
 def query_of_composer_request(request: str) -> str:
-    """The query that `composer_request` was given."""
+    """The query that `composer_request` was given. A history, as printed, holds no line break."""
     return request.split(_BEFORE_QUERY, 1)[1]
 
 
