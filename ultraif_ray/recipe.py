@@ -353,7 +353,7 @@ class Export(Section):
     """Write the training sets."""
 
     layout: Literal["trl", "reference"] = "trl"
-    """`trl`: TRL's conversational formats. `reference`: the field names of the authors' released files."""
+    """`trl`: TRL's conversational formats. `reference`: what the authors' trainers read."""
     files: tuple[Literal["parquet", "jsonl"], ...] = ("parquet", "jsonl")
     held_out: float = Field(0.05, ge=0, lt=1)
     """Share of conversations, chosen by a hash of how they begin, that goes to the held-out split of every set: all
@@ -439,7 +439,8 @@ class Policy(Section):
     lora: Arguments | None = None
     """Fields of peft's `LoraConfig`; full fine-tuning when not given."""
     chat_template: str | None = None
-    """A Jinja file, for a base model that has no chat template."""
+    """A Jinja file, for a base model that has no chat template. Say in `sft.eos_token` with which token it ends an
+    answer, where that is not the model's own end of text."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     pool: str | None = None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests.train.data import example, tiny_model
 from ultraif_ray.train import tasks
@@ -50,7 +50,9 @@ def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp
         if "lora_B" in name:
             torch.nn.init.normal_(weights, std=0.2)
     trained.save_pretrained(tmp_path / "adapter")
-    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.eos_token = "<|endoftext|>"  # noqa: S105 - as `sft.eos_token` sets it
+    tokenizer.save_pretrained(tmp_path / "adapter")
     tasks.merge(tiny, str(tmp_path / "adapter"), str(tmp_path / "merged"), trust_remote_code=False)
     chats = [[{"role": "user", "content": text}] for text in ("Hi", "What follows one?", "Say it in more words")]
 
@@ -61,3 +63,5 @@ def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp
     assert len(adapted) == 3
     assert adapted != answers(tiny)
     assert adapted == answers(str(tmp_path / "merged"))
+    ends = GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id
+    assert tokenizer.eos_token_id in (ends if isinstance(ends, list) else [ends])

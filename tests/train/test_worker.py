@@ -11,7 +11,7 @@ from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
-from transformers import TrainerControl
+from transformers import AutoTokenizer, GenerationConfig, TrainerControl
 
 from tests.train.data import example, job_for, tiny_model
 from ultraif_ray.train.checkpointing import CheckpointCallback
@@ -108,6 +108,17 @@ def test_the_filler_adds_nothing_to_the_gradient_of_dpo(tiny: str, tmp_path: Pat
     assert alone.norm() > 0
     torch.testing.assert_close(alone, 2 * filled, atol=1e-5, rtol=1e-4)  # the loss is a mean over the batch
     assert gradient(trainer, [filler, filler]).norm() == 0
+
+
+def test_what_ends_an_answer_ends_it_in_the_tokenizer_and_in_the_model(tiny: str, tmp_path: Path) -> None:
+    """An engine that serves the policy stops at the tokenizer's end of sequence, and at those of the model's config."""
+    trainer = trainer_for("sft", tiny, tmp_path, fields={"max_length": 256, "eos_token": "<|endoftext|>"})
+    number = trainer.processing_class.convert_tokens_to_ids("<|endoftext|>")
+    trainer.save_model(str(tmp_path / "saved"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|endoftext|>", number)
+    saved = GenerationConfig.from_pretrained(tmp_path / "saved").eos_token_id
+    assert number in (saved if isinstance(saved, list) else [saved])
 
 
 def test_the_loss_is_on_the_answer_alone(tiny: str, tmp_path: Path) -> None:

@@ -337,6 +337,15 @@ class TrainSFT(PolicyTraining):
     trainer = "sft"
     fields_key = "sft"
 
+    def check(self, context: Context) -> None:
+        """See `TrainingStep.check`; and that the policy, with a chat template of the recipe's, will stop."""
+        from ultraif_ray.train import settings
+
+        super().check(context)
+        policy = context.recipe.policy
+        if policy and policy.chat_template:
+            settings.check_end(settings.load_tokenizer(self.model_key, policy), self.fields(context.recipe))
+
     def chat_template(self, recipe: Recipe) -> str:
         """`policy.chat_template`: a base model gets it here, and keeps it."""
         template = recipe.policy.chat_template if recipe.policy else None

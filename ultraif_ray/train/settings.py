@@ -255,6 +255,31 @@ def check_model(key: str, section: Composer | Policy) -> None:
     load_tokenizer(key, section)
 
 
+def check_end(tokenizer: Any, fields: dict[str, Any]) -> None:
+    """Refuse a chat template whose turns end with a token that ends no answer: the policy would be trained to write it,
+    and the engine that serves it in the next round would go on after it.
+
+    Args:
+        tokenizer: the policy's, with the recipe's chat template.
+        fields: the fields of `sft`.
+
+    Raises:
+        RecipeError: what to set `sft.eos_token` to.
+    """
+    end = fields.get("eos_token") or tokenizer.eos_token
+    if end not in tokenizer.get_vocab():
+        raise RecipeError(f"sft.eos_token is {end!r}, which is no token of policy.model")
+    answer = "An answer."
+    turns = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": answer}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(answer)[2]
+    if end not in after:
+        written = f"ends an answer with {after!r}" if after else "writes nothing after an answer"
+        raise RecipeError(
+            f"policy.chat_template {written}, but the policy stops at {end!r}: set sft.eos_token to the token that the "
+            "template writes there"
+        )
+
+
 def load_tokenizer(key: str, section: Composer | Policy) -> Any:
     """A model's tokenizer, with the recipe's chat template where it names one.
 

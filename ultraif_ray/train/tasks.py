@@ -104,11 +104,13 @@ def answer(
 def merge(model: str, adapter: str, target: str, trust_remote_code: bool) -> None:
     """Write a model with an adapter worked into its weights, and the adapter's tokenizer, to the folder `target`."""
     from transformers import AutoTokenizer
+    from transformers.trainer_utils import align_special_tokens
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     merged = _load(model, adapter, gpu=False, trust_remote_code=trust_remote_code, dtype="auto").merge_and_unload()
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(adapter), trust_remote_code=trust_remote_code)
+    align_special_tokens(merged, tokenizer)  # an answer ends where training ended it (`sft.eos_token`)
     _save(merged, tokenizer, target)
 
 
