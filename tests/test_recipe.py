@@ -34,7 +34,7 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
 def test_the_recipe_in_the_readme_is_valid() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     made = parse_recipe(yaml.safe_load("".join(blocks)))
-    assert made.dpo["loss_type"] == ["nca_pair"]
+    assert [made.dpo_in_round(number)["loss_type"] for number in (1, 3)] == [["sigmoid"], ["nca_pair"]]
     assert made.dpo["fsdp"] == made.sft["fsdp"]
 
 

@@ -42,7 +42,7 @@ def test_every_step_of_self_alignment_fits_the_launchers_nodes(tmp_path: Path) -
     needs = {step.name: step.needs(Context(in_round(recipe, step.round), folder)) for step in steps}
     check_room(needs, Cluster((Node({}),), grows=True, types=workers))
     one_gpu = Cluster((Node({}),), grows=True, types=(Node({"CPU": 12, "GPU": 1}),))
-    with pytest.raises(RecipeError, match=r"round-1/synthesize: a replica of pool .* 2 GPU on one node"):
+    with pytest.raises(RecipeError, match=r"composer-decompose: a replica of pool .* 4 GPU on one node"):
         check_room(needs, one_gpu)
 
 
