@@ -64,7 +64,7 @@ def test_a_composer_with_prompts_of_its_own_has_its_own_way_in(tmp_path: Path) -
     assert stages["synthesize"] == stages["round-1/synthesize"] == ("compose", "respond")
     accounts = [name for step in steps[:6] for name in step.accounts]
     assert accounts == [step.name for step in steps[:6]]
-    assert [step.sets for step in steps if isinstance(step, Export)] == [("sft", "dpo")] * 2
+    assert [step.sets for step in steps if isinstance(step, Export)] == [("sft", "dpo", "rl")] * 2
 
 
 def test_prompts_that_are_composed_are_decomposed_where_their_constraints_are_asked_about(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_composers_own_prompts_are_decomposed_for_it_alone(tmp_path: Path) -> 
     assert {usage.role for row in rows for usage in row.usage} == {"composer", "responder", "judge"}
     ledger = folder.read_json("ledger.json")
     assert list(ledger) == ["ingest", "composer-ingest", "composer-decompose", "synthesize", "export"]
-    assert set(ledger["export"]["examples"]) == {"sft", "dpo"}
+    assert set(ledger["export"]["examples"]) == {"sft", "dpo", "rl"}
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
