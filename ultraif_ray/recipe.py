@@ -206,7 +206,32 @@ class SimulatedPool(Placement):
 Pool = Annotated[VllmPool | OpenAIPool | SimulatedPool, Field(discriminator="engine")]
 
 
-class RoleSettings(Section):
+class Sampling(Section):
+    """How replies are drawn beyond temperature, top-p and length, under vLLM's names. What is not given is not sent, and
+    the engine's own default holds. Of an openai pool's server, OpenAI's API knows `stop`, `presence_penalty` and
+    `frequency_penalty`; the others are sent beside them (`extra_body`), as vLLM's own server takes them.
+    """
+
+    stop: tuple[str, ...] | None = None
+    """Texts that end a reply where they come up. They are not part of it."""
+    top_k: int | None = Field(None, ge=-1)
+    """Draw from this many likeliest tokens; 0 or -1 for all."""
+    min_p: float | None = Field(None, ge=0, le=1)
+    """Draw from tokens that are at least this likely, as a share of the likeliest one's probability."""
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    """Taken off the logit of every token that the reply has already."""
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    """Taken off the logit of a token for each time that the reply has it."""
+    repetition_penalty: float | None = Field(None, gt=0)
+    """Above 1 it makes less likely what stands in prompt or reply; 1 is none."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was given, by vLLM's names."""
+        return self.model_dump(mode="json", include=set(Sampling.model_fields), exclude_none=True)
+
+
+class RoleSettings(Sampling):
     """Who plays a role, and how it samples."""
 
     pool: str

@@ -19,7 +19,7 @@ from ultraif_ray.engine.openai import OpenAIEngine
 from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method.journey import STAGES, run_journey
-from ultraif_ray.recipe import OpenAIPool, parse_recipe
+from ultraif_ray.recipe import OpenAIPool, Sampling, parse_recipe
 from ultraif_ray.records import Row
 
 ASK = Request([{"role": "user", "content": "hi"}], temperature=0.5, max_tokens=7)
@@ -76,6 +76,15 @@ async def test_an_answer_with_its_usage(monkeypatch: pytest.MonkeyPatch) -> None
     assert headers["Authorization"] == "Bearer sesame"
     assert (body["temperature"], body["max_tokens"], body["n"]) == (0.5, 7, 1)
     assert "response_format" not in body
+    assert not body.keys() & Sampling.model_fields.keys()  # what is not given is not sent
+
+
+async def test_how_a_role_samples_reaches_the_server() -> None:
+    sampling = Sampling(stop=("END",), frequency_penalty=0.5, top_k=20, repetition_penalty=1.1)
+    async with server(lambda request, n: GOOD) as (engine, seen):
+        await engine.generate(Request([], sampling=sampling))
+    sent = {name: value for name, value in seen[0][1].items() if name in Sampling.model_fields}
+    assert sent == {"stop": ["END"], "frequency_penalty": 0.5, "top_k": 20, "repetition_penalty": 1.1}
 
 
 async def test_schema_and_labels_are_asked_for() -> None:

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 
 from ultraif_ray.engine.protocol import Request
-from ultraif_ray.engine.vllm import VllmEngine, engine_arguments
+from ultraif_ray.engine.vllm import VllmEngine, engine_arguments, sampling_params
 from ultraif_ray.errors import RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge
-from ultraif_ray.recipe import VllmPool
-from ultraif_ray.records import Prompt
+from ultraif_ray.recipe import Sampling, VllmPool
+from ultraif_ray.records import ROLES, Prompt
 
 POOL = VllmPool(engine="vllm", model="packaged", max_model_len=1024)
 
@@ -54,6 +54,30 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
     said = VllmPool(engine="vllm", model="org/small", gpus=0.5, args={"gpu_memory_utilization": 0.3})
     assert engine_arguments(said, seed=0)["gpu_memory_utilization"] == 0.3
     assert "gpu_memory_utilization" not in engine_arguments(VllmPool(engine="vllm", model="org/big", gpus=1), seed=0)
+
+
+def test_only_replies_in_json_are_stopped_where_they_repeat_themselves() -> None:
+    detects = {role: sampling_params(ask("hi", role=role), 100, []).repetition_detection for role in ROLES}
+    assert [role for role, detected in detects.items() if detected is None] == ["responder"]
+    assert detects["composer"].min_count == 16
+
+
+def test_how_a_role_samples_reaches_vllm_and_what_is_not_given_stays_vllms_default() -> None:
+    from vllm import SamplingParams
+
+    sampling = Sampling(stop=("\n\n", "User:"), top_k=20, min_p=0.1, presence_penalty=1.5, repetition_penalty=1.05)
+    made = sampling_params(ask("hi", sampling=sampling, temperature=0.6, top_p=0.9, max_tokens=500), 100, [])
+    assert (made.stop, made.top_k, made.min_p) == (["\n\n", "User:"], 20, 0.1)
+    assert (made.presence_penalty, made.repetition_penalty) == (1.5, 1.05)
+    assert (made.temperature, made.top_p, made.max_tokens) == (0.6, 0.9, 100)
+    plain, default = sampling_params(ask("hi"), 100, []), SamplingParams()
+    for name in Sampling.model_fields:
+        assert getattr(plain, name) == getattr(default, name), name
+
+
+def test_a_label_costs_one_token_and_its_probability_is_asked_for() -> None:
+    made = sampling_params(ask("Is it?", labels=("Yes", "No"), role="judge"), 100, [5, 6])
+    assert (made.max_tokens, made.logprob_token_ids) == (1, [5, 6])
 
 
 @pytest.fixture(scope="module")

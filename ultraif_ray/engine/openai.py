@@ -17,6 +17,9 @@ from ultraif_ray.recipe import OpenAIPool
 TOP_LOGPROBS = 20
 """The most that OpenAI's and vLLM's servers give; a label outside them counts as impossible."""
 
+_OPENAIS_OWN = {"stop", "presence_penalty", "frequency_penalty"}
+"""The part of `Sampling` that OpenAI's API knows."""
+
 
 class OpenAIEngine:
     """One client with a bound on open requests."""
@@ -87,6 +90,9 @@ class OpenAIEngine:
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
             }
+        # What the client has no argument for goes beside the others, as vLLM's server takes it.
+        further = request.sampling.given
+        known: dict[str, Any] = {name: further.pop(name) for name in _OPENAIS_OWN & further.keys()}
         return await self._client.chat.completions.create(
             model=request.adapter or self._pool.model,
             messages=request.messages,  # type: ignore[arg-type]  # plain dicts of role and content
@@ -97,6 +103,8 @@ class OpenAIEngine:
             response_format=form,
             logprobs=True if request.labels else openai.omit,
             top_logprobs=TOP_LOGPROBS if request.labels else openai.omit,
+            extra_body=further or None,
+            **known,
         )
 
     def _max_tokens(self, request: Request) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ultraif_ray.errors import EngineDead, EngineError
-from ultraif_ray.recipe import Roles
+from ultraif_ray.recipe import Roles, Sampling
 from ultraif_ray.records import Failure, Message, Role, Usage
 
 
@@ -26,6 +26,8 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 1024
+    sampling: Sampling = Sampling()
+    """How it is drawn beyond that."""
     n: int = 1
     schema: dict[str, Any] | None = None
     """A JSON Schema that the text must follow, held by constrained decoding."""
@@ -155,6 +157,7 @@ class RoleClient:
             temperature=settings.temperature if temperature is None else temperature,
             top_p=settings.top_p,
             max_tokens=max_tokens or settings.max_tokens,
+            sampling=settings,
             n=n,
             schema=schema,
             turn=spent.requests,

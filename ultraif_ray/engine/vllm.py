@@ -46,9 +46,7 @@ class VllmEngine:
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
-        from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
-        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
         prompt = self._tokens(request.messages)
@@ -58,17 +56,7 @@ class VllmEngine:
                 f"the prompt is {len(prompt)} tokens long and the model's context {self._context}: "
                 "shorten it or raise max_model_len"
             )
-        params = SamplingParams(
-            n=request.n,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=1 if request.labels else min(request.max_tokens, room),
-            structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
-            logprob_token_ids=[self._label_token(label) for label in request.labels] or None,
-            # A model that got stuck is stopped instead of paid for until max_tokens.
-            repetition_detection=RepetitionDetectionParams(max_pattern_size=20, min_count=16),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = sampling_params(request, room, [self._label_token(label) for label in request.labels])
         output: Any = None
         try:
             stream = self._llm.generate(
@@ -129,6 +117,33 @@ class VllmEngine:
                 "single tokens (for many models `Yes` and `No`), or set synthesize.judge=rationale"
             )
         return int(tokens[0])
+
+
+def sampling_params(request: Request, room: int, label_tokens: list[int]) -> Any:
+    """vLLM's `SamplingParams` for a request.
+
+    Args:
+        request: what is asked for.
+        room: tokens of the context that are left for the answer.
+        label_tokens: the token of each of the request's labels.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
+
+    # A model that got stuck in its JSON is stopped instead of paid for until max_tokens. A response may well be asked
+    # to repeat itself, and would then be cut.
+    stuck = None if request.role == "responder" else RepetitionDetectionParams(max_pattern_size=20, min_count=16)
+    return SamplingParams(
+        n=request.n,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=1 if request.labels else min(request.max_tokens, room),
+        structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
+        logprob_token_ids=label_tokens or None,
+        repetition_detection=stuck,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **request.sampling.given,
+    )
 
 
 def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) -> dict[str, Any]:
