@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import SHIPPED, load_recipe, parse_recipe
+from ultraif_ray.recipe import SHIPPED, VllmPool, load_recipe, parse_recipe
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
 
@@ -164,6 +164,31 @@ def test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_
     assert recipe.policy
     assert recipe.policy.chat_template == f"{beside}/chat.jinja"
     assert load_recipe(write(beside, data), prompts=["a.jsonl"]).prompts == (f"{here}/a.jsonl",)
+
+
+def test_a_pools_chat_template_is_read_from_beside_the_recipe_or_from_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (beside := tmp_path / "recipes").mkdir()
+    (here := tmp_path / "here").mkdir()
+    for folder in (beside, here):
+        (folder / "chat.jinja").write_text(f"{{{{ '{folder.name}' }}}}\n")
+    monkeypatch.chdir(here)
+    pool = {"engine": "vllm", "model": "org/model", "chat_template": "chat.jinja"}
+    file = write(beside, MINIMAL | {"pools": {"m": pool}})
+
+    def template(*overrides: str) -> str | None:
+        made = load_recipe(file, overrides).pools["m"]
+        assert isinstance(made, VllmPool)
+        return made.chat_template
+
+    assert template() == "{{ 'recipes' }}\n"
+    assert template("pools.m.chat_template=chat.jinja") == "{{ 'here' }}\n"
+    assert template("pools.m.chat_template='{{ bos_token }}'") == "{{ bos_token }}"
+    with pytest.raises(RecipeError, match=r"pools\.m\.chat_template: there is no such file, .*got 'other\.jinja'"):
+        template("pools.m.chat_template=other.jinja")
+    with pytest.raises(RecipeError, match="tokenize says how the template is applied"):
+        load_recipe(file, ["pools.m.template_args={tokenize: false}"])
 
 
 def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,25 @@ Arguments = Annotated[dict[str, Any], AfterValidator(_no_token)]
 """Settings that are passed on to a library under its own names."""
 
 
+def _of_the_template(args: dict[str, Any]) -> dict[str, Any]:
+    for key in args:
+        if key in ("messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message",
+                   "tokenize", "tokenizer_kwargs", "padding", "truncation", "max_length", "return_tensors",
+                   "return_dict", "return_assistant_tokens_mask", "sanitize_control_tokens"):  # fmt: skip
+            raise ValueError(f"{key} says how the template is applied, which is not set here; give its variables alone")
+    return args
+
+
+TemplateArguments = Annotated[Arguments, AfterValidator(_of_the_template)]
+"""Variables that a chat template knows, such as `enable_thinking`."""
+
+
+def _template_text(text: str) -> str:
+    if not re.search(r"\{[{%]", text):
+        raise ValueError("there is no such file, and the text of a chat template would hold {{ … }} or {% … %}")
+    return text
+
+
 # ---- pools: engines, and where they run --------------------------------------------------------------------------
 
 
@@ -125,6 +144,11 @@ class VllmPool(Placement):
     """Context length in tokens; the model's own when not given."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+    chat_template: Annotated[str, AfterValidator(_template_text)] | None = None
+    """A Jinja file, or its text, in place of the model's own chat template. A file is read when the recipe is loaded:
+    what stands here afterwards, and in the fingerprint, is its text."""
+    template_args: TemplateArguments = {}
+    """Variables for the chat template, such as `{enable_thinking: false}`."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds after which a request without an answer, waiting included, means that the engine hangs: it is replaced,
     and its rows are done again."""
@@ -156,6 +180,12 @@ class OpenAIPool(Placement):
     """The model's name on that server."""
     base_url: Address
     """For instance `http://127.0.0.1:8000/v1`."""
+    system_role: bool = True
+    """Whether the model's chat template takes a system message. The template is on the server, so say it here: where
+    false, the message is put before the first user turn."""
+    template_args: TemplateArguments = {}
+    """Variables for the chat template, such as `{enable_thinking: false}`; sent as `chat_template_kwargs`, which vLLM's
+    server knows."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a recipe."""
     max_concurrency: PositiveInt = 64
@@ -207,9 +237,9 @@ Pool = Annotated[VllmPool | OpenAIPool | SimulatedPool, Field(discriminator="eng
 
 
 class Sampling(Section):
-    """How replies are drawn beyond temperature, top-p and length, under vLLM's names. What is not given is not sent, and
-    the engine's own default holds. Of an openai pool's server, OpenAI's API knows `stop`, `presence_penalty` and
-    `frequency_penalty`; the others are sent beside them (`extra_body`), as vLLM's own server takes them.
+    """How replies are drawn beyond temperature, top-p and length, under vLLM's names. Where nothing is given nothing is
+    sent, and the engine's own default holds. Of an openai pool's server, OpenAI's API knows `stop`, `presence_penalty`
+    and `frequency_penalty`; the others are sent beside them (`extra_body`), as vLLM's own server takes them.
     """
 
     stop: tuple[str, ...] | None = None
@@ -629,7 +659,7 @@ def load_recipe(
 
     A relative path of prompts or of a chat template in the file means a file beside it, one in an override or option a
     file in the current directory. Both are made absolute here, so that they mean the same from anywhere, and in the
-    run's own `recipe.yaml`.
+    run's own `recipe.yaml`. A pool's chat template is read here.
 
     Args:
         path: the YAML file, or the name of a recipe that ships with the package, such as `self_alignment`.
@@ -702,6 +732,22 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     policy = data.get("policy")
     if isinstance(policy, dict) and "chat_template" in policy:
         policy["chat_template"] = absolute(policy["chat_template"])
+    for pool in (data["pools"] if isinstance(data.get("pools"), dict) else {}).values():
+        if isinstance(pool, dict) and "chat_template" in pool:
+            pool["chat_template"] = _text_of(folder, pool["chat_template"])
+
+
+def _text_of(folder: Path, value: Any) -> Any:
+    """The text of the file `value`, an address or a path inside `folder`; anything else as it is."""
+    if not isinstance(value, str) or not value or "\n" in value or "\0" in value:
+        return value
+    if "://" not in value and not os.path.isfile(folder / value):
+        return value
+    try:
+        with fsspec.open(value if "://" in value else str(folder / value), "r", encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ImportError, ValueError) as error:
+        raise RecipeError(f"{value}: cannot be read: {error}") from None
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -98,6 +98,16 @@ async def test_schema_and_labels_are_asked_for() -> None:
     assert reply.completions[0].label_logprobs == {"Yes": -0.1, "No": -2.5}
 
 
+async def test_a_server_whose_template_knows_no_system_role_gets_none() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    args = {"enable_thinking": False}
+    for takes, options in ((False, {"system_role": False, "template_args": args}), (True, {})):
+        async with server(lambda request, n: GOOD, **options) as (engine, seen):
+            await engine.generate(Request(messages))
+        assert seen[0][1]["messages"] == (messages if takes else [{"role": "user", "content": "Be brief.\n\nhi"}])
+        assert seen[0][1].get("chat_template_kwargs") == (None if takes else args)
+
+
 @pytest.mark.parametrize("code", [429, 500, 503])
 async def test_a_busy_server_is_asked_again(code: int) -> None:
     answers = [status(code, **{"Retry-After": "0"}), status(code), GOOD]

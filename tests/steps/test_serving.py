@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ultraif_ray.recipe import Recipe, parse_recipe
+from ultraif_ray.recipe import Recipe, VllmPool, parse_recipe
 from ultraif_ray.records import ROLES
 from ultraif_ray.steps.serving import in_round, with_trained_models
 
@@ -37,6 +37,17 @@ def test_a_whole_model_gets_a_pool_placed_like_the_one_it_takes_over_from() -> N
     assert policy.model == "/run/sft/merged"  # an adapter on another base is served merged
     assert later.roles.responder.adapter is None  # it was made for another model
     assert later.pools[later.roles.judge.pool].model == "org/base"
+
+
+def test_a_pool_with_a_template_of_its_own_serves_no_adapter_that_was_trained_without_it() -> None:
+    pool = BASE | {"chat_template": "{{ messages }}"}
+    later = with_trained_models(made({"m": pool}, composer={"model": "org/base", "lora": {}}), composer="/run/composer")
+    served = later.pools[later.roles.composer.pool]
+    assert isinstance(served, VllmPool)
+    assert (served.model, served.chat_template) == ("/run/composer/merged", None)
+    kept = later.pools["m"]
+    assert isinstance(kept, VllmPool)
+    assert kept.chat_template == "{{ messages }}"
 
 
 def test_the_policy_goes_where_policy_pool_says_and_pools_without_a_role_are_dropped() -> None:

@@ -39,6 +39,23 @@ def test_of_a_pair_the_longer_answer_counts(tmp_path: Path, packaged_model: str)
     assert found == {"too long": 1}
 
 
+def test_examples_have_no_system_message_where_the_template_knows_none(tmp_path: Path, packaged_model: str) -> None:
+    row = example(0, "sft")
+    row["prompt"] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    copies = []
+    for known in ("system user assistant", "user assistant"):
+        tokenizer.chat_template = (
+            "{% for m in messages %}{% if m['role'] in known %}{{ m['content'] }}{% else %}{{ raise_exception('no') }}"
+            "{% endif %}{% endfor %}"
+        ).replace("known", repr(known.split()))
+        tasks.measure(str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"), tokenizer, 100)
+        copies.append(pq.read_table(tmp_path / "b.parquet").to_pylist()[0])
+    assert copies[0] == row
+    assert copies[1] == row | {"prompt": [{"role": "user", "content": "Be brief.\n\nhi"}]}
+
+
 def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp_path: Path, tiny: str) -> None:
     import torch
     from peft import LoraConfig, get_peft_model

@@ -1,6 +1,7 @@
 """How a role talks to a model: one small protocol, and three engines that speak it.
 
 protocol.py    Request, Completion, Engine; and the RoleClient, which knows which engine plays which role
+chat.py        through a chat template, also one that knows no system role
 opening.py     open the engines of a recipe's pools
 vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm
 openai.py      any OpenAI-compatible server

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
+from ultraif_ray.engine.chat import fold_system
 from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import OpenAIPool
@@ -90,12 +91,15 @@ class OpenAIEngine:
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
             }
+        messages = request.messages if self._pool.system_role else fold_system(request.messages)
         # What the client has no argument for goes beside the others, as vLLM's server takes it.
         further = request.sampling.given
+        if self._pool.template_args:
+            further["chat_template_kwargs"] = self._pool.template_args
         known: dict[str, Any] = {name: further.pop(name) for name in _OPENAIS_OWN & further.keys()}
         return await self._client.chat.completions.create(
             model=request.adapter or self._pool.model,
-            messages=request.messages,  # type: ignore[arg-type]  # plain dicts of role and content
+            messages=messages,  # type: ignore[arg-type]  # plain dicts of role and content
             n=request.n,
             temperature=request.temperature,
             top_p=request.top_p,

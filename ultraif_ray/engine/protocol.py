@@ -26,7 +26,7 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 1024
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     """How it is drawn beyond that."""
     n: int = 1
     schema: dict[str, Any] | None = None

@@ -9,14 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
+from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.engine.packaged import PACKAGED
 from ultraif_ray.engine.protocol import Completion, Reply, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import VllmPool
-from ultraif_ray.records import Message
 
 LEAST_ROOM = 16
 """A prompt that leaves fewer tokens than this of the context for the answer is refused."""
@@ -41,15 +39,19 @@ class VllmEngine:
         self.timeout_s = pool.timeout_s
         self._numbers = itertools.count()
         self._adapters = {name: _adapter(name, number) for number, name in enumerate(adapters, start=1)}
-        if self._tokenizer.chat_template is None:
-            raise RecipeError(f"{pool.model} has no chat template, so it can play no role; use a chat model")
+        if self._tokenizer.chat_template is None and pool.chat_template is None:
+            raise RecipeError(
+                f"{pool.model} has no chat template, so it can play no role; use a chat model, or give the pool a "
+                "chat_template"
+            )
+        self._chat = Chat(self._tokenizer, pool.chat_template, pool.template_args)
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        prompt = self._tokens(request.messages)
+        prompt = self._chat.tokens(request.messages)
         room = self._context - len(prompt)
         if room < LEAST_ROOM:
             raise RequestRefused(
@@ -101,13 +103,6 @@ class VllmEngine:
             finish="stop" if output.finish_reason == "stop" or labels else "length",
             label_logprobs={label: first[t].logprob for label, t in tokens.items() if t in first},
         )
-
-    def _tokens(self, messages: list[Message]) -> list[int]:
-        try:
-            encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except TemplateError as error:
-            raise RequestRefused(f"the model's chat template refuses this conversation: {error}") from error
-        return list(encoded["input_ids"])
 
     def _label_token(self, label: str) -> int:
         tokens = self._tokenizer.encode(label, add_special_tokens=False)

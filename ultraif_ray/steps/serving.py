@@ -56,7 +56,8 @@ def policy_pool(recipe: Recipe) -> str:
 def is_adapter(recipe: Recipe, trained: Composer | Policy, pool: str) -> bool:
     """Whether what is trained can be served as an adapter on a pool's own model."""
     serving = recipe.pools[pool]
-    same = isinstance(serving, VllmPool) and serving.model == trained.model
+    # Training renders with the model's own template, so an adapter would not know the one that a pool has instead.
+    same = isinstance(serving, VllmPool) and serving.model == trained.model and serving.chat_template is None
     has_template = isinstance(trained, Policy) and trained.chat_template is not None
     return trained.lora is not None and same and not has_template
 
@@ -74,5 +75,6 @@ def _serve(data: dict[str, Any], recipe: Recipe, role: str, trained: Composer | 
     data["pools"][name] = data["pools"][pool] | {
         "model": f"{folder}/{'merged' if trained.lora is not None else 'model'}",
         "trust_remote_code": trained.trust_remote_code,
+        "chat_template": None,  # the trained model's own, which it was trained with
     }
     data["roles"][role] |= {"pool": name, "adapter": None}  # the recipe's own adapter belongs to another model

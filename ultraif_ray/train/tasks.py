@@ -9,6 +9,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.records import Message
 
@@ -20,7 +21,8 @@ _BATCH = 8
 
 
 def measure(source: str, target: str, tokenizer: Any, max_length: int | None) -> dict[str, int]:
-    """Copy the examples that fit into `max_length` tokens, so that training never cuts one silently.
+    """Copy the examples that fit into `max_length` tokens, so that training never cuts one silently. Where the template
+    knows no system role, the copy has the system message in the first user turn.
 
     Args:
         source: URI of a Parquet file in TRL's conversational layout.
@@ -33,6 +35,7 @@ def measure(source: str, target: str, tokenizer: Any, max_length: int | None) ->
     """
     fs, path = fsspec.core.url_to_fs(source)
     counts: Counter[str] = Counter()
+    chat = Chat(tokenizer)
     if not fs.exists(path):
         return dict(counts)
     fs_out, out = fsspec.core.url_to_fs(target)
@@ -41,28 +44,26 @@ def measure(source: str, target: str, tokenizer: Any, max_length: int | None) ->
         file = pq.ParquetFile(raw)
         with pq.ParquetWriter(copy, file.schema_arrow) as writer:
             for batch in file.iter_batches(_ROWS):
-                kept = [_verdict(example, tokenizer, max_length) for example in batch.to_pylist()]
-                counts.update(kept)
-                writer.write_batch(batch.filter(pa.array([one == "accepted" for one in kept], pa.bool_())))
+                examples = [one | {"prompt": chat.fit(one["prompt"])} for one in batch.to_pylist()]
+                verdicts = [_verdict(example, chat, max_length) for example in examples]
+                counts.update(verdicts)
+                kept = [one for one, verdict in zip(examples, verdicts, strict=True) if verdict == "accepted"]
+                writer.write_batch(pa.RecordBatch.from_pylist(kept, schema=file.schema_arrow))
     if not counts["accepted"]:
         fs_out.rm(out)
     return dict(counts)
 
 
-def _verdict(example: dict[str, Any], tokenizer: Any, max_length: int | None) -> str:
-    prompt = _length(tokenizer, example["prompt"], add_generation_prompt=True)
+def _verdict(example: dict[str, Any], chat: Chat, max_length: int | None) -> str:
+    prompt = len(chat.tokens(example["prompt"]))
     for answer in ("completion", "chosen", "rejected"):
         if answer in example:
-            whole = _length(tokenizer, example["prompt"] + example[answer])
+            whole = len(chat.tokens(example["prompt"] + example[answer], add_generation_prompt=False))
             if whole <= prompt:
                 return "no answer"
             if max_length is not None and whole > max_length:
                 return "too long"
     return "accepted"
-
-
-def _length(tokenizer: Any, messages: list[Message], **options: Any) -> int:
-    return len(tokenizer.apply_chat_template(messages, return_dict=True, **options)["input_ids"])
 
 
 def answer(
@@ -89,7 +90,8 @@ def answer(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     texts: list[str] = []
-    for batch in _batches(chats):
+    chat = Chat(tokenizer)
+    for batch in _batches([chat.fit(messages) for messages in chats]):
         inputs = tokenizer.apply_chat_template(
             batch, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
         ).to(loaded.device)

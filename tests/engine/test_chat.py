@@ -1,0 +1,74 @@
+"""Through chat templates that take a system message, refuse it, or drop it."""
+
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from ultraif_ray.engine.chat import Chat, fold_system
+from ultraif_ray.errors import RequestRefused
+
+TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+RAISES = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No room for a system message') }}{% endif %}"
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate') }}{% endif %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<model>{% endif %}"
+)
+DROPS = TURNS.replace("messages %}", "messages if m['role'] != 'system' %}")
+BREAKS = TURNS.replace("m['role']", "{'user': 'U', 'assistant': 'A'}[m['role']] + ''")
+
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "1."},
+    {"role": "user", "content": "Two?"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(packaged_model: str) -> Any:
+    return AutoTokenizer.from_pretrained(packaged_model)
+
+
+def text(tokenizer: Any, template: str | None, messages: list[dict[str, str]] = CONVERSATION, **variables: Any) -> str:
+    return str(tokenizer.decode(Chat(tokenizer, template, variables).tokens(messages)))
+
+
+def test_the_packaged_models_template_takes_a_system_message(tokenizer: Any) -> None:
+    assert Chat(tokenizer).takes_system
+    assert text(tokenizer, None).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne?<|im_end|>")
+    assert text(tokenizer, None).endswith("<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("template", [RAISES, DROPS], ids=["raises", "drops"])
+def test_where_a_template_knows_no_system_role_the_first_user_turn_has_the_message(
+    tokenizer: Any, template: str
+) -> None:
+    assert not Chat(tokenizer, template).takes_system
+    expected = "<user>Be brief.\n\nOne?<assistant>1.<user>Two?"
+    assert text(tokenizer, template).removesuffix("<model>") == expected
+
+
+def test_a_template_that_breaks_on_the_role_counts_as_one_that_refuses_it(tokenizer: Any) -> None:
+    assert text(tokenizer, BREAKS) == "<U>Be brief.\n\nOne?<A>1.<U>Two?"
+
+
+def test_a_conversation_without_a_system_message_stays_as_it_is(tokenizer: Any) -> None:
+    assert Chat(tokenizer, RAISES).fit(CONVERSATION[1:]) == CONVERSATION[1:]
+    assert text(tokenizer, TURNS, CONVERSATION[1:]) == "<user>One?<assistant>1.<user>Two?"
+
+
+def test_a_conversation_that_the_template_cannot_take_is_refused_in_its_words(tokenizer: Any) -> None:
+    with pytest.raises(RequestRefused, match="Roles must alternate"):
+        Chat(tokenizer, RAISES).tokens(CONVERSATION[2:])
+
+
+def test_variables_reach_the_template(tokenizer: Any) -> None:
+    template = TURNS + "{% if enable_thinking is defined and not enable_thinking %}<no thoughts>{% endif %}"
+    assert not text(tokenizer, template).endswith("<no thoughts>")
+    assert text(tokenizer, template, enable_thinking=False).endswith("<no thoughts>")
+
+
+def test_a_system_message_that_no_user_turn_follows_becomes_one() -> None:
+    assert fold_system(CONVERSATION[:1]) == [{"role": "user", "content": "Be brief."}]
