@@ -45,7 +45,7 @@ def saying(*answers: Answer) -> ScriptedEngine:
 
 def client_of(recipe: Recipe, **engines: ScriptedEngine) -> RoleClient:
     """A client in which each role has an engine of its own, by role name."""
-    return RoleClient(recipe.roles, {f"{role}s": engine for role, engine in engines.items()})
+    return RoleClient(recipe, {f"{role}s": engine for role, engine in engines.items()})
 
 
 def recipe(**sections: Any) -> Recipe:

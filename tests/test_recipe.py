@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.recipe import SHIPPED, VllmPool, load_recipe, parse_recipe
+from ultraif_ray.templates import load_shipped
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
 
@@ -184,11 +185,84 @@ def test_a_pools_chat_template_is_read_from_beside_the_recipe_or_from_this_folde
 
     assert template() == "{{ 'recipes' }}\n"
     assert template("pools.m.chat_template=chat.jinja") == "{{ 'here' }}\n"
-    assert template("pools.m.chat_template='{{ bos_token }}'") == "{{ bos_token }}"
+    assert template("pools.m.chat_template='{{ \"http://a\" }}'") == '{{ "http://a" }}'
     with pytest.raises(RecipeError, match=r"pools\.m\.chat_template: there is no such file, .*got 'other\.jinja'"):
         template("pools.m.chat_template=other.jinja")
     with pytest.raises(RecipeError, match="tokenize says how the template is applied"):
         load_recipe(file, ["pools.m.template_args={tokenize: false}"])
+
+
+def own_set(**parts: Any) -> dict[str, Any]:
+    return load_shipped("small").model_dump(mode="json") | parts
+
+
+def test_templates_are_a_shipped_set_or_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, MINIMAL)).templates == load_shipped("large")
+    assert load_recipe("demo").templates == load_shipped("small")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own_set(judge={"system": "Judge."})))
+    made = load_recipe(write(tmp_path, MINIMAL | {"templates": "mine.yaml"}))
+    assert made.templates.judge.system == "Judge."
+    assert made.templates.decomposer == load_shipped("small").decomposer
+    assert parse_recipe(made.model_dump(mode="json")) == made
+
+
+EXAMPLE = {"query": "A poem, in Greek", "constraints": []}
+FOUND = {"constraint": "in Greek", "simplified_query": "A poem", "question": "Is it Greek?", "category": "linguistic"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"jugde": {}}, "templates.jugde: unknown key; did you mean 'judge'?"),
+        (
+            {"decomposer": {"examples": [EXAMPLE | {"constraints": [FOUND | {"category": "lingual"}]}]}},
+            "templates.decomposer.examples.0.constraints.0.category: Input should be 'content', 'numerical', "
+            "'stylistic', 'format' or 'linguistic' (got 'lingual')",
+        ),
+        (
+            {"decomposer": {"examples": [EXAMPLE | {"constraints": [FOUND | {"simplified": "A poem"}]}]}},
+            "templates.decomposer.examples.0.constraints.0.simplified: unknown key; did you mean 'simplified_query'?",
+        ),
+        (
+            {"decomposer": {"examples": [EXAMPLE | {"constraints": '[{"constraint": "in Greek"}]'}]}},
+            "templates.decomposer.examples.0.constraints: Input should be a valid tuple",
+        ),
+        (
+            {"decomposer": {"examples": [EXAMPLE | {"constraints": [FOUND | {"simplified_query": EXAMPLE["query"]}]}]}},
+            "templates.decomposer.examples.0: the simplified_query of 'in Greek' is the query itself",
+        ),
+        (
+            {"categories": {"content": "c", "numerical": "n", "stylistic": "s", "format": "f"}},
+            "templates.categories.linguistic is missing",
+        ),
+    ],
+)
+def test_a_fault_in_a_set_of_templates_is_said_in_one_sentence(
+    tmp_path: Path, parts: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own_set(**parts)))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, MINIMAL | {"templates": "mine.yaml"}))
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_templates_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"templates: there is no such file, and the sets that ship are 'large', 's"):
+        load_recipe(write(tmp_path, MINIMAL | {"templates": "mine.yaml"}))
+    (tmp_path / "mine.yaml").write_text("judge: [")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: not valid YAML"):
+        load_recipe(write(tmp_path, MINIMAL | {"templates": "mine.yaml"}))
+
+
+def test_a_roles_own_system_prompt_comes_before_the_sets_and_null_is_none(tmp_path: Path) -> None:
+    file = write(tmp_path, MINIMAL)
+    assert load_recipe(file).templates_of_roles == load_shipped("large")
+    made = load_recipe(file, ["roles.judge.system=Judge.", "roles.responder.system=null"])
+    for again in (made, parse_recipe(made.model_dump(mode="json")), parse_recipe(made.model_dump())):
+        told = again.templates_of_roles
+        assert (told.judge.system, told.responder.system) == ("Judge.", None)
+        assert told.composer == load_shipped("large").composer
 
 
 def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,17 +20,21 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.records import ROLES
+from ultraif_ray.templates import Templates, load_shipped, shipped_templates
 
 
 class Section(BaseModel):
@@ -75,8 +79,11 @@ TemplateArguments = Annotated[Arguments, AfterValidator(_of_the_template)]
 """Variables that a chat template knows, such as `enable_thinking`."""
 
 
+_IS_TEMPLATE = re.compile(r"\{[{%]")
+
+
 def _template_text(text: str) -> str:
-    if not re.search(r"\{[{%]", text):
+    if not _IS_TEMPLATE.search(text):
         raise ValueError("there is no such file, and the text of a chat template would hold {{ … }} or {% … %}")
     return text
 
@@ -266,12 +273,20 @@ class RoleSettings(Sampling):
 
     pool: str
     """The name of a pool."""
+    system: str | None = None
+    """The system prompt of this role; none where null. Where it is not given, the one of the recipe's `templates`. The
+    responder of DPO rounds has its own, `align.system`; a trained composer is asked without."""
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: PositiveInt = 1024
     """Most tokens of one reply."""
     adapter: Address | None = None
     """A LoRA adapter on the pool's model: a folder or hub id (vllm), or the name it is served under (openai)."""
+
+    @model_serializer(mode="wrap")
+    def _not_given_is_not_null(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        return data if "system" in self.model_fields_set else {k: v for k, v in data.items() if k != "system"}
 
 
 class ComposerSettings(RoleSettings):
@@ -517,6 +532,9 @@ class Align(Section):
     """Fields of TRL's `DPOConfig` that are laid over `dpo` in the last round. Not given, and with the default loss in
     `dpo`, the last of several rounds has `loss_type: [nca_pair]`, as in the paper: from the third round on sigmoid
     lowers the probability of chosen and rejected alike (section 4.1, appendix A.3). `{}`: all rounds alike."""
+    system: str | None = None
+    """The system prompt of the responder, which is the policy, in the rounds. Where null, what the policy is trained
+    with: `export.system_prompt`, and by default none."""
 
 
 class Train(Resources):
@@ -554,6 +572,15 @@ class Flow(Section):
     """Seconds between two progress lines where there is no terminal."""
 
 
+def _shipped_set(value: Any) -> Any:
+    """The set of a name. A file's content is already in the place of its name (`load_recipe`)."""
+    if not isinstance(value, str):
+        return value
+    if value not in shipped_templates():
+        raise ValueError(f"there is no such file, and the sets that ship are {_names(shipped_templates())}")
+    return load_shipped(value)
+
+
 class Recipe(Section):
     """Everything a run does."""
 
@@ -567,6 +594,12 @@ class Recipe(Section):
     """Draws the number of rounds per row and seeds the engines."""
     pools: dict[str, Pool]
     roles: Roles
+    templates: Annotated[Templates, BeforeValidator(_shipped_set)] = Field(
+        default_factory=lambda: load_shipped("large")
+    )
+    """What the roles are told: `large` (models of 8B and more), `small` (models that copy better than they understand),
+    or a YAML file of your own in their form. What stands here once the recipe is loaded, and in the fingerprint, is its
+    content."""
     ingest: Ingest = Ingest()
     decompose: Decompose = Decompose()
     synthesize: Synthesize = Synthesize()
@@ -601,6 +634,13 @@ class Recipe(Section):
         """
         per_worker = fields.get("per_device_train_batch_size", 8) * fields.get("gradient_accumulation_steps", 1)
         return int(per_worker * self.train.workers.max)
+
+    @property
+    def templates_of_roles(self) -> Templates:
+        """The templates, with the system prompts that the roles' settings say instead of the set's."""
+        own = {role: settings.system for role, settings in self.roles if "system" in settings.model_fields_set}
+        told = {role: getattr(self.templates, role).model_copy(update={"system": s}) for role, s in own.items()}
+        return self.templates.model_copy(update=told)
 
     @property
     def run_folder(self) -> str:
@@ -657,9 +697,10 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe, lay overrides and options over it, and validate the whole.
 
-    A relative path of prompts or of a chat template in the file means a file beside it, one in an override or option a
-    file in the current directory. Both are made absolute here, so that they mean the same from anywhere, and in the
-    run's own `recipe.yaml`. A pool's chat template is read here.
+    A relative path of prompts, of a chat template or of templates means a file beside the recipe where it stands there,
+    one in the current directory where it stands in an override or option. Paths are made absolute here, so that they
+    mean the same from anywhere, and in the run's own `recipe.yaml`. `templates` and the chat templates of pools are
+    read here: their content takes their place.
 
     Args:
         path: the YAML file, or the name of a recipe that ships with the package, such as `self_alignment`.
@@ -735,11 +776,17 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     for pool in (data["pools"] if isinstance(data.get("pools"), dict) else {}).values():
         if isinstance(pool, dict) and "chat_template" in pool:
             pool["chat_template"] = _text_of(folder, pool["chat_template"])
+    named = data.get("templates")
+    if named not in shipped_templates() and (text := _text_of(folder, named)) is not named:
+        try:
+            data["templates"] = yaml.load(text, _Loader)  # noqa: S506 - a safe one
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise RecipeError(f"{named}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
 
 
 def _text_of(folder: Path, value: Any) -> Any:
     """The text of the file `value`, an address or a path inside `folder`; anything else as it is."""
-    if not isinstance(value, str) or not value or "\n" in value or "\0" in value:
+    if not isinstance(value, str) or not value or "\n" in value or "\0" in value or _IS_TEMPLATE.search(value):
         return value
     if "://" not in value and not os.path.isfile(folder / value):
         return value

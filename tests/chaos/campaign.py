@@ -67,13 +67,11 @@ def real() -> dict[str, Any]:
     """SmolLM2 in vLLM, one replica, with short answers: starting the engine is what takes time here."""
     pool = {"engine": "vllm", "model": "packaged", "max_model_len": 1024, "cpus": 1, "rows_in_flight": 8}
     roles = {role: {"pool": "m", "max_tokens": 40} for role in ROLES}
-    synthesize = {"k": 1, "judge": "logprob", "rounds": {1: 1}, "attempts": 1, "check": "none"}
-    return {
-        "pools": {"m": pool},
-        "roles": roles,
-        "synthesize": synthesize,
+    steps = {
+        "synthesize": {"k": 1, "judge": "logprob", "rounds": {1: 1}, "attempts": 1, "check": "none"},
         "decompose": {"attempts": 1, "check": "none"},
     }
+    return {"pools": {"m": pool}, "roles": roles, "templates": "small", **steps}
 
 
 def campaign(place: Path, settings: dict[str, Any], kinds: list[str], seed: int, rows: int, nodes: int) -> Report:

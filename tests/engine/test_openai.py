@@ -237,6 +237,7 @@ async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
             "name": "x",
             "pools": {"s": {"engine": "openai", "model": "smol", "base_url": vllm_server}},
             "roles": roles,
+            "templates": "small",
             "decompose": {"max_constraints": 1, "attempts": 1},
             "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True, "attempts": 1},
         }
@@ -248,7 +249,7 @@ async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
     queries = ["Write a haiku about rain, no rhymes.", "why is the sky blue"]
     rows = await asyncio.gather(
         *(
-            run_journey(Row(id=number, query=query), STAGES, RoleClient(recipe.roles, {"s": engine}), recipe)
+            run_journey(Row(id=number, query=query), STAGES, RoleClient(recipe, {"s": engine}), recipe)
             for number, query in enumerate(queries)
         )
     )

@@ -13,7 +13,7 @@ async def test_a_request_samples_as_its_role_says() -> None:
         },
     )
     engine = saying("a", "b")
-    client = RoleClient(made.roles, {"m": engine})
+    client = RoleClient(made, {"m": engine})
     await client.ask("responder", [], "q")
     await client.ask("judge", [], "q")
     responder, judge = engine.asked

@@ -52,6 +52,6 @@ async def test_a_whole_journey_runs_on_it() -> None:
     for judge in ("rationale", "logprob"):
         recipe = parse_recipe({"name": "x", "pools": pools, "roles": roles, "synthesize": {"judge": judge}})
         rows = [Row(id=i, query=f"Write {i} lines about rain in French") for i in range(60)]
-        done = [await run_journey(row, STAGES, RoleClient(recipe.roles, {"m": engine()}), recipe) for row in rows]
+        done = [await run_journey(row, STAGES, RoleClient(recipe, {"m": engine()}), recipe) for row in rows]
         assert {row.outcome for row in done} > {"paired"}
         assert json.dumps([row.model_dump() for row in done])

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
-from ultraif_ray.method import prompts
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Row, Turn
@@ -156,13 +155,6 @@ async def test_history_reaches_every_role_and_the_stored_instruction() -> None:
     assert row.instructions[0].history == history
     for request in world.engine.asked:
         assert any("earlier answer" in message["content"] for message in request.messages), request.role
-
-
-def test_a_system_message_of_the_conversation_joins_the_responders_own() -> None:
-    history = [Turn(role="system", content="Speak like a pirate."), Turn(role="user", content="hi")]
-    messages = prompts.respond("Go on.", history)
-    assert [message["role"] for message in messages] == ["system", "user", "user"]
-    assert messages[0]["content"].startswith("Speak like a pirate.\n\n")
 
 
 async def test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request() -> None:

@@ -60,6 +60,17 @@ def test_the_policy_goes_where_policy_pool_says_and_pools_without_a_role_are_dro
     assert (policy.model, policy.gpus) == ("/run/sft/model", 2)
 
 
+def test_in_a_round_the_policy_is_asked_as_it_was_trained_unless_the_recipe_says_otherwise() -> None:
+    recipe = made(align={"iterations": 2})
+    assert in_round(recipe, 0).templates_of_roles.responder.system == recipe.templates.responder.system
+    assert in_round(recipe, 1).templates_of_roles.responder.system is None
+    assert in_round(recipe, 1).templates_of_roles.judge == recipe.templates.judge
+    trained = with_trained_models(in_round(made(policy={"model": "org/p"}), 1), policy="/run/sft")
+    assert trained.templates_of_roles.responder.system is None
+    assert in_round(made(export={"system_prompt": "Be brief."}), 1).templates_of_roles.responder.system == "Be brief."
+    assert in_round(made(align={"system": "Try hard."}), 1).templates_of_roles.responder.system == "Try hard."
+
+
 def test_a_round_has_more_constraints_and_is_drawn_anew() -> None:
     recipe = made(synthesize={"rounds": {1: 3, 2: 1}, "goal": "sft"}, align={"extra_constraints": 2}, seed=5)
     second = in_round(recipe, 2)

@@ -118,7 +118,7 @@ async def find_all(probes: list[DecompositionProbe | CompositionProbe], model: s
     engine = open_engine(pool, seed=0)
     try:
         await engine.check(CHECK_LABELS)
-        return await asyncio.gather(*(find(probe, RoleClient(recipe.roles, {"m": engine})) for probe in probes))
+        return await asyncio.gather(*(find(probe, RoleClient(recipe, {"m": engine})) for probe in probes))
     finally:
         await engine.close()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ultraif_ray.errors import EngineDead, EngineError
-from ultraif_ray.recipe import Roles, Sampling
+from ultraif_ray.recipe import Recipe, Sampling
 from ultraif_ray.records import Failure, Message, Role, Usage
 
 
@@ -108,13 +108,14 @@ class RoleClient:
     """The four roles as one row meets them: which engine plays each, how it samples, and what the row has spent.
 
     Args:
-        roles: which pool serves each role, and how it samples.
+        recipe: which pool serves each role, how it samples and what it is told.
         engines: an engine per pool.
         meter: called with the generated tokens of each reply as it comes, for the progress display.
     """
 
-    def __init__(self, roles: Roles, engines: dict[str, Engine], meter: Callable[[int], None] | None = None):
-        self._roles, self._engines, self._meter = roles, engines, meter
+    def __init__(self, recipe: Recipe, engines: dict[str, Engine], meter: Callable[[int], None] | None = None):
+        self._roles, self._engines, self._meter = recipe.roles, engines, meter
+        self.templates = recipe.templates_of_roles
         self._usage: dict[Role, Usage] = {}
         self.dropped: list[Failure] = []
         """Replies, and parts of replies, that were left out so far."""

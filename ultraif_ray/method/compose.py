@@ -48,7 +48,7 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
         UnusableReply: no sample added a constraint that holds.
     """
     trained = client.composer_is_trained
-    messages = prompts.compose_trained(previous) if trained else prompts.compose(previous, category)
+    messages = prompts.compose_trained(previous) if trained else prompts.compose(client.templates, previous, category)
 
     async def use(reply: Composed, raw: str) -> Instruction:
         made = accept(reply, raw, previous, "" if trained else category, by_text=settings.check != "none")

@@ -51,7 +51,7 @@ async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> 
     return await ask_for_json(
         client,
         "decomposer",
-        prompts.decompose(prompt),
+        prompts.decompose(client.templates, prompt),
         prompt.query,
         reply_schema(settings.max_constraints),
         Decomposition,

@@ -67,7 +67,7 @@ async def _by_rationale(
             for number, question in zip(numbers, questions, strict=True)
         ]
 
-    messages = prompts.judge_with_reasons(instruction, response.text, questions)
+    messages = prompts.judge_with_reasons(client.templates, instruction, response.text, questions)
     try:
         return await ask_for_json(
             client, "judge", messages, instruction.query, reasoning_schema(numbers), Reasoning, use, settings.attempts
@@ -110,7 +110,7 @@ async def _by_logprob(
         if not settings.ask_all and any(v.answer != "yes" for v in verdicts):
             verdicts.append(Verdict(question=question, answer="not asked"))  # the response has failed already
             continue
-        messages = prompts.judge_in_a_word(instruction, response.text, question, settings.labels)
+        messages = prompts.judge_in_a_word(client.templates, instruction, response.text, question, settings.labels)
         completion = (await client.ask("judge", messages, instruction.query, labels=settings.labels))[0]
         p_yes = probability_of_yes(completion.label_logprobs, settings.labels)
         if p_yes is None:

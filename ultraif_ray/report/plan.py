@@ -12,7 +12,7 @@ from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
 from ultraif_ray.flow.placement import cut
-from ultraif_ray.method import prompts as templates
+from ultraif_ray.method import prompts
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
 from ultraif_ray.records import Instruction, Prompt
 from ultraif_ray.report.show import console
@@ -184,13 +184,13 @@ def _token_table(recipe: Recipe, sample: list[Prompt], decomposed: list[Prompt])
     answer = min(recipe.roles.responder.max_tokens, 400)
     asked = 0.0 if s.pairs == "contrast" else levels * answers * (rounds if s.judge == "logprob" else 1)
     verdict = 1.0 if s.judge == "logprob" else rounds * _JSON_TOKENS / 2
-    empty = Prompt(id=0, query="")
+    told, empty = recipe.templates_of_roles, Prompt(id=0, query="")
     start = Instruction(initial_query="")
     estimates: dict[str, tuple[float, float, float]] = {
-        "decomposer": (1, _length(templates.decompose(empty)) + whole + before, 2 * (whole + _JSON_TOKENS)),
-        "composer": (rounds, _length(templates.compose(start, "content")) + query + history, query + _JSON_TOKENS),
-        "responder": (levels * answers, _length(templates.respond("", [])) + query + history, answer),
-        "judge": (asked, _length(templates.judge_with_reasons(start, "", [])) + query + history + answer, verdict),
+        "decomposer": (1, _length(prompts.decompose(told, empty)) + whole + before, 2 * (whole + _JSON_TOKENS)),
+        "composer": (rounds, _length(prompts.compose(told, start, "content")) + query + history, query + _JSON_TOKENS),
+        "responder": (levels * answers, _length(prompts.respond(told, "", [])) + query + history, answer),
+        "judge": (asked, _length(prompts.judge_with_reasons(told, start, "", [])) + query + history + answer, verdict),
     }
     table = Table(
         "role", "requests", "prompt tokens", "generated", title="Without retries, about", title_justify="left", box=None

@@ -239,9 +239,7 @@ async def _run_all(recipe: Recipe, prompts: list[Prompt]) -> list[Row]:
     engines = await open_engines(recipe, pools)
     try:
         rows = [Row.model_validate(prompt.model_dump()) for prompt in prompts]
-        return await asyncio.gather(
-            *(run_journey(row, STAGES, RoleClient(recipe.roles, engines), recipe) for row in rows)
-        )
+        return await asyncio.gather(*(run_journey(row, STAGES, RoleClient(recipe, engines), recipe) for row in rows))
     finally:
         for engine in engines.values():
             await engine.close()

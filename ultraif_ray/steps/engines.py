@@ -123,11 +123,13 @@ class EngineStep(Step):
 def journey_settings(recipe: Recipe, roles: tuple[Role, ...]) -> dict[str, Any]:
     """The settings that decide what roles answer: how they sample, which models play them, what they are asked."""
     playing = {role: getattr(recipe.roles, role) for role in roles}
+    told = {role: getattr(recipe.templates_of_roles, role).model_dump(mode="json") for role in roles}
+    categories = recipe.templates.categories.model_dump()
     pools = {settings.pool: recipe.pools[settings.pool] for settings in playing.values()}
     return {
         "seed": recipe.seed,
         "roles": {role: settings.model_dump(mode="json") for role, settings in playing.items()},
         "pools": {name: pool.model_dump(mode="json", exclude=_NOT_CONTENT) for name, pool in pools.items()},
         "decompose": recipe.decompose.model_dump(mode="json"),
-        "templates": fingerprint({"source": inspect.getsource(prompts)}),
+        "templates": fingerprint({"source": inspect.getsource(prompts), "categories": categories, "roles": told}),
     }

@@ -10,8 +10,8 @@ from ultraif_ray.recipe import Composer, Policy, Recipe, VllmPool, parse_recipe
 
 
 def in_round(recipe: Recipe, number: int) -> Recipe:
-    """The recipe of a DPO round: instructions are drawn anew, with `align.extra_constraints` more each time, and `dpo`
-    is what it is in this round.
+    """The recipe of a DPO round: instructions are drawn anew, with `align.extra_constraints` more each time, `dpo` is
+    what it is in this round, and the responder is asked as the policy was trained, or with `align.system`.
     """
     if not number:
         return recipe
@@ -19,7 +19,11 @@ def in_round(recipe: Recipe, number: int) -> Recipe:
     rounds = {constraints + more: weight for constraints, weight in recipe.synthesize.rounds.items()}
     synthesize = recipe.synthesize.model_copy(update={"rounds": rounds, "goal": "dpo"})
     dpo = recipe.dpo_in_round(number)
-    return recipe.model_copy(update={"synthesize": synthesize, "seed": recipe.seed + number, "dpo": dpo})
+    system = recipe.align.system or recipe.export.system_prompt
+    responder = recipe.roles.responder.model_copy(update={"system": system})
+    roles = recipe.roles.model_copy(update={"responder": responder})
+    update = {"synthesize": synthesize, "roles": roles, "seed": recipe.seed + number, "dpo": dpo}
+    return recipe.model_copy(update=update)
 
 
 def with_trained_models(recipe: Recipe, composer: str = "", policy: str = "") -> Recipe:

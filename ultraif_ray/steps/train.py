@@ -274,8 +274,9 @@ class TrainComposer(TrainingStep):
             )
 
         trained = answers(folder.uri(self.name, "model"), [pair["prompt"] for pair in pairs])
+        told = recipe.templates_of_roles
         asked = [
-            compose_prompted(Instruction(initial_query=query), CATEGORIES[number % len(CATEGORIES)])
+            compose_prompted(told, Instruction(initial_query=query), CATEGORIES[number % len(CATEGORIES)])
             for number, query in enumerate(queries)
         ]
         valid, usable = _tried(queries, trained)

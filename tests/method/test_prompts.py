@@ -1,0 +1,141 @@
+"""What the roles are told: the sets that ship, and the messages that are made of them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ultraif_ray.method import prompts
+from ultraif_ray.method.checks import fault_of_composition, fault_of_decomposition, is_question
+from ultraif_ray.method.decompose import Decomposition
+from ultraif_ray.records import CATEGORIES, Instruction, Message, Prompt, Turn
+from ultraif_ray.templates import Templates, load_shipped, shipped_templates
+
+SETS = {name: load_shipped(name) for name in shipped_templates()}
+every_set = pytest.mark.parametrize("templates", SETS.values(), ids=SETS.keys())
+
+HISTORY = [
+    Turn(role="system", content="Speak like a pirate."),
+    Turn(role="user", content="Who are you?"),
+    Turn(role="assistant", content="Arr."),
+    Turn(role="user", content="And your ship?"),
+    Turn(role="assistant", content="The Pearl."),
+]
+
+
+def roles(messages: list[Message]) -> list[str]:
+    return [message["role"] for message in messages]
+
+
+def test_a_set_for_large_models_and_one_for_small_ones_ship() -> None:
+    assert set(SETS) == {"large", "small"}
+
+
+@every_set
+def test_every_category_of_the_paper_is_described_and_shown(templates: Templates) -> None:
+    assert set(type(templates.categories).model_fields) == set(CATEGORIES)
+    found = {constraint.category for example in templates.decomposer.examples for constraint in example.constraints}
+    assert found == set(CATEGORIES)
+    assert {example.category for example in templates.composer.examples} == set(CATEGORIES)
+
+
+@every_set
+def test_every_decomposition_takes_what_it_quotes_from_the_query_and_keeps_the_others(templates: Templates) -> None:
+    for example in templates.decomposer.examples:
+        quotes = [found.constraint for found in example.constraints]
+        for found in example.constraints:
+            assert found.constraint in example.query
+            assert found.constraint not in found.simplified_query
+            # Whether or not it begins a sentence: where the one before it was taken away, a capital was mended.
+            kept = found.simplified_query.casefold()
+            assert all(other.casefold().rstrip(".") in kept for other in quotes if other != found.constraint)
+            if found.question:
+                fault = fault_of_decomposition(example.query, found.constraint, found.simplified_query, found.question)
+                assert fault == "", found.constraint
+        questions = [found.question for found in example.constraints if found.question]
+        assert len(set(questions)) == len(questions)
+
+
+@every_set
+def test_every_composition_adds_to_its_query_and_asks_about_that(templates: Templates) -> None:
+    for example in templates.composer.examples:
+        kept = iter(example.composed)
+        assert all(letter in kept for letter in example.query.rstrip("?.。"))  # nothing is lost, in order
+        assert is_question(example.question)
+        assert fault_of_composition(example.query, example.composed, []) == ""
+
+
+def test_the_examples_for_large_models_cover_what_is_hard() -> None:
+    examples = SETS["large"].decomposer.examples
+    assert any(not example.constraints for example in examples)
+    assert any(example.history for example in examples)
+    assert any("```" in example.query for example in examples)
+    assert any(len(example.query) > 600 for example in examples)
+    assert any(not example.query.isascii() for example in examples)
+    assert any(len(found.constraint) > len(found.simplified_query) for e in examples for found in e.constraints)
+    assert any(example.history for example in SETS["large"].composer.examples)
+
+
+@every_set
+def test_a_decomposer_sees_requests_and_replies_in_turn_and_then_the_prompt(templates: Templates) -> None:
+    messages = prompts.decompose(templates, Prompt(id=1, query="Go on, in French", history=HISTORY[1:3]))
+    examples = templates.decomposer.examples
+    assert roles(messages) == ["system", *["user", "assistant"] * len(examples), "user"]
+    for example, answer in zip(examples, messages[2::2], strict=True):
+        reply = Decomposition.model_validate_json(answer["content"])
+        assert [found.constraint for found in reply.constraints] == [found.constraint for found in example.constraints]
+    assert messages[-1]["content"] == (
+        "Earlier conversation:\nUser: Who are you?\nAssistant: Arr.\n\nRequest:\nGo on, in French"
+    )
+
+
+def test_the_categories_stand_in_the_prompt_where_the_set_wants_them() -> None:
+    told = prompts.decompose(SETS["large"], Prompt(id=1, query="q"))[0]["content"]
+    assert "{categories}" not in told
+    for category in CATEGORIES:
+        assert f"  - {category}: {getattr(SETS['large'].categories, category)}\n" in told
+
+
+@every_set
+def test_a_composer_is_asked_for_a_kind_of_constraint_as_in_its_examples(templates: Templates) -> None:
+    start = Instruction(initial_query="Write about rain.")
+    messages = prompts.compose(templates, start, "format")
+    assert roles(messages) == ["system", *["user", "assistant"] * len(templates.composer.examples), "user"]
+    for example, answer in zip(templates.composer.examples, messages[2::2], strict=True):
+        assert json.loads(answer["content"]) == {"augmented query": example.composed, "question": [example.question]}
+    kind = f"Kind of constraint: format: {templates.categories.format}"
+    assert messages[-1]["content"] == f"{kind}\n\nRequest:\nWrite about rain."
+
+
+def without(templates: Templates, role: str) -> Templates:
+    told: Any = getattr(templates, role).model_copy(update={"system": None})
+    return templates.model_copy(update={role: told})
+
+
+def test_a_conversation_of_five_turns_keeps_its_order_and_its_system_message_comes_first() -> None:
+    templates = SETS["large"]
+    messages = prompts.respond(templates, "Is it fast?", HISTORY)
+    assert roles(messages) == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert messages[0]["content"] == f"Speak like a pirate.\n\n{templates.responder.system}"
+    assert [m["content"] for m in messages[1:]] == [
+        "Who are you?",
+        "Arr.",
+        "And your ship?",
+        "The Pearl.",
+        "Is it fast?",
+    ]
+    bare = prompts.respond(without(templates, "responder"), "Is it fast?", HISTORY)
+    assert bare == [{"role": "system", "content": "Speak like a pirate."}, *messages[1:]]
+    assert prompts.respond(without(templates, "responder"), "Is it fast?", [])[0]["role"] == "user"
+
+
+def test_all_questions_about_an_answer_share_what_comes_before_them() -> None:
+    case = Instruction(initial_query="Q", history=HISTORY[1:3])
+    asked = [
+        prompts.judge_in_a_word(SETS["large"], case, "A", question, ("Yes", "No")) for question in ("One?", "Two?")
+    ]
+    before = [messages[-1]["content"].split("[Question]")[0] for messages in asked]
+    assert before[0] == before[1]
+    assert "Who are you?" in before[0]
+    assert "[Request]\nQ\n\n[Answer]\nA\n" in before[0]
+    assert asked[0][0] == {"role": "system", "content": SETS["large"].judge.system}

@@ -1,0 +1,56 @@
+"""What the fingerprint of a step with engines covers of what its roles are told."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ultraif_ray.recipe import fingerprint, load_recipe
+from ultraif_ray.records import ROLES, Role
+from ultraif_ray.steps.engines import journey_settings
+from ultraif_ray.steps.serving import in_round
+from ultraif_ray.templates import load_shipped
+
+
+def settings(folder: Path, *overrides: str, roles: tuple[Role, ...] = ROLES, dpo_round: int = 0, **changed: Any) -> str:
+    """The fingerprint with a recipe, its chat template and its templates in `folder`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "chat.jinja").write_text(changed.get("chat", "{{ messages }}"))
+    (folder / "set.yaml").write_text(
+        yaml.safe_dump(load_shipped("small").model_dump(mode="json") | changed.get("set", {}))
+    )
+    data = {
+        "name": "x",
+        "pools": {"m": {"engine": "vllm", "model": "org/model", "chat_template": "chat.jinja"}},
+        "roles": {role: {"pool": "m"} for role in ROLES},
+        "templates": "set.yaml",
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(data))
+    recipe = in_round(load_recipe(folder / "recipe.yaml", overrides), dpo_round)
+    return fingerprint(journey_settings(recipe.model_copy(update={"seed": 0}), roles))
+
+
+def test_the_text_of_a_file_counts_and_not_where_it_is(tmp_path: Path) -> None:
+    first = settings(tmp_path / "a")
+    assert settings(tmp_path / "b") == first
+    assert settings(tmp_path / "a", chat="{{ messages[0] }}") != first
+    assert settings(tmp_path / "a", set={"judge": {"system": "Judge."}}) != first
+    assert settings(tmp_path / "a") == first
+
+
+def test_how_a_role_is_asked_counts(tmp_path: Path) -> None:
+    first = settings(tmp_path)
+    changes = ("roles.judge.system=null", "roles.responder.stop=[END]", "roles.composer.min_p=0.1")
+    different = [settings(tmp_path, change) for change in (*changes, "pools.m.template_args={enable_thinking: false}")]
+    assert len({first, *different}) == 5
+
+
+def test_what_another_role_is_told_does_not_count(tmp_path: Path) -> None:
+    of_decomposer = settings(tmp_path, roles=("decomposer",))
+    assert settings(tmp_path, roles=("decomposer",), set={"judge": {"system": "Judge."}}) == of_decomposer
+    assert settings(tmp_path, roles=("decomposer",), set={"decomposer": {"system": "Find."}}) != of_decomposer
+
+
+def test_the_system_prompt_of_a_round_counts_in_rounds(tmp_path: Path) -> None:
+    assert settings(tmp_path, "align.system=Try.") == settings(tmp_path)
+    assert settings(tmp_path, "align.system=Try.", dpo_round=1) != settings(tmp_path, dpo_round=1)

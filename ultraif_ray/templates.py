@@ -1,0 +1,126 @@
+"""What the roles are told: system prompts, few-shot examples, and what each category of constraint is.
+
+A set of templates is one YAML file. Two ship with the package: `large`, for models of 8B and more, and `small`, for
+models that copy better than they understand. A recipe may name a file of its own. What the set says decides what steps
+write, so it is part of their fingerprints.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ultraif_ray.records import Category, Turn
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """Base of every part of a set: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Categories(Part):
+    """What each of the paper's categories of constraint is (section 2.2), as the words after "a constraint of …:"."""
+
+    content: Text
+    numerical: Text
+    stylistic: Text
+    format: Text
+    linguistic: Text
+
+
+class Found(Part):
+    """A constraint in an example of the decomposer."""
+
+    constraint: Text
+    """The demand, quoted."""
+    simplified_query: Text
+    """The query without it."""
+    question: str
+    """The yes/no question that checks it; empty for what is only background."""
+    category: Category
+
+
+class Decomposition(Part):
+    """An example of the decomposer: a query, after what was said before, and its constraints."""
+
+    history: tuple[Turn, ...] = ()
+    query: Text
+    constraints: tuple[Found, ...]
+
+    @model_validator(mode="after")
+    def _each_takes_something_away(self) -> "Decomposition":
+        for found in self.constraints:
+            if found.simplified_query.strip() == self.query.strip():
+                raise ValueError(
+                    f"the simplified_query of '{found.constraint}' is the query itself: take it away there"
+                )
+        return self
+
+
+class Composition(Part):
+    """An example of the prompted composer: a query with one constraint more."""
+
+    history: tuple[Turn, ...] = ()
+    category: Category
+    """The kind that was asked for."""
+    query: Text
+    composed: Text
+    """The query with the new constraint."""
+    question: Text
+    """The yes/no question that checks the new constraint."""
+
+    @model_validator(mode="after")
+    def _adds_something(self) -> "Composition":
+        if self.composed.strip() == self.query.strip():
+            raise ValueError("composed is the query itself: add a constraint there")
+        return self
+
+
+class RoleTemplates(Part):
+    """What a role is told at the start."""
+
+    system: Text | None = None
+    """The system prompt; none where null. `{categories}` in it stands for the list of categories."""
+
+
+class DecomposerTemplates(RoleTemplates):
+    """What the decomposer is told."""
+
+    examples: tuple[Decomposition, ...] = ()
+
+
+class ComposerTemplates(RoleTemplates):
+    """What the prompted composer is told. A trained one is asked in its own form, without any of it."""
+
+    examples: tuple[Composition, ...] = ()
+
+
+class Templates(Part):
+    """A set: everything that the roles are told, apart from the row itself and the form of the reply."""
+
+    categories: Categories
+    decomposer: DecomposerTemplates
+    composer: ComposerTemplates
+    responder: RoleTemplates
+    judge: RoleTemplates
+
+
+# ---- the sets that ship with the package ---------------------------------------------------------------------------
+
+_SHIPPED = Path(__file__).parent / "recipes" / "templates"
+
+
+def shipped_templates() -> list[str]:
+    """Their names."""
+    return sorted(file.stem for file in _SHIPPED.glob("*.yaml"))
+
+
+@cache
+def load_shipped(name: str) -> Templates:
+    """The set of this name, one of `shipped_templates()`."""
+    return Templates.model_validate(yaml.safe_load((_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")))
