@@ -265,7 +265,9 @@ class Sampling(Section):
     @property
     def given(self) -> dict[str, Any]:
         """What was given, by vLLM's names."""
-        return self.model_dump(mode="json", include=set(Sampling.model_fields), exclude_none=True)
+        every = {name: getattr(self, name) for name in Sampling.model_fields}
+        given = {name: value for name, value in every.items() if value is not None}
+        return given if self.stop is None else given | {"stop": list(self.stop)}
 
 
 class RoleSettings(Sampling):

@@ -1,17 +1,13 @@
-from tests.scripted import recipe, saying
+from tests.scripted import saying
 from ultraif_ray.engine.protocol import RoleClient
+from ultraif_ray.recipe import parse_recipe
+from ultraif_ray.records import ROLES
 
 
 async def test_a_request_samples_as_its_role_says() -> None:
-    made = recipe(
-        pools={"m": {"engine": "simulated"}},
-        roles={
-            "decomposer": {"pool": "m"},
-            "composer": {"pool": "m"},
-            "responder": {"pool": "m", "stop": ["END"], "min_p": 0.05, "temperature": 0.8},
-            "judge": {"pool": "m"},
-        },
-    )
+    roles = {role: {"pool": "m"} for role in ROLES}
+    own = {"responder": {"pool": "m", "stop": ["END"], "min_p": 0.05, "temperature": 0.8}}
+    made = parse_recipe({"name": "x", "pools": {"m": {"engine": "simulated"}}, "roles": roles | own})
     engine = saying("a", "b")
     client = RoleClient(made, {"m": engine})
     await client.ask("responder", [], "q")
