@@ -69,12 +69,12 @@ def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
 
 
-def trainer_for(kind: Literal["sft", "dpo"], tiny: str, tmp_path: Path, **job: Any) -> Any:
+def trainer_for(kind: Literal["sft", "dpo"], tiny: str, tmp_path: Path, rows: int = 5, **job: Any) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = tmp_path / f"{kind}.parquet"
-    pq.write_table(pa.Table.from_pylist([example(n, kind) for n in range(5)]), file)
+    pq.write_table(pa.Table.from_pylist([example(n, kind) for n in range(rows)]), file)
     return make_trainer(job_for(kind, tiny, file, **job), str(tmp_path / "scratch"), 1, fresh=True)
 
 
@@ -127,6 +127,18 @@ def test_the_loss_is_on_the_answer_alone(tiny: str, tmp_path: Path) -> None:
     learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
     text = trainer.processing_class.decode(learnt, skip_special_tokens=True).strip()
     assert text == example(row["id"], "sft")["completion"][0]["content"]
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_fewer_examples_than_one_step_takes_are_one_step(
+    tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"], rows: int
+) -> None:
+    trainer = trainer_for(kind, tiny, tmp_path, rows=rows, global_batch=16)
+    before = [weights.clone() for weights in trainer.model.parameters()]
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert any(not (a == b).all() for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
 def test_only_the_adapter_is_trained_with_lora_and_dpo_goes_on_from_it(tiny: str, tmp_path: Path) -> None:
