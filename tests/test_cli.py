@@ -159,9 +159,14 @@ def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) 
         (["plan", "demo", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["plan", "demo", "pools.local.model=/no/model"], "there is no model in /no/model"),
         (["show", "nowhere"], "is not a run's folder"),
+        (["train", "sft", "demo"], "demo is no run's folder, which holds recipe.yaml: to train on a set that exists"),
+        (["train", "sft", "demo", "--data", "nowhere.json"], "nowhere.json: no such file"),
+        (["train", "dpo", "demo", "--data", PROMPTS], "demo.jsonl:1: no fields `chosen` and `rejected`: has "),
+        (["train", "dpo", "demo", "--data", PROMPTS, "--round", 2], "dpo has the rounds [2]: each goes on from"),
+        (["train", "composer", "demo", "--data", PROMPTS, "composer=null"], "sets.composer is given, but not what"),
     ],
 )
-def test_an_error_is_one_message_and_no_traceback(words: list[str], message: str) -> None:
+def test_an_error_is_one_message_and_no_traceback(words: list[Any], message: str) -> None:
     done = ultraif(*words)
     assert done.returncode == 2
     assert message in done.stderr

@@ -3,6 +3,7 @@
 Heavy imports (Ray, vLLM, datasets) wait inside the commands, so that `ultraif --help` answers at once.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -35,12 +36,18 @@ Logs = Annotated[bool, typer.Option("--worker-logs", help="Show what the workers
 def _recipe(path: str, prompts: list[str] | None, run: str | None, overrides: list[str] | None) -> Any:
     from ultraif_ray.recipe import load_recipe
 
-    words = overrides or []
-    if prompts:
-        # `--prompts data/*.jsonl`: the shell makes several words of it, of which the option takes only the first.
-        prompts = [*prompts, *(word for word in words if "=" not in word)]
-        words = [word for word in words if "=" in word]
+    prompts, words = _many(prompts, overrides)
     return load_recipe(path, words, prompts=prompts, run=run)
+
+
+def _many(files: list[str] | None, overrides: list[str] | None) -> tuple[list[str], list[str]]:
+    """Files and overrides. `--prompts data/*.jsonl`: the shell makes several words of it, of which the option takes
+    only the first.
+    """
+    words = overrides or []
+    if not files:
+        return [], words
+    return [*files, *(word for word in words if "=" not in word)], [word for word in words if "=" in word]
 
 
 def _step(until: str) -> Any:
@@ -102,23 +109,51 @@ app.command("export", help="Up to the training sets.")(_step("export"))
 @app.command()
 def train(
     step: Annotated[str, typer.Argument(metavar="composer|sft|dpo", help="What to train.")],
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that has the data.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|RECIPE", help="The folder of a run; or, with --data, a recipe as well.")
+    ],
     overrides: Overrides = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="FILE", help="A training set that exists already: files or folders."),
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option("--run", metavar="FOLDER", help="With --data: the run's folder [runs/NAME-STEP].")
+    ] = None,
     number: Annotated[int, typer.Option("--round", min=1, help="Which DPO round.")] = 1,
     remake: Remake = False,
     worker_logs: Logs = False,
 ) -> None:
-    """Train by itself what a run would train: the composer, SFT, or a round of DPO."""
+    """Train by itself what a run would train: the composer, SFT, or a round of DPO; with --data, on a given set."""
     from ultraif_ray.errors import RecipeError
+    from ultraif_ray.recipe import load_recipe
     from ultraif_ray.steps.step import step_name
     from ultraif_ray.steps.train import TrainComposer, TrainDPO, TrainSFT
+    from ultraif_ray.store.folder import RunFolder
 
     kinds = {kind.kind: kind for kind in (TrainComposer, TrainSFT, TrainDPO)}
     if step not in kinds:
         raise RecipeError(f"'{step}' cannot be trained; choose one of {', '.join(kinds)}")
-    loaded = _recipe(f"{run.rstrip('/')}/recipe.yaml", None, run, overrides)
+    place = RunFolder(run)
+    is_run = place.fs.exists(place.at("recipe.yaml"))
+    recipe = f"{run.rstrip('/')}/recipe.yaml" if is_run else run
+    if data:
+        files, words = _many(data, overrides)
+        key = f"sets.dpo.{number}" if kinds[step] is TrainDPO else f"sets.{step}"
+        before = load_recipe(recipe, words, run=run if is_run else None)
+        apart = before.run_folder if before.sets else f"{before.run_folder}-{step}"
+        words = [f"{key}={json.dumps(files)}", *words]
+        _run(load_recipe(recipe, words, run=folder or apart), remake=remake, worker_logs=worker_logs)
+        return
+    if folder or not is_run:
+        raise RecipeError(
+            f"{run} is trained on what stands in it, without --run: "
+            if is_run
+            else f"{run} is no run's folder, which holds recipe.yaml: "
+            "to train on a set that exists already, add --data FILE"
+        )
     only = step_name(step, number if kinds[step] is TrainDPO else 0)
-    _run(loaded, only=only, remake=remake, worker_logs=worker_logs)
+    _run(_recipe(recipe, None, run, overrides), only=only, remake=remake, worker_logs=worker_logs)
 
 
 @app.command()

@@ -520,6 +520,34 @@ class Policy(Section):
     model is served from it; anything else gets a pool of its own, placed like it."""
 
 
+class Sets(Section):
+    """Training sets that exist already, as files, globs, folders, URIs or hub ids. A run that has any makes no data of
+    its own: it trains on these.
+    """
+
+    composer: tuple[Address, ...] = ()
+    """Pairs for the composer, which then is all that is trained."""
+    sft: tuple[Address, ...] = ()
+    """Examples for SFT of the policy."""
+    dpo: dict[PositiveInt, tuple[Address, ...]] = {}
+    """Pairs for DPO, by round from 1. The first goes on from SFT, or from `policy.model` where there is no `sft`."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.composer, *self.sft, *(file for number in sorted(self.dpo) for file in self.dpo[number]))
+
+    @model_validator(mode="after")
+    def _one_run_of_them(self) -> "Sets":
+        if bool(self.composer) == bool(self.sft or self.dpo):
+            raise ValueError(
+                "name sets for the composer, or for the policy (sft, dpo), and let the other have a run of its own"
+            )
+        if sorted(self.dpo) != list(range(1, len(self.dpo) + 1)):
+            raise ValueError(f"dpo has the rounds {sorted(self.dpo)}: each goes on from the one before, from 1 on")
+        return self
+
+
 class Align(Section):
     """Iterative DPO: each round samples from the policy of the round before, on instructions with more constraints."""
 
@@ -613,6 +641,8 @@ class Recipe(Section):
     dpo: TrlFields = {}
     """Fields of TRL's `DPOConfig`. Defaults are the paper's."""
     align: Align = Align()
+    sets: Sets | None = None
+    """Train on these, and make no data."""
     train: Train = Train()
     flow: Flow = Flow()
 
@@ -661,6 +691,14 @@ class Recipe(Section):
             raise ValueError(f"policy.pool is {_names(missing)}, which is not defined; there is {_names(self.pools)}")
         if unused := set(self.pools) - used:
             raise ValueError(f"no role uses the pool {_names(unused)}: it would hold an engine for nothing. Remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_have_a_model(self) -> "Recipe":
+        if self.sets and self.sets.composer and not self.composer:
+            raise ValueError("sets.composer is given, but not what learns from it: set composer.model")
+        if self.sets and (self.sets.sft or self.sets.dpo) and not self.policy:
+            raise ValueError("sets for the policy are given, but not what learns from them: set policy.model")
         return self
 
     @model_validator(mode="after")
@@ -756,9 +794,10 @@ def _find_recipe(path: str | Path) -> str:
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of prompts and of a chat template absolute that are found in `folder`. What is not there
-    may be a hub id, or is refused later by its name. Values of a wrong type are left for the validation. Models stay as
-    they are written: their names are part of fingerprints, which must be the same in a job's own copy of the project.
+    """Make the relative paths of prompts, of sets and of a chat template absolute that are found in `folder`. What is
+    not there may be a hub id, or is refused later by its name. Values of a wrong type are left for the validation.
+    Models stay as they are written: their names are part of fingerprints, which must be the same in a job's own copy of
+    the project.
     """
 
     def absolute(value: Any) -> Any:
@@ -772,6 +811,11 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     composer = data.get("composer")
     if isinstance(composer, dict) and isinstance(composer.get("prompts"), list):
         composer["prompts"] = [absolute(prompt) for prompt in composer["prompts"]]
+    sets = data.get("sets")
+    for section in (sets, sets.get("dpo")) if isinstance(sets, dict) else ():
+        if isinstance(section, dict):
+            lists = {name: files for name, files in section.items() if isinstance(files, list)}
+            section.update({name: [absolute(file) for file in files] for name, files in lists.items()})
     policy = data.get("policy")
     if isinstance(policy, dict) and "chat_template" in policy:
         policy["chat_template"] = absolute(policy["chat_template"])
@@ -821,7 +865,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise RecipeError(f"{key}: the value {text!r} is not valid YAML; put quotes around it") from None
     *parents, last = key.split(".")
     for name in parents:
-        data = data.setdefault(name, {})
+        data[name] = (
+            {} if data.get(name) is None else data[name]
+        )  # a run's own recipe has `null` where nothing was said
+        data = data[name]
         if not isinstance(data, dict):
             raise RecipeError(f"{override}: '{name}' holds {_describe(data)}, not a section")
     data[last] = value

@@ -199,3 +199,35 @@ def test_a_fingerprint_covers_what_decides_the_content(
 def test_a_fingerprint_does_not_cover_where_and_how_fast_it_runs(tmp_path: Path) -> None:
     faster = {"engine": "vllm", "model": "org/base", "gpus": 2, "replicas": {"min": 2, "max": 8}, "rows_in_flight": 9}
     assert settings("synthesize", made(), tmp_path) == settings("synthesize", made(pools={"m": faster}), tmp_path)
+
+
+def test_sets_that_exist_already_take_the_place_of_all_that_would_make_them(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    models: dict[str, Any] = {"composer": {"model": "a"}, "policy": {"model": "b"}}
+    whole = plan(made(**models, sets={"sft": ["s"], "dpo": {1: ["d"], 2: ["e"]}}), folder)
+    inputs = {step.name: {name: source.name for name, source in step.inputs.items()} for step in whole}
+    assert inputs == {
+        "export": {},
+        "sft": {"examples": "export"},
+        "round-1/export": {},
+        "round-1/dpo": {"examples": "round-1/export", "policy": "sft"},
+        "round-2/export": {},
+        "round-2/dpo": {"examples": "round-2/export", "policy": "round-1/dpo"},
+        "model": {"policy": "round-2/dpo"},
+    }
+    alone = plan(made(**models, sets={"dpo": {1: ["d"]}}), folder)
+    assert alone[1].inputs == {"examples": alone[0]}
+    assert names(made(**models, sets={"composer": ["c"]}), folder) == ["export", "composer"]
+
+
+def test_a_fingerprint_of_a_set_covers_its_files_and_the_split_and_nothing_made_here(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("{}\n")
+    base: dict[str, Any] = {"policy": {"model": "b"}, "sets": {"sft": [str(file)]}}
+    before = settings("export", made(**base), tmp_path)
+    assert settings("export", made(**base, synthesize={"k": 2}, export={"keep_unsatisfied": True}), tmp_path) == before
+    assert difference(before, settings("export", made(**base, export={"held_out": 0.2}), tmp_path)) == [
+        "held_out: 0.05 → 0.2"
+    ]
+    file.write_text('{"other": 1}\n')
+    assert settings("export", made(**base), tmp_path) != before

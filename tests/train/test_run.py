@@ -21,6 +21,7 @@ import yaml
 
 from tests.chaos.nodes import Nodes
 from tests.train.data import check_training, folder_with_sets, job_for, tiny_model, training_recipe
+from ultraif_ray.cli import app
 from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.steps.plan import plan
@@ -244,16 +245,59 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_a_set_that_exists_already_is_trained_on_with_one_command(
+    tmp_path: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The authors' layout of DPO, fewer pairs than one step takes, from the policy itself."""
+    from transformers import AutoModelForCausalLM
+
+    recipe = tmp_path / "tiny.yaml"
+    fields = {"max_length": 256, "per_device_train_batch_size": 8, "num_train_epochs": 1}
+    made = training_recipe(tmp_path, tiny, dpo=fields | {"learning_rate": 3e-3}, train={"workers": {"max": 1}})
+    recipe.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude={"prompts"})))
+    pairs = [{"prompt": f"Say {n}.", "chosen": f"{n}!", "rejected": "No.", "history": ["hi", "yes?"]} for n in range(3)]
+    (tmp_path / "pairs.json").write_text(json.dumps([*pairs, {"prompt": "Say it.", "chosen": "", "rejected": "No."}]))
+    words = ["train", "dpo", str(recipe), "--data", str(tmp_path / "pairs.json"), "export.held_out=0"]
+
+    run = tmp_path / "run-dpo"
+    app(words, standalone_mode=False)
+    ledger = json.loads((run / "ledger.json").read_text())
+    assert list(ledger) == ["round-1/export", "round-1/dpo"]
+    assert ledger["round-1/export"]["outcomes"] == {"accepted": 3, "no answer": 1}
+    assert ledger["round-1/dpo"]["outcomes"] == {"trained on": 3}
+    assert ledger["round-1/dpo"]["training"]["loss"][0] == pytest.approx(0.693, abs=1e-2)  # the policy is the reference
+    model, base = (AutoModelForCausalLM.from_pretrained(place) for place in (run / "model", tiny))
+    assert any(not (a == b).all() for a, b in zip(model.parameters(), base.parameters(), strict=True))
+    shown = json.loads((run / "model/before_and_after.json").read_text())
+    assert [turn["content"] for turn in shown["prompt"]][:2] == ["hi", "yes?"]
+    assert "`pairs.json`" in (run / "model/README.md").read_text()
+
+    before = hashes(run)
+    (tmp_path / "pairs.json").unlink()  # read once, it need not be there any more
+    app(words, standalone_mode=False)
+    app(["train", "dpo", str(run)], standalone_mode=False)
+    assert hashes(run) == before
+    capsys.readouterr()
+    app(["show", str(run)], standalone_mode=False)
+    assert "3 accepted, 1 no answer" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(tmp_path: Path, tiny: str) -> None:
     made = training_recipe(tmp_path, tiny, sft={"max_length": 4})
     with pytest.raises(RunError, match="sft is made from export, which is not done; run `ultraif run` first"):
         run_recipe(made, only="sft")
     run = tmp_path / "run"
     folder_with_sets(run, train=3)
-    with pytest.raises(RunError, match="none of the 3 examples fits into max_length=4 to train on"):
+    with pytest.raises(
+        RunError, match=r"sft: none of the 3 examples in .*/export/sft fits into sft.max_length=4: raise"
+    ):
         run_recipe(made, only="sft")
-    (run / "export/sft/train.parquet").unlink()
-    with pytest.raises(RunError, match="sft: there is no example to train on"):
+    (run / "export/sft/train.parquet").rename(run / "export/sft/held_out.parquet")
+    with pytest.raises(RunError, match=r"sft: all 3 examples in .* are held out: lower export.held_out"):
+        run_recipe(training_recipe(tmp_path, tiny), only="sft")
+    (run / "export/sft/held_out.parquet").unlink()
+    with pytest.raises(RunError, match=r"sft: there is no example to train on in .*: give more .* before is kept, and"):
         run_recipe(training_recipe(tmp_path, tiny), only="sft")
     with pytest.raises(RunError, match="this recipe has no step 'composer'"):
         run_recipe(made, only="composer")

@@ -83,7 +83,9 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) 
         "tags": ["instruction-following", "ultraif", "trl"],
         **({"base_model": recipe.policy.model} if "/" in recipe.policy.model.strip("./") else {}),
     }
-    rounds = recipe.align.iterations
+    rounds = len(recipe.sets.dpo) if recipe.sets else recipe.align.iterations
+    sft = [] if recipe.sets and not recipe.sets.sft else ["SFT"]
+    course = ", then ".join([*sft, *([f"{rounds} round(s) of DPO"] if rounds else [])])
     lora = "LoRA, merged into the weights" if recipe.policy.lora is not None else "full fine-tuning"
     models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
     lines = ["| step | examples | loss | held-out loss |", "| --- | --- | --- | --- |"]
@@ -94,11 +96,11 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) 
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {recipe.name}",
-        f"`{recipe.policy.model}` trained to follow complex instructions: SFT, then {rounds} round(s) of DPO ({lora}). "
+        f"`{recipe.policy.model}` trained to follow complex instructions: {course} ({lora}). "
         f"Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
         "## Training\n\n" + "\n".join(lines),
-        "## Data\n\nMade by " + ", ".join(f"{role} `{model}`" for role, model in models.items())
-        + " out of\n\n" + _sources(recipe),
+        "## Data\n\n" + ("Sets that existed already" if recipe.sets else "Made by "
+        + ", ".join(f"{role} `{model}`" for role, model in models.items()) + " out of") + "\n\n" + _sources(recipe),
         _funnel(ledger),
     ]  # fmt: skip
     if shown:
@@ -108,8 +110,9 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) 
 
 
 def _sources(recipe: Recipe) -> str:
-    """Where the prompts come from; of a local file its name alone, since cards are published."""
-    names = (posixpath.basename(prompt) if prompt.startswith("/") else prompt for prompt in recipe.prompts)
+    """Where the prompts, or the sets, come from; of a local file its name alone, since cards are published."""
+    files = recipe.sets.files if recipe.sets else recipe.prompts
+    names = (posixpath.basename(file) if file.startswith("/") else file for file in files)
     return "\n".join(f"- `{name}`" for name in names)
 
 

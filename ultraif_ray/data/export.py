@@ -67,7 +67,7 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
     )
     with ExitStack() as stack:
         files = {
-            (name, split): stack.enter_context(_SetFile(folder, recipe.export, folder.at(target, name), name, split))
+            (name, split): stack.enter_context(SetFile(folder, recipe.export, folder.at(target, name), name, split))
             for name in names
             for split in SPLITS
         }
@@ -267,7 +267,7 @@ def schema_of(name: str, layout: str) -> pa.Schema:
     return pa.schema(_COLUMNS[name, layout])
 
 
-class _SetFile:
+class SetFile:
     """One split of one set, in every format the recipe asks for."""
 
     def __init__(self, folder: RunFolder, settings: Export, place: str, name: str, split: str):
@@ -277,7 +277,7 @@ class _SetFile:
         self._waiting: list[Columns] = []
         self.count = 0
 
-    def __enter__(self) -> "_SetFile":
+    def __enter__(self) -> "SetFile":
         self._open = ExitStack()
         self._jsonl: IO[str] | None = None
         self._parquet: Any = None
@@ -291,6 +291,7 @@ class _SetFile:
         return self
 
     def add(self, found: list[Columns]) -> None:
+        """Write examples."""
         self.count += len(found)
         if self._jsonl:
             self._jsonl.writelines(json.dumps(example, ensure_ascii=False) + "\n" for example in found)

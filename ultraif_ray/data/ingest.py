@@ -12,17 +12,21 @@ and one rejection where it has none to choose from. So with `turns: all` items a
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from ultraif_ray.data.asking import asks_nothing
-from ultraif_ray.data.readers import ACCEPTED, Fault, Record, Source, first_records, read_records
+from ultraif_ray.data.readers import FORMATS, Fault, Record, Source, first_records, read_records
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Ingest
 from ultraif_ray.records import Prompt, Turn, content_hash, prompt_id
 
+ACCEPTED = (
+    "ShareGPT `conversations`, OpenAI `messages`, WildChat `conversation`, or plain `prompt`, `instruction`+`input`, "
+    f"`query`, as {FORMATS}"
+)
 _SPEAKERS = {
     "human": "user", "user": "user", "prompter": "user",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
@@ -67,10 +71,10 @@ def check_shape(source: Source) -> None:
     if isinstance(record, Fault):
         raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80]}. Accepted: {ACCEPTED}")
     try:
-        _turns(record)
-    except _NoShape as error:
+        turns_of(record)
+    except NoShape as error:
         raise InputError(f"{source.path}:{number}: {error}. Accepted: {ACCEPTED}") from None
-    except _BadTurns:
+    except BadTurns:
         pass  # the right shape; this record alone will be rejected and counted
 
 
@@ -87,13 +91,13 @@ def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt 
         yield Rejection(where, record.reason, record.seen[:200])
         return
     try:
-        turns = _ordered(_turns(record))
-    except (_NoShape, _BadTurns) as error:
-        yield Rejection(where, str(error).split(":")[0], _shorten(record))
+        turns = in_order(turns_of(record))
+    except (NoShape, BadTurns) as error:
+        yield Rejection(where, str(error).split(":")[0], shorten(record))
         return
     human = [i for i, turn in enumerate(turns) if turn.role == "user"]
     if not human:
-        yield Rejection(where, "no human turn", _shorten(record))
+        yield Rejection(where, "no human turn", shorten(record))
         return
     chars = list(accumulate(len(turn.content) for turn in turns))
     for number in _chosen(turns, human, settings):
@@ -140,33 +144,39 @@ def funnel(items: Iterable[Prompt | Rejection], settings: Ingest) -> Iterator[tu
 # ---- shapes ----------------------------------------------------------------------------------------------------------
 
 
-class _NoShape(Exception):
+class NoShape(ValueError):
     """The record has none of the accepted shapes."""
 
 
-class _BadTurns(Exception):
+class BadTurns(ValueError):
     """The record has an accepted shape, but its turns cannot be used."""
 
 
-def _turns(record: Record) -> list[Turn]:
+def turns_of(record: Record) -> list[Turn]:
+    """The turns of a record of any accepted shape, as they stand.
+
+    Raises:
+        NoShape: the record has none of these shapes.
+        BadTurns: it has one, but a turn cannot be used.
+    """
     if isinstance(record, str):
         return [Turn(role="user", content=record)]
     if not isinstance(record, dict):
-        raise _NoShape(f"not a record: {type(record).__name__}")
+        raise NoShape(f"not a record: {type(record).__name__}")
     for field in _CHAT_FIELDS:
         if isinstance(record.get(field), list):
-            return [*_system(record), *(_turn(message) for message in record[field])]
+            return [*_system(record), *(turn_of(message) for message in record[field])]
     for field in _PLAIN_FIELDS:
         value = record.get(field)
         if field in record and value is None:
-            raise _BadTurns("empty")
+            raise BadTurns("empty")
         if isinstance(value, list):  # TRL's conversational prompt
-            return [_turn(message) for message in value]
+            return [turn_of(message) for message in value]
         if isinstance(value, str):
             extra = record.get("input") if field == "instruction" else None
             text = f"{value}\n\n{extra}" if isinstance(extra, str) and extra.strip() else value
             return [*_system(record), Turn(role="user", content=text)]
-    raise _NoShape(f"no field of prompts: has {', '.join(sorted(map(str, record))[:12]) or 'nothing'}")
+    raise NoShape(f"no field of prompts: has {', '.join(sorted(map(str, record))[:12]) or 'nothing'}")
 
 
 def _system(record: dict[str, Any]) -> list[Turn]:
@@ -174,16 +184,21 @@ def _system(record: dict[str, Any]) -> list[Turn]:
     return [Turn(role="system", content=text)] if isinstance(text, str) and text.strip() else []
 
 
-def _turn(message: Any) -> Turn:
+def turn_of(message: Any) -> Turn:
+    """One message, in the spelling of any accepted shape.
+
+    Raises:
+        BadTurns: it has no speaker or no text.
+    """
     if not isinstance(message, dict):
-        raise _BadTurns("broken turn: not an object")
+        raise BadTurns("broken turn: not an object")
     speaker = message.get("from", message.get("role", "user" if "content" in message else None))
     text = message.get("value", message.get("content"))
     if not isinstance(speaker, str) or not (text is None or isinstance(text, str)):
-        raise _BadTurns("broken turn: no speaker or no text")
+        raise BadTurns("broken turn: no speaker or no text")
     role = _SPEAKERS.get(speaker.casefold())
     if role is None:
-        raise _BadTurns(f"unknown speaker: {speaker[:40]}")
+        raise BadTurns(f"unknown speaker: {speaker[:40]}")
     return Turn(role=role, content=text or "")
 
 
@@ -195,10 +210,19 @@ def _clean(text: str) -> str:
     return _CONTROL.sub("", text.replace("\r\n", "\n")).encode("utf-8", "replace").decode().strip()
 
 
-def _ordered(turns: list[Turn]) -> list[Turn]:
+def in_order(turns: list[Turn], clean: Callable[[str], str] = _clean) -> list[Turn]:
+    """A conversation by the rule for turns.
+
+    Args:
+        turns: as they stand.
+        clean: what a text becomes; one that becomes empty is dropped.
+
+    Raises:
+        BadTurns: humans speak, and say nothing.
+    """
     ordered: list[Turn] = []
     for turn in turns:
-        text = _clean(turn.content)
+        text = clean(turn.content)
         if not text:
             continue
         if turn.role == "system" and ordered:
@@ -210,9 +234,10 @@ def _ordered(turns: list[Turn]) -> list[Turn]:
         else:
             ordered.append(Turn(role=turn.role, content=text))
     if not any(t.role == "user" for t in ordered) and any(t.role == "user" for t in turns):
-        raise _BadTurns("empty")
+        raise BadTurns("empty")
     return ordered
 
 
-def _shorten(record: Any) -> str:
+def shorten(record: Any) -> str:
+    """How a record begins, to show it."""
     return str(record)[:200].encode("utf-8", "replace").decode()

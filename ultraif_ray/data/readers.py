@@ -1,4 +1,4 @@
-"""Read any accepted file of prompts, one record at a time, in flat memory.
+"""Read any accepted file of prompts or of training examples, one record at a time, in flat memory.
 
 A record comes out as a dict (or a string, for text files) with the line or item number it had. What cannot be read in
 an otherwise good file comes out as a Fault, to be counted; a file of an unknown format is an InputError.
@@ -22,10 +22,9 @@ import ijson
 
 from ultraif_ray.errors import InputError
 
-ACCEPTED = (
-    ".jsonl/.json (ShareGPT `conversations`, OpenAI `messages`, WildChat `conversation`, or plain `prompt`, "
-    "`instruction`+`input`, `query`), .parquet and .csv/.tsv with such columns, .txt (one prompt a line), "
-    "a Hugging Face dataset (folder or hub id)"
+FORMATS = (
+    ".jsonl/.json, .parquet, .csv/.tsv, .txt (one prompt a line), each also compressed, or a Hugging Face dataset "
+    "(folder or hub id)"
 )
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -80,10 +79,10 @@ def _resolve(spec: str) -> list[Source]:
     if not found and _HUB_ID.match(spec) and not Path(spec).parent.is_dir():
         return [Source(spec, "hub")]
     if not found:
-        raise InputError(f"{spec}: no such file, and no folder or glob that holds one. Accepted: {ACCEPTED}")
+        raise InputError(f"{spec}: no such file, and no folder or glob that holds one. Accepted: {FORMATS}")
     for file in found:
         if not _kind(file):
-            raise InputError(f"{file}: cannot tell what this is from its name. Accepted: {ACCEPTED}")
+            raise InputError(f"{file}: cannot tell what this is from its name. Accepted: {FORMATS}")
     return [Source(fs.unstrip_protocol(f) if "://" in spec else f, _kind(f)) for f in found]
 
 
@@ -152,7 +151,7 @@ def _read_json_array(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
         )
     except ijson.JSONError as error:
         if number == 0:
-            raise InputError(f"{source.path}: not valid JSON: {error}. Accepted: {ACCEPTED}") from None
+            raise InputError(f"{source.path}: not valid JSON: {error}. Accepted: {FORMATS}") from None
         yield number + 1, Fault("broken JSON", f"nothing after record {number} can be read: {error}")
 
 
@@ -168,7 +167,7 @@ def _read_json_lines(file: Any, source: Source) -> Iterator[tuple[int, Record]]:
                 if whole := _single_object(file, source):
                     yield 1, whole
                     return
-                raise InputError(f"{source.path}: line 1: not JSON: {text[:60]!r}. Accepted: {ACCEPTED}") from None
+                raise InputError(f"{source.path}: line 1: not JSON: {text[:60]!r}. Accepted: {FORMATS}") from None
             yield number, Fault("broken JSON", text[:200])
 
 
@@ -221,7 +220,7 @@ def _read_parquet(source: Source) -> Iterator[tuple[int, Record]]:
                     number += 1
                     yield number, row
         except pa.ArrowException as error:
-            raise InputError(f"{source.path}: not a Parquet file: {error}. Accepted: {ACCEPTED}") from None
+            raise InputError(f"{source.path}: not a Parquet file: {error}. Accepted: {FORMATS}") from None
 
 
 def _read_dataset(source: Source) -> Iterator[tuple[int, Record]]:

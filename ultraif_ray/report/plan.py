@@ -39,25 +39,25 @@ def print_plan(recipe: Recipe) -> None:
         UltraIFError: the first thing that would end the run.
     """
     out = console()
+    folder = RunFolder(recipe.run_folder)
+    if recipe.sets:
+        _print_training(recipe)
+        out.print(f"{_said(_check_steps(recipe, folder))}\n")
+        out.print(f"run folder: {folder}\nsteps: {_progress(folder, plan(recipe, folder))}")
+        return
     sample, more = _sample(recipe, recipe.prompts)
     learnt_from, more_learnt = sample, more
     if recipe.composer and recipe.composer.prompts:
         learnt_from, more_learnt = _sample(recipe, recipe.composer.prompts)
     _check_models(recipe)
-    folder = RunFolder(recipe.run_folder)
-    available = _cluster()
     out.print(_pool_table(recipe))
     out.print()
     steps = plan(recipe, folder)
-    contexts = {step.name: Context(in_round(recipe, step.round), folder) for step in steps}
     for step in steps:
         if isinstance(step, EngineStep) and not step.round:
-            _print_operators(step, contexts[step.name])
+            _print_operators(step, Context(recipe, folder))
     _print_training(recipe)
-    for step in steps:
-        step.check(contexts[step.name])
-    check_room(all_needs(steps, contexts), available)
-    out.print(f"{_said(available)}\n")
+    out.print(f"{_said(_check_steps(recipe, folder))}\n")
     out.print(f"prompts: {_count(sample, more)} accepted; run folder: {folder}")
     if learnt_from is not sample:
         out.print(f"the composer's own prompts: {_count(learnt_from, more_learnt)} accepted")
@@ -67,6 +67,17 @@ def print_plan(recipe: Recipe) -> None:
     of = f"of the first {SAMPLE:,} prompts; " if more or more_learnt else ""
     note = f"{of}at 4 characters a token, all of k answered and judged. Early stops and the prefix cache lower it."
     out.print(f"An estimate {note}", style="dim")
+
+
+def _check_steps(recipe: Recipe, folder: RunFolder) -> Cluster:
+    """Check every step, and the cluster that is to hold them."""
+    available = _cluster()
+    steps = plan(recipe, folder)
+    contexts = {step.name: Context(in_round(recipe, step.round), folder) for step in steps}
+    for step in steps:
+        step.check(contexts[step.name])
+    check_room(all_needs(steps, contexts), available)
+    return available
 
 
 def _count(sample: list[Prompt], more: bool) -> str:
@@ -88,7 +99,11 @@ def _print_training(recipe: Recipe) -> None:
         return
     place = recipe.train
     span = f"{place.workers.min} to {place.workers.max}" if place.workers.min < place.workers.max else place.workers.max
-    trained = {"composer": recipe.composer, "policy": recipe.policy}
+    sets = recipe.sets
+    trained = {
+        "composer": None if sets and not sets.composer else recipe.composer,
+        "policy": None if sets and sets.composer else recipe.policy,
+    }
     models = ", ".join(
         f"{name} from {one.model} ({'LoRA' if one.lora is not None else 'whole'})"
         for name, one in trained.items()

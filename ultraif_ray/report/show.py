@@ -17,6 +17,8 @@ from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Failure, Prompt, Row
+from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
@@ -162,7 +164,11 @@ def print_rows(run: str, outcome: str | None, rows: int, skip: int, step: str = 
     Raises:
         RunError: there is no such run, or no such step in it.
     """
-    found_rows = Run(run).rows(outcome, step)
+    opened = Run(run)
+    if not step and not any(opened.folder.state(kind) for kind in (Ingest.kind, Decompose.kind, Synthesize.kind)):
+        print_end(opened.folder, "")  # a run on sets that existed already has no rows
+        return
+    found_rows = opened.rows(outcome, step)
     out = console()
     found = 0
     for row in found_rows:

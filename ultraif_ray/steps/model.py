@@ -70,9 +70,10 @@ class Model(Step):
         assert recipe.policy  # noqa: S101 - a plan has no such step without one
         code = recipe.policy.trust_remote_code
         shown: dict[str, Any] = {}
+        # The first set that the policy was trained on.
+        first = "round-1/export/dpo" if recipe.sets and not recipe.sets.sft else "export/sft"
         for split in reversed(SPLITS):
-            # The sets of the first export, which the policy's SFT was trained on.
-            found = read_examples(folder.uri("export", "sft", f"{split}.parquet"), COMPARED)
+            found = read_examples(folder.uri(first, f"{split}.parquet"), COMPARED)
             if not found:
                 continue
             chats = [example["prompt"] for example in found]

@@ -3,14 +3,16 @@
 ingest → [decompose → composer →] synthesize → export → sft → (synthesize → export → dpo) x iterations → model
 
 Where the composer has prompts of its own, `composer-ingest → composer-decompose` stand in the place of `decompose`.
+Where the sets exist already (`sets` in the recipe), reading them takes the place of all that would make them.
 """
 
 from ultraif_ray.method.journey import STAGES
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Recipe, Sets
 from ultraif_ray.steps.decompose import Decompose, DecomposeForComposer
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest, IngestForComposer
 from ultraif_ray.steps.model import Model
+from ultraif_ray.steps.sets import ReadSet
 from ultraif_ray.steps.step import Step
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.steps.train import TrainComposer, TrainDPO, TrainSFT
@@ -29,6 +31,8 @@ def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Ste
         decompose: whether decomposing is asked for as a step of its own, as it is where a composer is trained from
             these prompts.
     """
+    if recipe.sets:
+        return _plan_of_sets(recipe.sets)
     rows: Step = Ingest()
     steps = [rows]
     own_prompts = bool(recipe.composer and recipe.composer.prompts)
@@ -52,6 +56,21 @@ def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Ste
         export = Export(synthesis, round=number)
         policy = TrainDPO(export, policy, round=number)
         steps += [synthesis, export, policy]
+    return [*steps, Model(policy)]
+
+
+def _plan_of_sets(sets: Sets) -> list[Step]:
+    """The trainings on sets that exist already, each after its set is read."""
+    if sets.composer:
+        return [pairs := ReadSet("composer"), TrainComposer(pairs)]
+    steps: list[Step] = []
+    policy: Step | None = None
+    if sets.sft:
+        steps += [examples := ReadSet("sft"), policy := TrainSFT(examples)]
+    for number in sorted(sets.dpo):
+        examples = ReadSet("dpo", round=number)
+        steps += [examples, policy := TrainDPO(examples, policy, round=number)]
+    assert policy  # noqa: S101 - sets hold one at least
     return [*steps, Model(policy)]
 
 

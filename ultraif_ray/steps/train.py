@@ -16,6 +16,7 @@ from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Composer, Policy, Recipe
 from ultraif_ray.records import CATEGORIES, Instruction, Message
 from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
+from ultraif_ray.steps.sets import ReadSet
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
@@ -131,13 +132,20 @@ class TrainingStep(Step):
         Raises:
             RunError: why there is none.
         """
-        found = sum(counts["train"].values())
-        longest = self.fields(context.recipe).get("max_length")
-        why = f"none of the {found} examples fits into max_length={longest}" if found else "there is no example"
-        raise RunError(
-            f"{self.name}: {why} to train on in {context.folder.uri(self.examples_folder)}: see `ultraif show "
-            f"{context.folder}` for what became of the rows, and give more prompts or a better model"
-        )
+        where, longest = context.folder.uri(self.examples_folder), self.fields(context.recipe).get("max_length")
+        found, too_long = sum(counts["train"].values()), counts["train"].get("too long", 0)
+        if too_long:
+            why = f"none of the {found} examples in {where} fits into {self.fields_key}.max_length={longest}: raise it"
+        elif found:
+            why = f"the chat template gives the answers of the {found} examples in {where} no token: give another one"
+        elif held_out := sum(counts["held_out"].values()):
+            why = f"all {held_out} examples in {where} are held out: lower export.held_out, or give more prompts"
+        else:
+            why = (
+                f"there is no example to train on in {where}: give more prompts or a better model; `ultraif show "
+                f"{context.folder}` shows what became of the rows"
+            )
+        raise RunError(f"{self.name}: {why}. What was made before is kept, and the same command goes on from it")
 
     def evaluate(self, context: Context, report: Training) -> Training:
         """Add to the report what the trained model can do."""
@@ -203,6 +211,7 @@ class TrainComposer(TrainingStep):
     """Train an UltraComposer on the constraints that were decomposed (paper, section 2.2)."""
 
     rows: Step
+    """The decomposed rows; or a set of pairs that existed already."""
 
     kind = "composer"
     trainer = "sft"
@@ -220,21 +229,29 @@ class TrainComposer(TrainingStep):
     @property
     def examples_folder(self) -> str:
         """The pairs of the decomposed rows."""
-        return f"{self.name}/pairs/composer"
+        return f"{self.rows.name if isinstance(self.rows, ReadSet) else f'{self.name}/pairs'}/composer"
 
     def write_examples(self, context: Context) -> None:
         """Turn every constraint of the decomposed rows into a pair."""
+        if isinstance(self.rows, ReadSet):
+            return
         recipe = context.recipe
         if recipe.composer and recipe.composer.prompts:  # the card names these
             recipe = recipe.model_copy(update={"prompts": recipe.composer.prompts})
         export(recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
 
     def fewest(self, recipe: Recipe) -> int:
-        """See `composer.min_pairs`."""
-        return recipe.composer.min_pairs if recipe.composer else 1
+        """See `composer.min_pairs`; of pairs that existed already, one."""
+        return recipe.composer.min_pairs if recipe.composer and not isinstance(self.rows, ReadSet) else 1
 
     def without_examples(self, context: Context, counts: Counts) -> Entry:
-        """With too few pairs the prompted composer stays, and the run says so."""
+        """With too few pairs the prompted composer stays, and the run says so; given pairs are an error.
+
+        Raises:
+            RunError: none of the pairs that existed already can be used.
+        """
+        if isinstance(self.rows, ReadSet):
+            return super().without_examples(context, counts)
         found = counts["train"].get("accepted", 0)
         print(
             f"{self.name}: {found} pairs to train on, fewer than composer.min_pairs={self.fewest(context.recipe)}: the "
@@ -257,6 +274,8 @@ class TrainComposer(TrainingStep):
         if not model.eval_samples:
             return report.model_copy(update={"takes_over": True})
         pairs = read_examples(folder.uri(self.name, "examples", "held_out.parquet"), model.eval_samples)
+        if not pairs and isinstance(self.rows, ReadSet):
+            return report
         if not pairs:
             print(f"{self.name}: no pair is held out to try it on: the prompted composer stays", file=sys.stderr)
             return report.model_copy(update={"takes_over": False})
@@ -317,6 +336,8 @@ class PolicyTraining(TrainingStep):
 
     examples: Step
     """The export whose set of the step's kind is trained on."""
+    policy: Step | None = None
+    """The training whose model this one goes on from, and which is DPO's reference; None for the recipe's own model."""
 
     model_key = "policy"
 
@@ -328,6 +349,15 @@ class PolicyTraining(TrainingStep):
     def examples_folder(self) -> str:
         """The set of the step's kind."""
         return f"{self.examples.name}/{self.kind}"
+
+    def chat_template(self, recipe: Recipe) -> str:
+        """`policy.chat_template`: a base model gets it in its first training, and keeps it."""
+        template = recipe.policy.chat_template if recipe.policy and not self.policy else None
+        return Path(template).read_text(encoding="utf-8") if template else ""
+
+    def start(self, context: Context) -> str:
+        """The policy of the training before."""
+        return context.folder.uri(self.policy.name) if self.policy else ""
 
 
 @dataclass(frozen=True)
@@ -347,18 +377,10 @@ class TrainSFT(PolicyTraining):
         if policy and policy.chat_template:
             settings.check_end(settings.load_tokenizer(self.model_key, policy), self.fields(context.recipe))
 
-    def chat_template(self, recipe: Recipe) -> str:
-        """`policy.chat_template`: a base model gets it here, and keeps it."""
-        template = recipe.policy.chat_template if recipe.policy else None
-        return Path(template).read_text(encoding="utf-8") if template else ""
-
 
 @dataclass(frozen=True)
 class TrainDPO(PolicyTraining):
     """DPO of the policy, one round."""
-
-    policy: Step
-    """The training whose model this one goes on from, and which is its reference."""
 
     kind = "dpo"
     trainer = "dpo"
@@ -372,12 +394,14 @@ class TrainDPO(PolicyTraining):
             settings.check_values("align.last_round_dpo", self.trainer, context.recipe.align.last_round_dpo or {})
         super().check(context)
 
-    def start(self, context: Context) -> str:
-        """The policy of the round before."""
-        return context.folder.uri(self.policy.name)
-
     def without_examples(self, context: Context, counts: Counts) -> Entry:
-        """A round that found no pair keeps the policy that it began with, and says so."""
+        """A round that found no pair keeps the policy that it began with, and says so; given pairs are an error.
+
+        Raises:
+            RunError: none of the pairs that existed already can be used.
+        """
+        if self.policy is None or isinstance(self.examples, ReadSet):
+            return super().without_examples(context, counts)
         print(f"{self.name}: no pair to train on; the policy of {self.policy.name} is kept unchanged", file=sys.stderr)
         for part in ("model", "merged"):
             context.folder.copy((self.policy.name, part), (self.name, part))
