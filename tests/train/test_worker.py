@@ -134,7 +134,9 @@ def test_the_loss_is_on_the_answer_alone(tiny: str, tmp_path: Path) -> None:
 def test_fewer_examples_than_one_step_takes_are_one_step(
     tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"], rows: int
 ) -> None:
-    trainer = trainer_for(kind, tiny, tmp_path, rows=rows, global_batch=16)
+    """And that step is no warm-up, which would learn nothing."""
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1, "warmup_steps": 0.03}
+    trainer = trainer_for(kind, tiny, tmp_path, rows=rows, global_batch=16, fields=fields)
     before = [weights.clone() for weights in trainer.model.parameters()]
     trainer.train()
     assert trainer.state.global_step == 1

@@ -70,6 +70,8 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
         peft_config=None if job.start else lora_config(job.lora),
     )
     trainer.global_batch = job.global_batch
+    if len(trainer.train_dataset) <= job.global_batch and args.num_train_epochs <= 1:
+        args.warmup_steps = 0  # the first step of a warm-up has a learning rate of 0, and there is no other
     trainer.train_dataset = with_filler(trainer.train_dataset, job.kind)
     trainer.data_collator = with_row_ids(trainer.data_collator)
     return trainer
