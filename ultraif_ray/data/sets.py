@@ -25,7 +25,7 @@ from ultraif_ray.data.readers import Fault, Record, Source, find_sources, first_
 from ultraif_ray.errors import InputError
 from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Export
-from ultraif_ray.records import Turn, prompt_id
+from ultraif_ray.records import Turn, conversation_id, prompt_id
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -92,7 +92,7 @@ def read_set(name: str, specs: tuple[str, ...], folder: RunFolder, target: str, 
         specs: its files.
         folder: the run's folder.
         target: where in the folder the set goes, in a folder of its name.
-        share: of the prompts, for the held-out split; no matter where a file is one by its name.
+        share: of the conversations, for the held-out split; no matter where a file is one by its name.
 
     Returns:
         The account: records by what became of them, and the examples of each split.
@@ -121,13 +121,17 @@ def read_set(name: str, specs: tuple[str, ...], folder: RunFolder, target: str, 
                     rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
                     outcomes[item.reason] += 1
                     continue
-                aside = is_held_out(source) if split_already else held_out(item["id"], share)
+                aside = is_held_out(source) if split_already else held_out(_conversation_of(item), share)
                 files["held_out" if aside else "train"].add([item])
                 outcomes["accepted"] += 1
         counts = {split: files[split].count for split in SPLITS}
     if not counts["train"]:
         raise InputError(_nothing(name, outcomes, counts["held_out"], folder.uri(target, REJECTED), split_already))
     return Entry(input=outcomes.total(), outcomes=dict(outcomes), examples={name: counts})
+
+
+def _conversation_of(example: Columns) -> int:
+    return conversation_id(example["id"], [Turn.model_validate(message) for message in example["prompt"][:-1]])
 
 
 def _nothing(name: str, outcomes: Counter[str], aside: int, rejected: str, split_already: bool) -> str:
