@@ -142,7 +142,7 @@ class TestEngine:
         )
         for schema, reply in zip(schemas, replies, strict=True):
             (made,), keys = reply.completions, schema["required"]
-            assert made.text.startswith(f'{{{{"{keys[0]}": ')  # type: ignore[index]
+            assert made.text.startswith('{"' + keys[0] + '": ')  # type: ignore[index]
             if made.finish == "stop":
                 assert set(json.loads(made.text)) == set(keys)  # type: ignore[call-overload]
         assert any(reply.completions[0].finish == "stop" for reply in replies)
