@@ -4,6 +4,7 @@ readers.py   any accepted file, one record at a time
 ingest.py    a record → its prompts and counted rejections
 asking.py    turns that ask nothing
 export.py    judged rows → SFT, DPO, RL and composer sets
+sets.py      training sets that exist already → the layout that export writes
 caps.py      at most so many examples of a kind
 card.py      the dataset card beside them
 """
