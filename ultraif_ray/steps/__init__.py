@@ -8,7 +8,7 @@ engines.py      what decompose and synthesize share: rows through engines, resum
 decompose.py    constraints found
 synthesize.py   harder instructions, answered and judged
 export.py       training sets
-sets.py        read a training set that exists already, in the place of export
+sets.py         read a training set that exists already, in the place of export
 train.py        composer, SFT, DPO
 model.py        the final model, with its card
 serving.py      the recipe as a step after training sees it: trained models in their roles
