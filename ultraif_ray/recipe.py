@@ -372,6 +372,8 @@ class Decompose(Section):
     """Samples of the decomposer before a row fails. Those after the first are drawn warmer."""
     max_constraints: PositiveInt = 6
     """Most constraints taken from one prompt."""
+    calls: Literal[1, 2] = 1
+    """`2`: the constraints first, then the question of each in a call of its own, as in the paper (appendix A.1)."""
     check: Check = "model"
     """Whether a constraint holds: the query without it lacks it and nothing else, and the question checks it."""
 

@@ -89,8 +89,17 @@ class RoleTemplates(Part):
 
 
 class DecomposerTemplates(RoleTemplates):
-    """What the decomposer is told."""
+    """What the decomposer is told. `{question}` in its system prompt stands for what it is told about questions, where
+    constraints and questions are asked for in one call.
+    """
 
+    question: Text = "a yes/no question in English that checks whether an answer meets the demand"
+    """What a question is, as the words after "question:"."""
+    question_system: Text = (
+        "You get a request and one demand that it makes. Write {question}. Leave it empty if the demand is only "
+        'background to the task. Reply with JSON alone: {"question": …}'
+    )
+    """The system prompt of a call that asks for one question (`decompose.calls: 2`); `{question}` as above."""
     examples: tuple[Decomposition, ...] = ()
 
 

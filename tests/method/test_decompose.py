@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
-from ultraif_ray.engine.protocol import Completion
+from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.decompose import decompose, whole_before_the_cut
 from ultraif_ray.records import Prompt, Turn
@@ -102,6 +102,39 @@ async def test_the_check_may_be_by_the_model_by_the_text_or_none(check: str, hel
         assert sum(bool(request.labels) for request in engine.asked) == 1  # the text had settled the other
     else:
         assert len(await decompose(PROMPT, client, made.decompose)) == held
+
+
+async def test_questions_may_be_asked_for_in_calls_of_their_own() -> None:
+    bare = [{key: value for key, value in found.items() if key != "question"} for found in (FRENCH, LINES)]
+    questions = {"in French": FRENCH["question"], "at most 8 lines": ""}
+
+    def say(request: Request, number: int) -> str:
+        demand = request.messages[-1]["content"].partition("Demand: ")[2]
+        return as_json({"question": questions[demand]}) if demand else as_json({"constraints": bare})
+
+    engine = ScriptedEngine(say)
+    (found,) = await run(engine, calls=2)  # the other is only background
+    assert (found.text, found.question) == ("in French", FRENCH["question"])
+    first, *asked = engine.asked
+    assert first.schema is not None
+    item = first.schema["properties"]["constraints"]["items"]
+    assert item["required"] == ["constraint", "simplified_query", "category"]
+    told = "".join(message["content"] for message in first.messages)
+    assert "question" not in told
+    assert "{question}" not in told
+    assert len(asked) == 2
+    for request in asked:
+        assert request.messages[-1]["content"].startswith(f"Request:\n{PROMPT.query}")
+        assert "a yes/no question in English" in request.messages[0]["content"]
+
+
+async def test_a_constraint_whose_question_never_comes_is_dropped() -> None:
+    bare = {key: value for key, value in FRENCH.items() if key != "question"}
+    made = recipe(decompose={"calls": 2, "attempts": 2})
+    engine = saying(as_json({"constraints": [bare]}), "no JSON", "no JSON")
+    client = client_of(made, decomposer=engine)
+    assert await decompose(PROMPT, client, made.decompose) == []
+    assert [dropped.kind for dropped in client.dropped] == ["not JSON", "not JSON"]
 
 
 async def test_a_long_paste_has_room_for_each_copy_and_what_stood_before_a_cut_is_kept() -> None:

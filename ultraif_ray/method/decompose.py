@@ -1,6 +1,7 @@
 """Step 1: find the constraints of a wild prompt (paper, section 2.2)."""
 
 import asyncio
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
@@ -21,7 +22,7 @@ class FoundConstraint(BaseModel):
     category: Category
     constraint: str
     simplified_query: str
-    question: str
+    question: str = ""
 
 
 class Decomposition(BaseModel):
@@ -39,10 +40,14 @@ async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> 
     Raises:
         UnusableReply: no sample gave a constraint that holds, nor said that there is none.
     """
+    apart = settings.calls == 2
 
     async def use(reply: Decomposition, raw: str) -> list[Constraint]:
-        asked = [found for found in reply.constraints if found.question.strip()]
-        held = await asyncio.gather(*(_held(found, prompt, client, settings) for found in asked))
+        found = reply.constraints
+        if apart:
+            found = await asyncio.gather(*(_with_question(one, prompt, client, settings) for one in found))
+        asked = [one for one in found if one.question.strip()]
+        held = await asyncio.gather(*(_held(one, prompt, client, settings) for one in asked))
         constraints = [constraint for constraint in held if constraint]
         if asked and not constraints:
             raise UnusableReply("decomposer", "no constraint held", raw)
@@ -51,15 +56,41 @@ async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> 
     return await ask_for_json(
         client,
         "decomposer",
-        prompts.decompose(client.templates, prompt),
+        prompts.decompose(client.templates, prompt, questions=not apart),
         prompt.query,
-        reply_schema(settings.max_constraints),
+        reply_schema(settings.max_constraints, questions=not apart),
         Decomposition,
         use,
         settings.attempts,
         copies=settings.max_constraints,
         rescue=whole_before_the_cut,
     )
+
+
+class Question(BaseModel):
+    """The decomposer's reply where the question is asked for in a call of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str
+
+
+async def _with_question(
+    found: FoundConstraint, prompt: Prompt, client: RoleClient, settings: Decompose
+) -> FoundConstraint:
+    """A constraint with the question that a second call gives; one without any is dropped, and that is noted."""
+
+    async def use(reply: Question, raw: str) -> str:
+        return reply.question
+
+    messages = prompts.ask_for_question(client.templates, prompt, found.constraint)
+    try:
+        question = await ask_for_json(
+            client, "decomposer", messages, prompt.query, QUESTION_SCHEMA, Question, use, settings.attempts
+        )
+    except UnusableReply as unusable:
+        client.dropped.append(as_dropped(unusable))
+        return found
+    return found.model_copy(update={"question": question})
 
 
 async def _held(found: FoundConstraint, prompt: Prompt, client: RoleClient, settings: Decompose) -> Constraint | None:
@@ -97,15 +128,24 @@ def whole_before_the_cut(text: str) -> Decomposition | None:
     return Decomposition(constraints=whole) if whole else None
 
 
-def reply_schema(max_constraints: int) -> dict[str, object]:
-    """The JSON Schema that holds a decomposer's reply. It is the same for all prompts, so it is compiled once, and it
-    bounds no length: a bound would cut a text and call it whole.
+QUESTION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"question": {"type": "string"}},
+    "required": ["question"],
+    "additionalProperties": False,
+}
+"""The JSON Schema of a reply that is one question."""
+
+
+def reply_schema(max_constraints: int, questions: bool = True) -> dict[str, object]:
+    """The JSON Schema that holds a decomposer's reply, with questions or without. It is the same for all prompts, so it
+    is compiled once, and it bounds no length: a bound would cut a text and call it whole.
     """
     text = {"type": "string"}
     found = {
         "constraint": text,
         "simplified_query": text,
-        "question": text,
+        **({"question": text} if questions else {}),
         "category": {"type": "string", "enum": list(CATEGORIES)},
     }
     item = {"type": "object", "properties": found, "required": list(found), "additionalProperties": False}

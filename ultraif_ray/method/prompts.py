@@ -33,17 +33,35 @@ def _with_history(history: Iterable[Turn], text: str) -> str:
 # ---- decomposer ----------------------------------------------------------------------------------
 
 
-def decompose(templates: Templates, prompt: Prompt) -> list[Message]:
-    """Ask for the constraints of a prompt."""
+def decompose(templates: Templates, prompt: Prompt, questions: bool = True) -> list[Message]:
+    """Ask for the constraints of a prompt; with their questions, or without."""
+    left_out = set() if questions else {"question"}
     examples = [
         (
             _request(example.history, example.query),
-            _as_json({"constraints": [found.model_dump() for found in example.constraints]}),
+            _as_json({"constraints": [found.model_dump(exclude=left_out) for found in example.constraints]}),
         )
         for example in templates.decomposer.examples
     ]
     system = _with_categories(templates, templates.decomposer.system)
-    return _chat(system, examples, _request(prompt.history, prompt.query))
+    asked = f"- question: {templates.decomposer.question};" if questions else ""
+    return _chat(system and system.replace("{question}", asked), examples, _request(prompt.history, prompt.query))
+
+
+def ask_for_question(templates: Templates, prompt: Prompt, constraint: str) -> list[Message]:
+    """Ask for the question that checks a constraint, in a call of its own."""
+    examples = [
+        (_demand(example.history, example.query, found.constraint), _as_json({"question": found.question}))
+        for example in templates.decomposer.examples
+        for found in example.constraints
+    ]
+    told = templates.decomposer
+    system = told.question_system.replace("{question}", told.question)
+    return _chat(system, examples, _demand(prompt.history, prompt.query, constraint))
+
+
+def _demand(history: Iterable[Turn], query: str, constraint: str) -> str:
+    return f"{_request(history, query)}\n\nDemand: {constraint}"
 
 
 def _request(history: Iterable[Turn], query: str) -> str:
