@@ -60,7 +60,10 @@ def simulated() -> dict[str, Any]:
     """A recipe of some seconds a row, on up to four replicas."""
     pool = {"engine": "simulated", "tokens_per_s": 150, "broken_share": 0.1, "rows_in_flight": 8, "cpus": 1,
             "replicas": {"min": 1, "max": 4}}  # fmt: skip
-    return {"pools": {"m": pool}, "roles": {role: {"pool": "m"} for role in ROLES}, "synthesize": {"k": 3}}
+    unchecked = {"check": "none"}  # what this engine says would not hold, and rows would end too soon to be killed
+    synthesize = {"k": 3, **unchecked}
+    roles = {role: {"pool": "m"} for role in ROLES}
+    return {"pools": {"m": pool}, "roles": roles, "decompose": unchecked, "synthesize": synthesize}
 
 
 def real() -> dict[str, Any]:
