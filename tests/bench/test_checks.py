@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripted import client_of, labels, recipe, saying
-from ultraif_ray.bench.checks import find, find_all, measure, read_probes
+from ultraif_ray.bench.checks import find, measure, read_probes
 from ultraif_ray.errors import InputError
 
 TAKEN = {
@@ -58,11 +58,3 @@ def test_a_line_that_is_no_probe_is_named(tmp_path: Path) -> None:
         read_probes(probes_file(tmp_path, TAKEN, TAKEN | {"good": "perhaps"}))
     with pytest.raises(InputError, match="no such file"):
         read_probes(tmp_path / "nowhere")
-
-
-@pytest.mark.vllm
-@pytest.mark.xdist_group("vllm")
-async def test_a_real_model_answers_every_probe_that_the_text_lets_by(tmp_path: Path) -> None:
-    findings = await find_all(read_probes(probes_file(tmp_path, TAKEN, PUT_IN)), "packaged")
-    assert findings[0].by in ("", "model")
-    assert findings[1].by == "text"

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from ultraif_ray.engine.protocol import Request
+from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.engine.vllm import VllmEngine, engine_arguments, sampling_params
 from ultraif_ray.errors import RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge
-from ultraif_ray.recipe import Sampling, VllmPool
-from ultraif_ray.records import ROLES, Prompt
+from ultraif_ray.method.checks import decomposition_holds
+from ultraif_ray.recipe import Sampling, VllmPool, parse_recipe
+from ultraif_ray.records import ROLES, Constraint, Prompt
 
 POOL = VllmPool(engine="vllm", model="packaged", max_model_len=1024)
 
@@ -154,6 +155,19 @@ class TestEngine:
         assert set(logprobs) == {"Yes", "No"}
         assert 0 < sum(math.exp(value) for value in logprobs.values()) <= 1.0001
         assert reply.generated_tokens == 1
+
+    async def test_the_checks_by_model_get_an_answer_behind_a_cached_prefix(self, engine: VllmEngine) -> None:
+        roles = {role: {"pool": "m"} for role in ROLES}
+        recipe = parse_recipe({"name": "x", "pools": {"m": POOL.model_dump(mode="json")}, "roles": roles})
+        client = RoleClient(recipe, {"m": engine})
+        for demand in ("in verse", "briefly"):
+            found = Constraint(
+                category="format", text=demand, simplified_query="Describe fog", question=f"Is it {demand}?"
+            )
+            assert await decomposition_holds(f"Describe fog {demand}", found, client) in (True, False)
+        (usage,) = client.add_usage([])
+        assert (usage.requests, usage.generated) == (2, 2)
+        assert usage.cached > 0.4 * usage.prompt  # the second found the examples in the cache
 
     async def test_a_label_of_two_tokens_is_refused_at_the_start(self, engine: VllmEngine) -> None:
         with pytest.raises(RecipeError, match="'YES' is 2 tokens"):
