@@ -15,7 +15,6 @@ from typing import Any
 import ray
 import yaml
 from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.flow.ray_internals import (
@@ -58,11 +57,6 @@ that leaves out what is done."""
 def local_cpus() -> int:
     """Logical CPUs of a Ray of our own: the cores, and what reads and writes beside them and mostly waits."""
     return len(os.sched_getaffinity(0)) + READING_AND_WRITING
-
-
-def beside_the_driver() -> NodeAffinitySchedulingStrategy:
-    """Where a small actor of the driver's belongs: on its node, which is not a spot node, while that is there."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultraif_ray.flow.cluster import beside_the_driver
+from ultraif_ray.flow.actors import beside_the_driver
 
 _LIVE_S = 0.5
 

@@ -16,7 +16,7 @@ from enum import Enum
 
 import ray
 
-from ultraif_ray.flow.cluster import beside_the_driver
+from ultraif_ray.flow.actors import beside_the_driver
 
 DEATHS_UNTIL_ISOLATED = 4
 """Weight of deaths from which a row is isolated: two deaths of an engine, or four that may have been the node's."""
