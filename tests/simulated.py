@@ -30,8 +30,12 @@ def recipe(tmp_path: Path, count: int = 40, pools: str = "one", **sections: Any)
         "pools": dict.fromkeys(names, engine),
         "roles": {role: {"pool": name} for role, name in zip(ROLES, names, strict=True)},
         "flow": {"rows_per_block": 4},
+        "decompose": {"check": "text"},  # this engine's yes and no are drawn by lot
+        "synthesize": {"check": "text"},
     }
-    return parse_recipe(data | sections)
+    for name, section in sections.items():
+        data[name] = data.get(name, {}) | section if name in ("decompose", "synthesize") else section
+    return parse_recipe(data)
 
 
 def with_pool(made: Recipe, pool: dict[str, Any]) -> Recipe:

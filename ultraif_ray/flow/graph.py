@@ -63,9 +63,12 @@ def run_pipeline(
         with DataContext.current(context), Display(step, rows, recipe.flow.progress_s) as display:
             files = [folder.uri(source, "rows", path.rsplit("/", 1)[-1]) for path in folder.data_files(source)]
             read_footers_with_one_actor()
-            dataset = ray.data.read_parquet(files, columns=columns)
+            dataset = ray.data.read_parquet(files)
+            # Columns and an expression go into the read itself. An operator more would starve the others on a small
+            # machine.
+            if columns:
+                dataset = dataset.select_columns(columns)
             if part:
-                # An expression goes into the read itself. An operator more would starve the others on a small machine.
                 dataset = dataset.filter(expr=lies_in(part))
             # A block is the unit of lost work, and small text never fills Ray's own block size.
             dataset = dataset.repartition(target_num_rows_per_block=recipe.flow.rows_per_block)
