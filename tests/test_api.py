@@ -49,7 +49,7 @@ def test_a_run_is_read_as_rows_tables_and_sets(tmp_path: Path) -> None:
     }
     with pytest.raises(RunError, match="has no rows of 'round-1/synthesize'; there is synthesize, ingest"):
         made.rows(step="round-1/synthesize")
-    with pytest.raises(RunError, match="has no set 'rl' in export"):
-        made.dataset("rl")
+    with pytest.raises(RunError, match="has no set 'reward' in export"):
+        made.dataset("reward")
     with pytest.raises(RunError, match="holds no trained model: its recipe has no policy"):
         _ = made.model_path

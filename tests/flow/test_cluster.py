@@ -202,7 +202,7 @@ def launcher_file(port: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("version", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_a_run_waits_for_the_nodes_that_an_autoscaler_brings(tmp_path: Path, version: str) -> None:
     """Ray's own autoscalers, whose machines are processes; no GPU node is up when the run begins. What no type of node
     could hold is not waited for, whether the types can be seen (version 1, the launcher's) or not (2, KubeRay's)."""

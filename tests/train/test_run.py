@@ -146,6 +146,7 @@ def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str,
     assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 5}
 
 
+@pytest.mark.long
 def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:
     """Preemption with notice: nothing is saved by schedule here, so the one checkpoint is the notice's."""
     run = tmp_path / "run"

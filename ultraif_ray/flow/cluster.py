@@ -25,6 +25,9 @@ from ultraif_ray.flow.ray_internals import (
     silence_ray_data,
 )
 
+CONNECTION_TRIES = 3
+"""Times that a cluster is asked before it counts as not there: a busy head may miss Ray's own deadline."""
+
 
 def connect(worker_logs: bool = False) -> None:
     """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already.
@@ -42,11 +45,14 @@ def connect(worker_logs: bool = False) -> None:
         # Ray warns of every process beyond a few per core; ours mostly wait.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
         local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
-    try:
-        with hide_native_log_line():
-            ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
+    for tries_left in reversed(range(CONNECTION_TRIES)):
+        try:
+            with hide_native_log_line():
+                ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
+            return
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if not (tries_left and isinstance(error, ConnectionError)):
+                raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
 
 
 READING_AND_WRITING = 2

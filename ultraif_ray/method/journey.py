@@ -86,12 +86,12 @@ async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:
         except UnusableReply as unusable:
             if not instruction.added:
                 raise
-            row.dropped.append(as_dropped(unusable))
+            client.dropped.append(as_dropped(unusable))
             break
         except RequestRefused as refused:
             if not instruction.added:
                 raise
-            row.dropped.append(Failure(stage="composer", kind="RequestRefused", reason=str(refused)))
+            client.dropped.append(Failure(stage="composer", kind="RequestRefused", reason=str(refused)))
             break
     levels = range(1, instruction.level) if settings.intermediate else []
     row.instructions += [*map(instruction.at, levels), instruction]
@@ -113,7 +113,7 @@ async def keep_what_suits(row: Row, client: RoleClient) -> None:
     lost = UnusableReply("composer", DOES_NOT_SUIT, deepest.at(kept + 1).query)
     if not kept:
         raise lost
-    row.dropped.append(as_dropped(lost))
+    client.dropped.append(as_dropped(lost))
     row.instructions = [one for one in row.instructions if one.level < kept] + [deepest.at(kept)]
 
 
