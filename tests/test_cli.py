@@ -20,7 +20,7 @@ PROMPTS = str(SHIPPED / "prompts/demo.jsonl")
 ROLES = ("decomposer", "composer", "responder", "judge")
 
 
-def ultraif(*words: Any, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def ultraif(*words: Any, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.run(
         [sys.executable, "-m", "ultraif_ray.cli", *map(str, words)],
@@ -110,7 +110,7 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_when_it_is_given_again(simu
 
     until(len(first) + 2, interrupted := drive(slow))
     interrupted.send_signal(signal.SIGINT)
-    _, said = interrupted.communicate(timeout=120)
+    _, said = interrupted.communicate(timeout=600)
     assert interrupted.returncode == 130, said
     assert "The same command resumes it" in said
     assert "Traceback" not in said

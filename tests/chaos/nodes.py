@@ -59,7 +59,7 @@ class Nodes:
         self.environment["RAY_ADDRESS"] = self.address
         self._spawn("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
         check = [*RAY, "health-check", "--address", self.address]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while subprocess.run(check, env=self.environment, capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, "the head did not come up"
             time.sleep(0.3)
@@ -99,7 +99,7 @@ class Nodes:
                     found.append(process)
         return found
 
-    def raylet(self, name: str, patience_s: float = 120) -> psutil.Process:
+    def raylet(self, name: str, patience_s: float = 300) -> psutil.Process:
         """A node's raylet; one that is still starting is waited for."""
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
@@ -130,7 +130,7 @@ class Nodes:
 
     def drain(self, name: str, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as a cloud does for a spot node, and then take it."""
-        deadline_s = time.monotonic() + 120
+        deadline_s = time.monotonic() + 300
         while not (node_id := self._id(name)):  # the node may still be joining
             assert time.monotonic() < deadline_s, f"{name} did not join"
             time.sleep(0.5)

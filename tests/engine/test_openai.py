@@ -214,7 +214,7 @@ def vllm_server(packaged_model: str) -> Iterator[str]:
     environment["VLLM_CPU_OMP_THREADS_BIND"] = cores  # it would leave one idle
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while True:
         try:
             urllib.request.urlopen(f"{url}/health", timeout=2)  # noqa: S310 - our own server

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.simulated import recipe, rows_of, with_pool
-from ultraif_ray.errors import RecipeError
+from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import parse_recipe
 from ultraif_ray.records import ROLES
@@ -34,7 +34,7 @@ def apart(program: Callable[..., Found], *arguments: Any) -> Found:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     try:
         with multiprocessing.get_context("spawn").Pool(1) as process:
-            return process.apply_async(program, arguments).get(timeout=150)
+            return process.apply_async(program, arguments).get(timeout=600)
     finally:
         del os.environ["RAY_AUTH_MODE"]
         os.environ.update(kept)
@@ -210,3 +210,30 @@ def test_a_run_waits_for_the_nodes_that_an_autoscaler_brings(tmp_path: Path, ver
     assert found.pop("gpus after") in (1, 2)
     assert "4 GPU on one node, which no node of the cluster has, nor one that its autoscaler" in found.pop("refused")
     assert found == {"grows": True, "gpus before": 0, "rows": 12}
+
+
+@pytest.mark.parametrize("missed", [Exception("The current node timed out during startup"), ConnectionError("busy")])
+def test_a_machine_that_misses_rays_deadline_is_given_others(
+    missed: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from ultraif_ray.flow import cluster
+
+    answers: list[Exception | None] = [missed, missed, None]
+
+    def init(**options: Any) -> None:
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    cluster.connect()
+    assert not answers
+    answers += [missed] * 3
+    with pytest.raises(RunError, match=str(missed)):
+        cluster.connect()
+    assert not answers
+    answers.append(ValueError("no such option"))
+    with pytest.raises(RunError, match="no such option"):
+        cluster.connect()

@@ -26,7 +26,8 @@ from ultraif_ray.flow.ray_internals import (
 )
 
 CONNECTION_TRIES = 3
-"""Times that a cluster is asked before it counts as not there: a busy head may miss Ray's own deadline."""
+"""Times that Ray is started, or a cluster asked, before it counts as not there: a busy machine may miss Ray's own
+deadlines, which cannot be set (30 s for a node to start)."""
 
 
 def connect(worker_logs: bool = False) -> None:
@@ -50,8 +51,11 @@ def connect(worker_logs: bool = False) -> None:
             with hide_native_log_line():
                 ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
             return
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            if not (tries_left and isinstance(error, ConnectionError)):
+        except Exception as error:
+            slow = isinstance(error, ConnectionError) or type(error) is Exception  # as Ray says that a node took long
+            if not (slow or isinstance(error, RuntimeError | ValueError)):
+                raise
+            if not (slow and tries_left):
                 raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
 
 
