@@ -13,7 +13,7 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem !=
 
 def job(name: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / f"jobs/{name}.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=600)
 
 
 def test_there_is_one_for_each_job() -> None:
