@@ -497,7 +497,8 @@ class Composer(Section):
     """Pairs to train on below which no composer is trained: the prompted one stays."""
     eval_samples: int = Field(64, ge=0)
     """Held-out pairs that the trained composer answers, and the model that it started from, prompted: it takes over
-    only where at least as many of its answers can be used. With 0 it takes over untried."""
+    only where at least as many of its answers can be used. With 0 it takes over untried; else without a held-out pair
+    none is trained."""
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,8 @@ HALF = [GOOD[0], "no JSON"]
 REPORT = Training(loss=[1.0], held_out_loss=[2.0, 1.0])
 
 
-def context_of(tmp_path: Path, held_out: bool = True, **composer: Any) -> Context:
+def context_of(tmp_path: Path, **composer: Any) -> Context:
+    tmp_path.mkdir(exist_ok=True)
     made = recipe(tmp_path, composer={"model": "packaged", "min_pairs": 2, **composer})
     place = tmp_path / "run/composer/examples"
     place.mkdir(parents=True)
@@ -39,9 +40,7 @@ def context_of(tmp_path: Path, held_out: bool = True, **composer: Any) -> Contex
         }
         for number, (query, answer) in enumerate(zip(QUERIES, GOOD, strict=True))
     ]
-    if held_out:
-        table = pa.Table.from_pylist(pairs, schema=schema_of("composer", "trl"))
-        pq.write_table(table, place / "held_out.parquet")
+    pq.write_table(pa.Table.from_pylist(pairs, schema=schema_of("composer", "trl")), place / "held_out.parquet")
     return Context(made, RunFolder(made.run_folder))
 
 
@@ -87,12 +86,18 @@ def test_it_takes_over_where_no_fewer_of_its_answers_can_be_used(
     assert synthesis.serving(context).roles.composer.trained is takes_over
 
 
-def test_without_held_out_pairs_nobody_can_tell_and_the_prompted_one_stays(
+def test_without_held_out_pairs_nobody_could_tell_and_none_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    context = context_of(tmp_path, held_out=False)
-    assert steps_of(context.recipe)[0].evaluate(context, REPORT).takes_over is False
-    assert "no pair is held out to try it on" in capsys.readouterr().err
+    context = context_of(tmp_path)
+    composer, _ = steps_of(context.recipe)
+    counts = {"train": {"accepted": 9}, "held_out": {}}
+    assert not composer.too_few(context.recipe, counts | {"held_out": {"accepted": 1}})
+    entry = composer.without_examples(context, counts)
+    assert entry.outcomes == {"too few to train on": 9}
+    assert "no pair is held out to try it on (export.held_out): the prompted" in capsys.readouterr().err
+    untried = context_of(tmp_path / "other", eval_samples=0).recipe
+    assert not composer.too_few(untried, counts)
 
 
 def test_who_asks_for_no_trial_gets_the_trained_one(tmp_path: Path) -> None:
@@ -105,7 +110,6 @@ def test_too_few_pairs_train_no_composer_and_the_run_goes_on(
 ) -> None:
     context = context_of(tmp_path)
     composer, synthesis = steps_of(context.recipe)
-    assert composer.fewest(context.recipe) == 2
     entry = composer.without_examples(context, {"train": {"accepted": 1, "too long": 1}, "held_out": {}})
     assert (entry.input, entry.outcomes) == (2, {"too few to train on": 1, "too long": 1})
     assert "1 pairs to train on, fewer than composer.min_pairs=2" in capsys.readouterr().err

@@ -111,7 +111,7 @@ class TrainingStep(Step):
         training.connect_and_wait(recipe.train, context.worker_logs)
         self.write_examples(context)
         counts = self._copy_examples(context)
-        if counts["train"].get("accepted", 0) < self.fewest(recipe):
+        if self.too_few(recipe, counts):
             return {self.name: self.without_examples(context, counts)}
         job = self._job(context, held_out=bool(counts["held_out"].get("accepted")))
         report = training.fit(job, recipe.train, self.name, recipe.flow.progress_s, context.worker_logs)
@@ -122,9 +122,9 @@ class TrainingStep(Step):
             training.merge(recipe.train, trained.model, model, merged, trained.trust_remote_code)
         return {self.name: _entry(counts, self.evaluate(context, report))}
 
-    def fewest(self, recipe: Recipe) -> int:
-        """Examples below which there is no training."""
-        return 1
+    def too_few(self, recipe: Recipe, counts: Counts) -> str:
+        """Why there is no training; empty where there are enough examples."""
+        return "" if counts["train"].get("accepted") else "there is no example to train on"
 
     def without_examples(self, context: Context, counts: Counts) -> Entry:
         """What to do where too few examples fit.
@@ -240,9 +240,15 @@ class TrainComposer(TrainingStep):
             recipe = recipe.model_copy(update={"prompts": recipe.composer.prompts})
         export(recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
 
-    def fewest(self, recipe: Recipe) -> int:
-        """See `composer.min_pairs`; of pairs that existed already, one."""
-        return recipe.composer.min_pairs if recipe.composer and not isinstance(self.rows, ReadSet) else 1
+    def too_few(self, recipe: Recipe, counts: Counts) -> str:
+        """See `composer.min_pairs`, and pairs to try it on; of pairs that existed already, one will do."""
+        if isinstance(self.rows, ReadSet) or not recipe.composer:
+            return super().too_few(recipe, counts)
+        found, wanted = counts["train"].get("accepted", 0), recipe.composer.min_pairs
+        if found < wanted:
+            return f"{found} pairs to train on, fewer than composer.min_pairs={wanted}"
+        untried = recipe.composer.eval_samples and not counts["held_out"].get("accepted")
+        return "no pair is held out to try it on (export.held_out)" if untried else ""
 
     def without_examples(self, context: Context, counts: Counts) -> Entry:
         """With too few pairs the prompted composer stays, and the run says so; given pairs are an error.
@@ -252,12 +258,8 @@ class TrainComposer(TrainingStep):
         """
         if isinstance(self.rows, ReadSet):
             return super().without_examples(context, counts)
-        found = counts["train"].get("accepted", 0)
-        print(
-            f"{self.name}: {found} pairs to train on, fewer than composer.min_pairs={self.fewest(context.recipe)}: the "
-            "prompted composer stays",
-            file=sys.stderr,
-        )
+        why = self.too_few(context.recipe, counts)
+        print(f"{self.name}: {why}: the prompted composer stays", file=sys.stderr)
         entry = _entry(counts, Training(loss=[], held_out_loss=[], takes_over=False))
         outcomes = {"too few to train on" if name == "trained on" else name: n for name, n in entry.outcomes.items()}
         return entry.model_copy(update={"outcomes": outcomes})
@@ -274,11 +276,8 @@ class TrainComposer(TrainingStep):
         if not model.eval_samples:
             return report.model_copy(update={"takes_over": True})
         pairs = read_examples(folder.uri(self.name, "examples", "held_out.parquet"), model.eval_samples)
-        if not pairs and isinstance(self.rows, ReadSet):
+        if not pairs:  # of pairs that existed already
             return report
-        if not pairs:
-            print(f"{self.name}: no pair is held out to try it on: the prompted composer stays", file=sys.stderr)
-            return report.model_copy(update={"takes_over": False})
         queries = [query_of_composer_request(pair["prompt"][-1]["content"]) for pair in pairs]
 
         def answers(adapter_or_model: str, chats: list[list[Message]]) -> list[str]:
