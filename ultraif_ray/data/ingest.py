@@ -59,21 +59,31 @@ def read_prompts(sources: Iterable[Source], settings: Ingest) -> Iterator[Prompt
 
 
 def check_shape(source: Source) -> None:
+    """See `check_first_record`: a file of prompts."""
+    check_first_record(source, turns_of, f"Accepted: {ACCEPTED}")
+
+
+def check_first_record(source: Source, read: Callable[[Record], object], accepted: str) -> None:
     """Look at the first record of a source, so that a file that is no such thing is refused in one line.
+
+    Args:
+        source: the file.
+        read: reads a record; raises NoShape or BadTurns.
+        accepted: what is accepted, in words.
 
     Raises:
         InputError: naming the file, the line, what was seen and what is accepted.
     """
     records = first_records(source, 1)
     if not records:
-        raise InputError(f"{source.path}: holds no record. Accepted: {ACCEPTED}")
+        raise InputError(f"{source.path}: holds no record. {accepted}")
     number, record = records[0]
     if isinstance(record, Fault):
-        raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80]}. Accepted: {ACCEPTED}")
+        raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80]}. {accepted}")
     try:
-        turns_of(record)
+        read(record)
     except NoShape as error:
-        raise InputError(f"{source.path}:{number}: {error}. Accepted: {ACCEPTED}") from None
+        raise InputError(f"{source.path}:{number}: {error}. {accepted}") from None
     except BadTurns:
         pass  # the right shape; this record alone will be rejected and counted
 

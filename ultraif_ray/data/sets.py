@@ -20,8 +20,17 @@ from contextlib import ExitStack
 from typing import IO, Any
 
 from ultraif_ray.data.export import SPLITS, Columns, SetFile, held_out
-from ultraif_ray.data.ingest import BadTurns, NoShape, Rejection, in_order, shorten, turn_of, turns_of
-from ultraif_ray.data.readers import Fault, Record, Source, find_sources, first_records, read_records
+from ultraif_ray.data.ingest import (
+    BadTurns,
+    NoShape,
+    Rejection,
+    check_first_record,
+    in_order,
+    shorten,
+    turn_of,
+    turns_of,
+)
+from ultraif_ray.data.readers import Fault, Record, Source, find_sources, read_records
 from ultraif_ray.errors import InputError
 from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Export
@@ -64,19 +73,7 @@ def check_set(name: str, specs: tuple[str, ...]) -> None:
             f"{sources[0].path}: a held-out split by its name, and no file to train on: add one, or rename this"
         )
     for source in sources:
-        wanted = f"Accepted for {name}: {_WANTED[name]}"
-        records = first_records(source, 1)
-        if not records:
-            raise InputError(f"{source.path}: holds no record. {wanted}")
-        number, record = records[0]
-        if isinstance(record, Fault):
-            raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80]}. {wanted}")
-        try:
-            _conversation(record, name)
-        except NoShape as error:
-            raise InputError(f"{source.path}:{number}: {error}. {wanted}") from None
-        except BadTurns:
-            pass  # the right shape; this record alone will be rejected and counted
+        check_first_record(source, lambda record: _conversation(record, name), f"Accepted for {name}: {_WANTED[name]}")
 
 
 def is_held_out(source: Source) -> bool:
