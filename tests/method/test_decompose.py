@@ -162,6 +162,12 @@ async def test_a_reply_that_is_cut_anywhere_gives_what_stood_whole(end: int) -> 
         assert found.constraints[0].model_dump() == FRENCH
 
 
+async def test_without_its_question_a_constraint_is_no_scenario_but_another_shape() -> None:
+    bare = {key: value for key, value in FRENCH.items() if key != "question"}
+    with pytest.raises(UnusableReply, match="JSON of another shape"):
+        await run(saying(as_json({"constraints": [bare, LINES]})), attempts=1)
+
+
 async def test_a_row_fails_when_no_try_held() -> None:
     with pytest.raises(UnusableReply, match="no constraint held") as caught:
         await run(saying(*[reply(FRENCH | {"simplified_query": PROMPT.query})] * 3))

@@ -44,6 +44,8 @@ async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> 
 
     async def use(reply: Decomposition, raw: str) -> list[Constraint]:
         found = reply.constraints
+        if not apart and any("question" not in one.model_fields_set for one in found):
+            raise UnusableReply("decomposer", "JSON of another shape", raw)
         if apart:
             found = await asyncio.gather(*(_with_question(one, prompt, client, settings) for one in found))
         asked = [one for one in found if one.question.strip()]
