@@ -48,11 +48,14 @@ def bounds(places: Iterable[Place], caps: dict[CapField, int | str]) -> Bounds:
         for group in place.groups:
             if group[0] in caps:
                 keys[place.set, group].append(place.key)
+    rarest: dict[tuple[str, CapField], int] = {}
+    for (name, (field, _)), members in keys.items():
+        rarest[name, field] = min(len(members), rarest.get((name, field), len(members)))
     found = {}
     for (name, group), members in keys.items():
         cap = caps[group[0]]
         if isinstance(cap, str):
-            cap = min(len(other) for (where, (field, _)), other in keys.items() if (where, field) == (name, group[0]))
+            cap = rarest[name, group[0]]
         if len(members) > cap:
             found[name, group] = int(np.partition(np.asarray(members), cap - 1)[cap - 1])
     return Bounds(found)

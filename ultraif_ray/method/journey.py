@@ -83,15 +83,11 @@ async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:
     for turn in range(row.rounds):
         try:
             instruction = await compose(instruction, categories[turn % len(categories)], client, settings)
-        except UnusableReply as unusable:
+        except (UnusableReply, RequestRefused) as ended:
             if not instruction.added:
                 raise
-            client.dropped.append(as_dropped(unusable))
-            break
-        except RequestRefused as refused:
-            if not instruction.added:
-                raise
-            client.dropped.append(Failure(stage="composer", kind="RequestRefused", reason=str(refused)))
+            refused = Failure(stage="composer", kind="RequestRefused", reason=str(ended))
+            client.dropped.append(as_dropped(ended) if isinstance(ended, UnusableReply) else refused)
             break
     levels = range(1, instruction.level) if settings.intermediate else []
     row.instructions += [*map(instruction.at, levels), instruction]
