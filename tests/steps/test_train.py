@@ -11,7 +11,7 @@ from tests.simulated import recipe
 from ultraif_ray.data.export import schema_of
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import Message
+from ultraif_ray.records import Turn
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.step import Context
 from ultraif_ray.steps.synthesize import Synthesize
@@ -20,7 +20,9 @@ from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import run as training
+from ultraif_ray.train.tasks import Chats
 
+HISTORY = [Turn(role="user", content="Is it cold there?"), Turn(role="assistant", content="Often.")]
 QUERIES = ["Describe fog", "Name three birds"]
 GOOD = [composer_answer(f"{query} in verse", "Is it verse?") for query in QUERIES]
 HALF = [GOOD[0], "no JSON"]
@@ -34,9 +36,10 @@ def context_of(tmp_path: Path, **composer: Any) -> Context:
     place.mkdir(parents=True)
     pairs = [
         {
-            "prompt": [{"role": "user", "content": composer_request([], query)}],
+            "prompt": [{"role": "user", "content": composer_request(HISTORY, query)}],
             "completion": [{"role": "assistant", "content": answer}],
             "id": number,
+            "start": {"query": query, "history": [turn.model_dump() for turn in HISTORY]},
         }
         for number, (query, answer) in enumerate(zip(QUERIES, GOOD, strict=True))
     ]
@@ -50,15 +53,15 @@ def steps_of(made: Recipe) -> tuple[TrainComposer, Synthesize]:
     return composer, next(step for step in steps if isinstance(step, Synthesize))
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, trained: list[str], prompted: list[str]) -> list[list[list[Message]]]:
-    asked: list[list[list[Message]]] = []
+def answering(monkeypatch: pytest.MonkeyPatch, trained: list[str], prompted: list[str]) -> list[Chats]:
+    models: list[Chats] = []
 
-    def answer(train: Any, model: str, adapter: str, chats: list[list[Message]], **more: Any) -> list[str]:
-        asked.append(chats)
-        return trained if len(chats[0]) == 1 else prompted
+    def answer(train: Any, asked: list[Chats], **more: Any) -> list[list[str]]:
+        models.extend(asked)
+        return [trained if len(one.chats[0]) == 1 else prompted for one in asked]
 
     monkeypatch.setattr(training, "answer", answer)
-    return asked
+    return models
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,8 @@ def test_it_takes_over_where_no_fewer_of_its_answers_can_be_used(
     usable, usable_prompted = (sum(text != "no JSON" for text in texts) / 2 for texts in (trained, prompted))
     assert (report.evaluated, report.takes_over) == (2, takes_over)
     assert (report.usable, report.usable_prompted) == (usable, usable_prompted)
-    assert [len(chats[0]) > 1 for chats in asked] == [False, True]  # the prompted one gets the whole prompt
+    assert [len(one.chats[0]) > 1 for one in asked] == [False, True]  # the prompted one gets the whole prompt
+    assert "Is it cold there?" in asked[1].chats[0][-1]["content"]  # and what was said before
     assert ("the prompted composer stays" in capsys.readouterr().err) is not takes_over
     entry = ledger.Entry(input=2, outcomes={"trained on": 2}, training=report)
     ledger.enter(context.folder, composer.name, entry)

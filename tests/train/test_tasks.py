@@ -74,7 +74,8 @@ def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp
     chats = [[{"role": "user", "content": text}] for text in ("Hi", "What follows one?", "Say it in more words")]
 
     def answers(model: str, adapter: str = "") -> list[str]:
-        return tasks.answer(model, adapter, chats, max_new_tokens=8, gpu=False, trust_remote_code=False)
+        asked = [tasks.Chats(model, chats, adapter)]
+        return tasks.answer(asked, max_new_tokens=8, gpu=False, trust_remote_code=False)[0]
 
     adapted = answers(tiny, str(tmp_path / "adapter"))
     assert len(adapted) == 3

@@ -201,7 +201,15 @@ def _composer_example(row: Row, constraint: Constraint, settings: Export) -> Col
     if settings.layout == "reference":
         return {"instruction": request, "output": answer, "history": []}
     # The released composer is asked without a system prompt, whatever the other sets have.
-    return {"prompt": [{"role": "user", "content": request}], "completion": _answer(answer), "id": row.id}
+    return {
+        "prompt": [{"role": "user", "content": request}],
+        "completion": _answer(answer),
+        "id": row.id,
+        "start": {
+            "query": constraint.simplified_query,
+            "history": [{"role": turn.role, "content": turn.content} for turn in row.history],
+        },
+    }
 
 
 def _reference_turns(instruction: Instruction) -> tuple[list[dict[str, str]], str]:
@@ -249,7 +257,12 @@ _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
         "rejected_verdicts": _VERDICTS,
     },
     ("rl", "trl"): {"prompt": _CHAT, "id": pa.int64(), **_PROVENANCE},
-    ("composer", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64()},
+    ("composer", "trl"): {
+        "prompt": _CHAT,
+        "completion": _CHAT,
+        "id": pa.int64(),
+        "start": pa.struct([("query", pa.string()), ("history", _CHAT)]),
+    },
     ("sft", "reference"): {"instruction": pa.string(), "output": pa.string(), "history": _HISTORY},
     ("dpo", "reference"): {
         "prompt": pa.string(),

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from ultraif_ray.data.card import model_card
 from ultraif_ray.data.export import SPLITS
-from ultraif_ray.records import Message
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store import ledger
 from ultraif_ray.store.ledger import Entry
@@ -64,11 +63,10 @@ class Model(Step):
         does. Those that the policy was not trained on come first.
         """
         from ultraif_ray.train import run as training
-        from ultraif_ray.train.tasks import read_examples
+        from ultraif_ray.train.tasks import Chats, read_examples
 
         recipe, folder = context.recipe, context.folder
         assert recipe.policy  # noqa: S101 - a plan has no such step without one
-        code = recipe.policy.trust_remote_code
         shown: dict[str, Any] = {}
         # The first set that the policy was trained on.
         first = "round-1/export/dpo" if recipe.sets and not recipe.sets.sft else "export/sft"
@@ -78,15 +76,15 @@ class Model(Step):
                 continue
             chats = [example["prompt"] for example in found]
 
-            def answers(model: str, chats: list[list[Message]] = chats) -> list[str]:
-                return training.answer(
-                    recipe.train, model, "", chats, max_new_tokens=SHOWN_TOKENS, trust_remote_code=code
-                )
-
-            after = answers(folder.uri(self.name))
-            if recipe.policy.chat_template:  # a base model has no way to be asked
+            asked = [Chats(folder.uri(self.name), chats)]
+            if not recipe.policy.chat_template:  # a base model has no way to be asked
+                asked.append(Chats(recipe.policy.model, chats))
+            after, *base = training.answer(
+                recipe.train, asked, max_new_tokens=SHOWN_TOKENS, trust_remote_code=recipe.policy.trust_remote_code
+            )
+            if not base:
                 return {"split": split, "prompt": chats[0], "after": after[0]}
-            before = answers(recipe.policy.model)
+            (before,) = base
             i = first_difference(before, after)
             pair = {"split": split, "prompt": chats[i], "before": before[i], "after": after[i]}
             if before[i] != after[i]:

@@ -14,7 +14,7 @@ from ultraif_ray.method.compose import Composed, accept
 from ultraif_ray.method.prompts import compose as compose_prompted
 from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Composer, Policy, Recipe
-from ultraif_ray.records import CATEGORIES, Instruction, Message
+from ultraif_ray.records import CATEGORIES, Instruction, Message, Turn
 from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
 from ultraif_ray.steps.sets import ReadSet
 from ultraif_ray.steps.step import Context, Step
@@ -72,7 +72,7 @@ class TrainingStep(Step):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """The model, TRL's fields, and the examples of one optimizer step however many workers share them."""
-        recipe, elsewhere = context.recipe, {"pool", "sft", "eval_samples", "chat_template", "prompts"}
+        recipe, elsewhere = context.recipe, {"pool", "sft", "chat_template", "prompts"}
         return {
             "model": self.model(recipe).model_dump(mode="json", exclude=elsewhere),
             "fields": self.fields(recipe),
@@ -266,10 +266,11 @@ class TrainComposer(TrainingStep):
 
     def evaluate(self, context: Context, report: Training) -> Training:
         """Let the trained composer answer held-out pairs freely (no schema), and the model that it started from,
-        prompted, the same queries; count what the journey could use. The prompted one stays where it is better.
+        prompted, the same queries; count what the journey could use. The prompted one stays where it is better. Pairs
+        that existed already are for the composer alone, so that nothing is there to be compared with.
         """
         from ultraif_ray.train import run as training
-        from ultraif_ray.train.tasks import read_examples
+        from ultraif_ray.train.tasks import Chats, read_examples
 
         recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
         assert isinstance(model, Composer)  # noqa: S101 - by its key
@@ -278,35 +279,39 @@ class TrainComposer(TrainingStep):
         pairs = read_examples(folder.uri(self.name, "examples", "held_out.parquet"), model.eval_samples)
         if not pairs:  # of pairs that existed already
             return report
-        queries = [query_of_composer_request(pair["prompt"][-1]["content"]) for pair in pairs]
-
-        def answers(adapter_or_model: str, chats: list[list[Message]]) -> list[str]:
-            lora = model.lora is not None
-            return training.answer(
-                recipe.train,
-                model.model if lora or not adapter_or_model else adapter_or_model,
-                adapter_or_model if lora else "",
-                chats,
-                max_new_tokens=recipe.roles.composer.max_tokens,
-                trust_remote_code=model.trust_remote_code,
-            )
-
-        trained = answers(folder.uri(self.name, "model"), [pair["prompt"] for pair in pairs])
-        told = recipe.templates_of_roles
-        asked = [
-            compose_prompted(told, Instruction(initial_query=query), CATEGORIES[number % len(CATEGORIES)])
-            for number, query in enumerate(queries)
-        ]
-        valid, usable = _tried(queries, trained)
-        _, usable_prompted = _tried(queries, answers("", asked))
+        place, chats = folder.uri(self.name, "model"), [pair["prompt"] for pair in pairs]
+        asked = [Chats(place, chats) if model.lora is None else Chats(model.model, chats, adapter=place)]
+        queries = [query_of_composer_request(chat[-1]["content"]) for chat in chats]
+        if not isinstance(self.rows, ReadSet):
+            asked.append(Chats(model.model, _prompted(recipe, pairs)))
+        answers = training.answer(
+            recipe.train,
+            asked,
+            max_new_tokens=recipe.roles.composer.max_tokens,
+            trust_remote_code=model.trust_remote_code,
+        )
+        valid, usable = _tried(queries, answers[0])
+        report = report.model_copy(update={"evaluated": len(pairs), "valid_json": valid, "usable": usable})
+        if len(answers) == 1:
+            return report
+        _, usable_prompted = _tried(queries, answers[1])
         if usable < usable_prompted:
             print(
                 f"{self.name}: of {len(pairs)} held-out pairs {usable:.0%} of its answers can be used, and "
                 f"{usable_prompted:.0%} of the prompted model's: the prompted composer stays",
                 file=sys.stderr,
             )
-        shares = {"valid_json": valid, "usable": usable, "usable_prompted": usable_prompted}
-        return report.model_copy(update={"evaluated": len(pairs), "takes_over": usable >= usable_prompted, **shares})
+        return report.model_copy(update={"usable_prompted": usable_prompted, "takes_over": usable >= usable_prompted})
+
+
+def _prompted(recipe: Recipe, pairs: list[dict[str, Any]]) -> list[list[Message]]:
+    """What a prompted composer is asked about the queries of pairs, the categories in turn."""
+    told = recipe.templates_of_roles
+    starts = [
+        Instruction(initial_query=start["query"], history=[Turn.model_validate(turn) for turn in start["history"]])
+        for start in (pair["start"] for pair in pairs)
+    ]
+    return [compose_prompted(told, start, CATEGORIES[i % len(CATEGORIES)]) for i, start in enumerate(starts)]
 
 
 def _tried(queries: list[str], texts: list[str]) -> tuple[float, float]:

@@ -18,7 +18,6 @@ from ultraif_ray.flow.graph import unwrap_error
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.ray_internals import forget_dead_cluster
 from ultraif_ray.recipe import Train
-from ultraif_ray.records import Message
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job, work
@@ -118,22 +117,12 @@ def merge(train: Train, model: str, adapter: str, target: str, trust_remote_code
     _run_task(tasks.merge, train, model, adapter, target, trust_remote_code)
 
 
-def answer(
-    train: Train,
-    model: str,
-    adapter: str,
-    chats: list[list[Message]],
-    *,
-    max_new_tokens: int,
-    trust_remote_code: bool,
-) -> list[str]:
+def answer(train: Train, asked: list[tasks.Chats], *, max_new_tokens: int, trust_remote_code: bool) -> list[list[str]]:
     """See `tasks.answer`; runs on a machine like the workers'."""
     return _run_task(
         tasks.answer,
         train,
-        model,
-        adapter,
-        chats,
+        asked,
         max_new_tokens=max_new_tokens,
         gpu=train.gpus > 0,
         trust_remote_code=trust_remote_code,

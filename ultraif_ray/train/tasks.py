@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -66,32 +67,51 @@ def _verdict(example: dict[str, Any], chat: Chat, max_length: int | None) -> str
     return "accepted"
 
 
-def answer(
-    model: str, adapter: str, chats: list[list[Message]], *, max_new_tokens: int, gpu: bool, trust_remote_code: bool
-) -> list[str]:
+@dataclass(frozen=True)
+class Chats:
+    """Conversations that a model is to continue.
+
+    Attributes:
+        model: the model's name or folder.
+        chats: the conversations.
+        adapter: a LoRA adapter's folder on top of the model, or empty.
+    """
+
+    model: str
+    chats: list[list[Message]]
+    adapter: str = ""
+
+
+def answer(asked: list[Chats], *, max_new_tokens: int, gpu: bool, trust_remote_code: bool) -> list[list[str]]:
     """Continue conversations greedily with transformers: a few, to look at, where starting an engine is not worth it.
 
     Args:
-        model: a model's name or folder.
-        adapter: a LoRA adapter's folder on top of it, or empty.
-        chats: the conversations.
+        asked: the conversations of each model; the models are loaded one after the other.
         max_new_tokens: most tokens of each answer.
         gpu: whether to use the task's GPU, in bfloat16.
-        trust_remote_code: run Python code that comes with the model.
+        trust_remote_code: run Python code that comes with the models.
+
+    Returns:
+        For each of `asked` its answers, in order.
     """
-    import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    loaded = _load(model, adapter, gpu, trust_remote_code)
-    place = resolve_model(adapter or model)
+    return [_continue(one, max_new_tokens, gpu, trust_remote_code) for one in asked]
+
+
+def _continue(asked: Chats, max_new_tokens: int, gpu: bool, trust_remote_code: bool) -> list[str]:
+    import torch
+    from transformers import AutoTokenizer
+
+    loaded = _load(asked.model, asked.adapter, gpu, trust_remote_code)
+    place = resolve_model(asked.adapter or asked.model)
     tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", trust_remote_code=trust_remote_code)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     texts: list[str] = []
     chat = Chat(tokenizer)
-    for batch in _batches([chat.fit(messages) for messages in chats]):
+    for batch in _batches([chat.fit(messages) for messages in asked.chats]):
         inputs = tokenizer.apply_chat_template(
             batch, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
         ).to(loaded.device)
