@@ -1,13 +1,26 @@
 """Settings for every test. Ray and vLLM are started once each and shared by the tests that want them."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+# Two lanes on two cores: threads of one lane would wait for those of the other. vLLM and Ray set their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # First calls import lazily; a shared machine is slow now and then. No test asserts a time.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slowest first; and that groups hold: a version of pytest under which they do not would pass all the same."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items if config.getoption("loadgroup", False) else ():
+        group = item.get_closest_marker("xdist_group")
+        assert group is None or item.nodeid.endswith(f"@{group.args[0]}"), "pytest-xdist puts no group on one lane"
 
 
 @pytest.fixture(scope="session")
