@@ -21,11 +21,15 @@ def test_there_is_one_for_each_job() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_job_runs_its_part_and_prints_where_it_is(tmp_path: Path) -> None:
+    import ray
+
     pool = "pools={m: {engine: simulated}}"
     roles = "roles={decomposer: {pool: m}, composer: {pool: m}, responder: {pool: m}, judge: {pool: m}}"
     more = ["composer=null", "policy=null", pool, roles]
-    done = job("decompose", "--recipe", "demo", "--run", str(tmp_path / "run"), *more)
+    address = ray.get_runtime_context().gcs_address
+    done = job("decompose", "--recipe", "demo", "--run", str(tmp_path / "run"), *more, RAY_ADDRESS=address)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"output: {tmp_path}/run/decompose"
     assert (tmp_path / "run/decompose/manifest.json").exists()

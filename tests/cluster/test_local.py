@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster/local.sh"
 ROLES = ("decomposer", "composer", "responder", "judge")
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("local")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("local")]
 
 
 def free_port() -> str:

@@ -51,20 +51,29 @@ class NodesOfItsGroup:
         return batch
 
 
-def spread_engine() -> Found:
+def two_nodes(place: Path) -> Found:
     import ray
     from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    for kind in ("a", "b"):
+        nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": kind})
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    found = {"spread": spread_engine(), "rows": two_pools(place)}
+    ray.shutdown()
+    nodes.shutdown()
+    return found
+
+
+def spread_engine() -> Found:
+    import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     from ultraif_ray.flow.cluster import cluster
     from ultraif_ray.flow.placement import actor_options, cut
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    for _ in range(2):
-        nodes.add_node(num_cpus=2, num_gpus=1)
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    args = {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
-    pool = {"engine": "vllm", "model": "packaged", "gpus": 2, "args": args}
+    args = {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}
+    pool = {"engine": "vllm", "model": "packaged", "gpus": 4, "args": args}
     made = parse_recipe({"name": "x", "pools": {"m": pool}, "roles": {role: {"pool": "m"} for role in ROLES}})
     groups: list[PlacementGroup] = []
     options = actor_options(made, cut(made, STAGES)[0], groups)
@@ -78,40 +87,27 @@ def spread_engine() -> Found:
     for group in groups:
         remove_placement_group(group)
     for _ in range(50):
-        if free() == 2:
+        if free() == 4:
             break
         time.sleep(0.2)
-    found = {"nodes": rows[0]["nodes"], "held": held, "free": free(), "grows": cluster().grows}
-    ray.shutdown()
-    nodes.shutdown()
-    return found
+    return {"nodes": rows[0]["nodes"], "held": held, "free": free(), "grows": cluster().grows}
 
 
-def test_an_engine_of_two_gpus_on_two_nodes_has_a_group_of_its_own_that_is_freed() -> None:
-    assert apart(spread_engine) == {"nodes": 2, "held": 0, "free": 2, "grows": False}
-
-
-def two_pools(place: Path) -> Found:
-    import ray
-    from ray.cluster_utils import Cluster
-
+def two_pools(place: Path) -> int:
     from ultraif_ray.steps.run import run
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    for kind in ("a", "b"):
-        nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": kind})
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
     made = recipe(place, count=24, pools="three")
     engine = {"engine": "simulated", "gpus": 1, "cpus": 0.1, "replicas": {"min": 1, "max": 4}}
     pools = {"a": engine | {"labels": {"kind": "a"}}, "b": engine, "c": engine | {"labels": {"kind": "b"}}}
-    folder = run(parse_recipe(made.model_dump() | {"pools": pools}))
-    ray.shutdown()
-    nodes.shutdown()
-    return {"rows": len(rows_of(folder))}
+    return len(rows_of(run(parse_recipe(made.model_dump() | {"pools": pools}))))
 
 
-def test_pools_that_want_all_the_gpus_share_them(tmp_path: Path) -> None:
-    assert apart(two_pools, tmp_path) == {"rows": 24}
+def test_an_engine_over_two_nodes_has_a_group_of_its_own_and_pools_that_want_all_the_gpus_share_them(
+    tmp_path: Path,
+) -> None:
+    """The group is freed, or the pools, which come after it, would have no GPU."""
+    spread = {"nodes": 2, "held": 0, "free": 4, "grows": False}
+    assert apart(two_nodes, tmp_path) == {"spread": spread, "rows": 24}
 
 
 def autoscaled(place: Path, version: str) -> Found:

@@ -49,7 +49,7 @@ def test_a_run_accounts_for_every_row_and_one_pool_or_three_make_the_same(tmp_pa
     assert made["one"] == made["three"]
 
 
-def test_a_finished_run_is_seen_as_finished_and_changed_settings_are_refused(tmp_path: Path) -> None:
+def test_of_a_finished_run_only_the_export_is_made_anew_and_other_changes_are_refused(tmp_path: Path) -> None:
     made = recipe(tmp_path, count=8)
     folder = run(made)
     files = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
@@ -60,16 +60,13 @@ def test_a_finished_run_is_seen_as_finished_and_changed_settings_are_refused(tmp
     with pytest.raises(RunError, match=r"synthesize\.k: 5 → 2"):
         run(other)
     assert Path(folder.at("recipe.yaml")).read_text() == noted
+    run(recipe(tmp_path, count=8, export={"layout": "reference", "held_out": 0}))
+    first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
+    assert set(first) == {"instruction", "output", "history"}
+    assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
     prompts_file(tmp_path, 9)
     with pytest.raises(RunError, match="ingest was made with other settings"):
         run(made)
-
-
-def test_export_is_made_anew_when_only_its_settings_change(tmp_path: Path) -> None:
-    run(recipe(tmp_path, count=8))
-    folder = run(recipe(tmp_path, count=8, export={"layout": "reference", "held_out": 0}))
-    first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
-    assert set(first) == {"instruction", "output", "history"}
 
 
 def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
@@ -150,21 +147,17 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     return seen
 
 
-def test_the_driver_holds_few_blocks_and_no_statistics_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_grows_with_its_backlog_and_no_further_and_the_driver_holds_few_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = watched(monkeypatch)
-    slow = {"engine": "simulated", "tokens_per_s": 2000, "rows_in_flight": 4}
-    run(with_pool(recipe(tmp_path, count=120, flow={"rows_per_block": 2, "blocks_between": 4}), slow))
-    assert 0 < max(seen["waiting"]) <= 12  # 60 blocks in all
+    pool = {"engine": "simulated", "tokens_per_s": 600, "rows_in_flight": 4, "replicas": {"min": 1, "max": 3}}
+    folder = run(with_pool(recipe(tmp_path, count=120, flow={"rows_per_block": 2, "blocks_between": 4}), pool))
+    assert (seen["workers"][0], max(seen["workers"])) == (1, 3)
+    assert len(rows_of(folder)) == 120
+    assert 0 < max(seen["waiting"]) <= 16  # 60 blocks in all
     assert seen["statistics"]
     assert not any(seen["statistics"])
-
-
-def test_a_pool_grows_with_its_backlog_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = watched(monkeypatch)
-    pool = {"engine": "simulated", "tokens_per_s": 300, "rows_in_flight": 4, "replicas": {"min": 1, "max": 3}}
-    folder = run(with_pool(recipe(tmp_path, count=60, flow={"rows_per_block": 2}), pool))
-    assert (seen["workers"][0], max(seen["workers"])) == (1, 3)
-    assert len(rows_of(folder)) == 60
     seen["workers"].clear()
     (few := tmp_path / "few").mkdir()
     run(with_pool(recipe(few, count=3, flow={"rows_per_block": 2}), pool))

@@ -68,6 +68,7 @@ def held_out_loss(model: str, run: Path) -> float:
     return float(trainer.evaluate()["eval_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "worker_dies", [False, pytest.param(True, marks=pytest.mark.long)], ids=["driver", "worker and driver"]
 )
@@ -177,6 +178,7 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, tiny: str) -> None:
     from datasets import load_dataset
