@@ -134,6 +134,14 @@ def test_a_pool_asks_for_the_gpus_that_its_engine_spreads_over() -> None:
         )
 
 
+@pytest.mark.parametrize("args", ["data_parallel_size: 2", "data_parallel_backend: ray", "nnodes: 2"])
+def test_copies_of_a_model_are_replicas(tmp_path: Path, args: str) -> None:
+    pool = f"pools.m={{engine: vllm, model: org/big, gpus: 2, args: {{{args}}}}}"
+    with pytest.raises(RecipeError, match=rf"pools\.m: args\.{args.replace(':', ' is')}: .*set replicas"):
+        load_recipe(write(tmp_path, MINIMAL), [pool])
+    assert load_recipe(write(tmp_path, MINIMAL), [pool.replace(args, "data_parallel_size: 1")])
+
+
 @pytest.mark.parametrize("options", [{"prompts": ["s3://me:hunter2@bucket/x"]}, {"run": "s3://me:hunter2@bucket/run"}])
 def test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed(
     tmp_path: Path, options: dict[str, Any]

@@ -8,6 +8,7 @@ right one. This module imports neither Ray nor vLLM nor torch: a recipe is check
 import difflib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -141,6 +142,12 @@ class Placement(Resources):
     """Journeys that run at once in one replica. They fill the engine's batch, so keep it above `max_num_seqs`."""
 
 
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
+"""The vLLM arguments whose product is the number of its GPUs (`ParallelConfig.world_size`). Those for decode contexts
+and experts (`decode_context_parallel_size`, `enable_expert_parallel`) say what the same GPUs do.
+"""
+
+
 class VllmPool(Placement):
     """vLLM inside the Ray worker: continuous batching over all rows in flight, prefix cache on."""
 
@@ -165,12 +172,21 @@ class VllmPool(Placement):
 
     @model_validator(mode="after")
     def _gpus_for_its_parallelism(self) -> "VllmPool":
-        wanted = int(self.args.get("tensor_parallel_size", 1)) * int(self.args.get("pipeline_parallel_size", 1))
+        sizes = {name: int(self.args.get(name, 1)) for name in _PARALLEL}
+        wanted = math.prod(sizes.values())
         if wanted > 1 and self.gpus != wanted:
-            raise ValueError(
-                f"args ask for {wanted} GPUs (tensor_parallel_size x pipeline_parallel_size), but gpus is "
-                f"{self.gpus:g}: set gpus to {wanted}"
-            )
+            product = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
+            raise ValueError(f"args ask for {wanted} GPUs ({product}), but gpus is {self.gpus:g}: set gpus to {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_copy_in_one_worker(self) -> "VllmPool":
+        for name, value in self.args.items():
+            if name.startswith(("data_parallel_", "nnodes")) and value != 1:
+                raise ValueError(
+                    f"args.{name} is {value}: here an engine is one copy of the model, started as a whole in a Ray "
+                    "worker; set replicas for more copies, and leave it out"
+                )
         if self.args.get("distributed_executor_backend") == "ray" and self.replicas.min != self.replicas.max:
             raise ValueError(
                 f"replicas are {self.replicas.min} to {self.replicas.max}, but the GPUs of an engine that spreads over "
