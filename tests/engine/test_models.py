@@ -2,8 +2,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from ultraif_ray.engine.models import resolve_model
+from tests.hub import hub
+from ultraif_ray.engine.models import check_access, resolve_model, weight_bytes
 from ultraif_ray.errors import RecipeError
 
 
@@ -21,3 +24,25 @@ def test_a_model_in_a_store_is_copied_once_and_without_its_weights_where_they_ar
     assert {file.name for file in light.iterdir()} == {"config.json", "tokenizer.json"}
     with pytest.raises(RecipeError, match="there is no model there"):
         resolve_model("memory://models/none")
+
+
+def test_a_model_that_the_hub_does_not_give_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub(monkeypatch):
+        with pytest.raises(RecipeError, match=r"^pools\.m\.model is 'org/gated', whose licence .* HF_TOKEN$"):
+            check_access("pools.m.model", "org/gated")
+        with pytest.raises(RecipeError, match=r"^policy\.model is 'org/none', .* no model on the Hugging Face Hub"):
+            check_access("policy.model", "org/none")
+        check_access("policy.model", "org/open")
+
+
+def test_where_the_hub_cannot_be_asked_and_for_folders_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
+    for model in ("org/unknown", "packaged", "s3://bucket/run/sft/model", "/nowhere", "tests"):
+        check_access("policy.model", model)
+
+
+def test_weights_count_as_vllm_holds_them(tmp_path: Path) -> None:
+    whole, half = torch.zeros(10, 10), torch.zeros(10, 10, dtype=torch.bfloat16)
+    save_file({"a": whole, "b": half}, tmp_path / "model.safetensors")
+    assert weight_bytes(str(tmp_path)) == 400
+    assert weight_bytes(str(tmp_path / "none")) is None

@@ -3,15 +3,19 @@
 import asyncio
 import json
 import math
+import os
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from ultraif_ray.engine.devices import Gpu
 from ultraif_ray.engine.protocol import Request, RoleClient
-from ultraif_ray.engine.vllm import VllmEngine, engine_arguments, sampling_params
-from ultraif_ray.errors import RecipeError, RequestRefused
+from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prepare_environment, sampling_params
+from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge
 from ultraif_ray.method.checks import decomposition_holds
 from ultraif_ray.recipe import Sampling, VllmPool, parse_recipe
@@ -55,6 +59,115 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
     said = VllmPool(engine="vllm", model="org/small", gpus=0.5, args={"gpu_memory_utilization": 0.3})
     assert engine_arguments(said, seed=0)["gpu_memory_utilization"] == 0.3
     assert "gpu_memory_utilization" not in engine_arguments(VllmPool(engine="vllm", model="org/big", gpus=1), seed=0)
+
+
+GIB = 1 << 30
+H100, B200 = Gpu(80 * GIB, 9), Gpu(180 * GIB, 10)
+
+
+def on_gpus(gpus: float = 1, **args: Any) -> VllmPool:
+    return VllmPool(engine="vllm", model="packaged", gpus=gpus, args=args)
+
+
+def resolved(pool: VllmPool, gpu: Gpu) -> Any:
+    """vLLM's own configuration of a pool's engine."""
+    from vllm import AsyncEngineArgs
+
+    return AsyncEngineArgs(**engine_arguments(pool, seed=0, gpu=gpu)).create_engine_config()
+
+
+def test_replicas_on_one_gpu_set_aside_their_own_cache_and_do_not_measure() -> None:
+    cache = resolved(on_gpus(0.5), H100).cache_config
+    weights = 134_515_008 * 2
+    assert cache.kv_cache_memory_bytes == int(80 * GIB * 0.45) - weights - 2 * GIB
+    assert cache.gpu_memory_utilization == 0.45  # what vLLM wants to find free as it starts
+    assert resolved(on_gpus(0.5, gpu_memory_utilization=0.3), H100).cache_config.kv_cache_memory_bytes < 22 * GIB
+    assert resolved(on_gpus(0.5, kv_cache_memory_bytes=GIB), H100).cache_config.kv_cache_memory_bytes == GIB
+    assert resolved(on_gpus(1), H100).cache_config.kv_cache_memory_bytes is None
+
+
+def test_a_model_that_is_larger_than_its_gpus_is_refused_before_it_is_loaded() -> None:
+    with pytest.raises(RecipeError, match=r"weights are 0\.3 GiB, and 1 GPU of 0\.2 GiB can take 0\.2 GiB"):
+        engine_arguments(on_gpus(), seed=0, gpu=Gpu(GIB // 4, 9))
+    with pytest.raises(RecipeError, match=r"may take 1\.8 GiB, and needs 0\.3 GiB for the model's weights"):
+        engine_arguments(on_gpus(0.5), seed=0, gpu=Gpu(4 * GIB, 9))
+    engine_arguments(on_gpus(quantization="fp8"), seed=0, gpu=Gpu(GIB // 4, 9))
+
+
+def nvcc(folder: Path) -> str:
+    (folder / "nvcc").write_text("#!/bin/sh\n")
+    (folder / "nvcc").chmod(0o755)
+    return str(folder)
+
+
+def test_attention_on_a_b200_needs_no_compiler_unless_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert resolved(on_gpus(), B200).attention_config.backend.name == "FLASH_ATTN"
+    said = engine_arguments(on_gpus(attention_backend="TRITON_ATTN"), seed=0, gpu=B200)
+    assert said["attention_backend"] == "TRITON_ATTN"
+    assert "attention_backend" not in engine_arguments(on_gpus(), seed=0, gpu=H100)
+    monkeypatch.setenv("PATH", nvcc(tmp_path))
+    assert "attention_backend" not in engine_arguments(on_gpus(), seed=0, gpu=B200)
+
+
+@pytest.fixture
+def no_switches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None of the switches is set, nor will be after the test; and there is no nvcc."""
+    for name in ("VLLM_USE_FLASHINFER_SAMPLER", *COMPILED):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_switches")
+def test_kernels_that_nvcc_compiles_at_first_use_are_off_on_a_gpu_without_it() -> None:
+    from vllm import envs
+
+    before = [getattr(envs, name) for name in ("VLLM_USE_FLASHINFER_SAMPLER", *COMPILED)]
+    prepare_environment(POOL)
+    assert [getattr(envs, name) for name in ("VLLM_USE_FLASHINFER_SAMPLER", *COMPILED)] == before == [True] * 3
+    prepare_environment(on_gpus())
+    assert not any(getattr(envs, name) for name in ("VLLM_USE_FLASHINFER_SAMPLER", *COMPILED))
+
+
+@pytest.mark.usefixtures("no_switches")
+def test_what_a_user_sets_stays_and_nvcc_brings_the_kernels_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", nvcc(tmp_path))
+    monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
+    prepare_environment(on_gpus())
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "1"
+    assert not any(name in os.environ for name in COMPILED)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"tensor_parallel_size": 4, "pipeline_parallel_size": 2},
+        {"tensor_parallel_size": 4, "decode_context_parallel_size": 2},
+        {"tensor_parallel_size": 2, "enable_expert_parallel": True},
+        {"tensor_parallel_size": 2, "prefill_context_parallel_size": 2},
+    ],
+)
+def test_a_pool_asks_for_as_many_gpus_as_vllm_starts_workers(args: dict[str, Any]) -> None:
+    from vllm.config import ParallelConfig
+
+    workers = ParallelConfig(**args).world_size_across_dp
+    on_gpus(workers, **args)
+    with pytest.raises(ValueError, match=f"gpus is 1: set gpus to {workers}"):
+        on_gpus(1, **args)
+
+
+def test_a_gpu_that_is_not_there_is_said_before_the_engine_starts() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RecipeError, match="was to give 1 GPU, but torch is a build without CUDA"):
+        VllmEngine(on_gpus(), seed=0)
 
 
 def test_only_replies_in_json_are_stopped_where_they_repeat_themselves() -> None:
@@ -182,6 +295,25 @@ class TestEngine:
     async def test_an_answer_never_asks_for_more_than_the_context_has(self, engine: VllmEngine) -> None:
         reply = await engine.generate(ask("word " * 960, max_tokens=4000))
         assert reply.prompt_tokens + reply.generated_tokens <= 1024
+
+    async def test_what_vllm_fails_at_costs_the_row_and_not_the_run(
+        self, engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        async def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("no room in the table")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(AsyncLLM, "add_request", fail)
+            with pytest.raises(EngineUnavailable, match=r"gave a request up: RuntimeError\(.no room in the table.\)"):
+                await engine.generate(ask("hi"))
+            patched.setattr(AsyncLLM, "errored", True)  # what it is once it can answer nobody any more
+            with pytest.raises(EngineDead, match="no room in the table"):
+                await engine.generate(ask("hi"))
+        with pytest.raises(RequestRefused):  # vLLM draws no several samples at temperature 0
+            await engine.generate(ask("hi", n=2, temperature=0.0))
+        assert (await engine.generate(ask("hi", max_tokens=2))).completions[0].text
 
     async def test_requests_of_all_kinds_at_once(self, engine: VllmEngine) -> None:
         draw = random.Random(0)

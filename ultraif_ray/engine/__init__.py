@@ -7,6 +7,7 @@ vllm.py        vLLM in this process (GPU or CPU): the only file that imports vll
 openai.py      any OpenAI-compatible server
 simulated.py   no model at all, for scale tests
 cache.py       folders that are made once on a machine
-models.py      from a model's name to a folder that can be loaded
+models.py      from a model's name to a folder that can be loaded; whether it may be read, and how large it is
+devices.py     the machine's GPUs: why there is none, and what fits one
 packaged.py    the small real model that comes as a Python package
 """

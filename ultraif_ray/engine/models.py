@@ -1,6 +1,7 @@
 """From a model's name in a recipe to something that vLLM and transformers can load."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import fsspec
@@ -26,6 +27,64 @@ def resolve_model(name: str, weights: bool = True) -> str:
     if name == PACKAGED:
         return str(unpack())
     return str(_fetch(name, weights)) if "://" in name else name
+
+
+def check_access(key: str, model: str) -> None:
+    """Refuse a hub id that this machine may not read. Where the hub cannot be asked, nothing is said.
+
+    Args:
+        key: where the recipe has the model.
+        model: its name there.
+
+    Raises:
+        RecipeError: what to do on the hub, and with HF_TOKEN.
+    """
+    if model == PACKAGED or "://" in model or model.startswith((".", "/", "~")) or Path(model).exists():
+        return
+    if why := _why_closed(model):
+        raise RecipeError(f"{key} is '{model}', {why}")
+
+
+@cache  # asked for every step of a plan
+def _why_closed(model: str) -> str:
+    from huggingface_hub import auth_check, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
+            auth_check(model)
+    except GatedRepoError:
+        return (
+            "whose licence must be accepted on its page on the Hugging Face Hub: do that, and give this machine, and "
+            "those of the workers, a token of that account in HF_TOKEN"
+        )
+    except (RepositoryNotFoundError, HFValidationError):
+        return (
+            "which is no folder here and no model on the Hugging Face Hub; or it is private there, and HF_TOKEN holds "
+            "no token that may read it"
+        )
+    except Exception:  # noqa: BLE001 - no network, or no hub that answers: who loads the model finds out
+        return ""
+    return ""
+
+
+def weight_bytes(model: str) -> int | None:
+    """Bytes that a model's weights take in vLLM, which holds those of 32 bits in 16; from the heads of its safetensors
+    files. None where these cannot be read.
+
+    Args:
+        model: a local folder or a hub id.
+    """
+    from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata
+
+    try:
+        found = get_local_safetensors_metadata(model) if Path(model).is_dir() else get_safetensors_metadata(model)
+    except Exception:  # noqa: BLE001 - no such files, no network: the engine, which needs them, says so itself
+        return None
+    tensors = [tensor for file in found.files_metadata.values() for tensor in file.tensors.values()]
+    return sum(
+        (tensor.data_offsets[1] - tensor.data_offsets[0]) // (2 if tensor.dtype == "F32" else 1) for tensor in tensors
+    )
 
 
 def _fetch(uri: str, weights: bool) -> Path:

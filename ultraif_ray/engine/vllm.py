@@ -5,12 +5,14 @@ This is the only file that imports vllm.
 
 import itertools
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ultraif_ray.engine.chat import Chat
-from ultraif_ray.engine.models import resolve_model
+from ultraif_ray.engine.devices import SHARE, Gpu, cache_memory, check_devices, check_weights
+from ultraif_ray.engine.models import check_access, resolve_model, weight_bytes
 from ultraif_ray.engine.packaged import PACKAGED
 from ultraif_ray.engine.protocol import Completion, Reply, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
@@ -24,16 +26,21 @@ class VllmEngine:
     """One AsyncLLM. Make it inside a running event loop, and use it on that loop alone."""
 
     def __init__(self, pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()):
-        _prepare_environment(pool)
+        check_access("model", pool.model)
+        prepare_environment(pool)
+        gpu = _first_gpu(pool)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed, adapters)))
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed, adapters, gpu)))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
         except RuntimeError as error:  # its process ended: killed, or without the memory that a dead one still holds
-            raise EngineDead(f"vLLM did not start: {' '.join(str(error).split())[:300]}") from error
+            often = "; most often the model, or one request of max_model_len, is too large for the GPU" if gpu else ""
+            raise EngineDead(
+                f"vLLM did not start: {' '.join(str(error).split())[:300]} (--worker-logs shows why{often})"
+            ) from error
         self._tokenizer = self._llm.get_tokenizer()
         self._context: int = self._llm.model_config.max_model_len
         self.timeout_s = pool.timeout_s
@@ -48,7 +55,7 @@ class VllmEngine:
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
-        from vllm.exceptions import VLLMClientError
+        from vllm.exceptions import VLLMClientError, VLLMError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         prompt = self._chat.tokens(request.messages)
@@ -58,9 +65,10 @@ class VllmEngine:
                 f"the prompt is {len(prompt)} tokens long and the model's context {self._context}: "
                 "shorten it or raise max_model_len"
             )
-        params = sampling_params(request, room, [self._label_token(label) for label in request.labels])
+        labels = [self._label_token(label) for label in request.labels]
         output: Any = None
         try:
+            params = sampling_params(request, room, labels)
             stream = self._llm.generate(
                 {"prompt_token_ids": prompt},
                 params,
@@ -73,6 +81,9 @@ class VllmEngine:
             raise EngineDead("the vLLM engine process died; its log says why") from error
         except (VLLMClientError, ValueError) as error:
             raise RequestRefused(str(error)) from error
+        except VLLMError as error:  # whatever went wrong, wrapped: with this request, or with all that are in flight
+            why = f"vLLM gave a request up: {error.__cause__ or error!r}"[:300]
+            raise (EngineDead if self._llm.errored else EngineUnavailable)(why) from error
         if output is None or any(one.finish_reason in ("abort", "error", None) for one in output.outputs):
             raise EngineUnavailable("vLLM gave a request up; the worker's log says why")
         return Reply(
@@ -141,8 +152,20 @@ def sampling_params(request: Request, room: int, label_tokens: list[int]) -> Any
     )
 
 
-def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What vLLM's `AsyncEngineArgs` are made from: ours, then the CPU's needs, then the recipe's own `args`."""
+def engine_arguments(
+    pool: VllmPool, seed: int, adapters: tuple[str, ...] = (), gpu: Gpu | None = None
+) -> dict[str, Any]:
+    """What vLLM's `AsyncEngineArgs` are made from: ours, then the machine's needs, then the recipe's own `args`.
+
+    Args:
+        pool: the engine's pool.
+        seed: seeds the engine.
+        adapters: the adapters that it must have room for.
+        gpu: the first of its GPUs; None where it has none, or none that this process sees.
+
+    Raises:
+        RecipeError: the model does not fit its GPUs.
+    """
     ours: dict[str, Any] = {
         "model": resolve_model(pool.model),
         "max_model_len": pool.max_model_len,
@@ -163,7 +186,9 @@ def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) 
         if _in_one_process(pool):
             ours["distributed_executor_backend"] = "uni"
     if 0 < pool.gpus < 1:
-        ours["gpu_memory_utilization"] = round(0.9 * pool.gpus, 3)  # others share the GPU; alone, vLLM takes 0.9 of it
+        ours["gpu_memory_utilization"] = round(SHARE * pool.gpus, 3)  # others share the GPU
+    if gpu:
+        ours |= _fitted(pool, ours["model"], gpu)
     if adapters:
         # On CPU, vLLM 0.29 looks up "no adapter" as slot -1, the last one: a slot more stays empty and changes nothing.
         # Without it, a base request that shares a batch with an adapter's gets that adapter's weights.
@@ -173,6 +198,27 @@ def engine_arguments(pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()) 
         ours["served_model_name"] = PACKAGED
     return ours | pool.args
 
+
+def _fitted(pool: VllmPool, model: str, gpu: Gpu) -> dict[str, Any]:
+    """What an engine's arguments owe to the GPU it is on."""
+    ours: dict[str, Any] = {}
+    if gpu.capability == 10 and not shutil.which("nvcc") and "attention_config" not in pool.args:
+        ours["attention_backend"] = "FLASH_ATTN"  # vLLM's first choice there is FlashInfer's, which nvcc compiles
+    share = pool.args.get("gpu_memory_utilization", SHARE * min(pool.gpus, 1))
+    weights = None if pool.args.keys() & _SMALLER else weight_bytes(model)
+    if weights is None or "kv_cache_memory_bytes" in pool.args:
+        return ours
+    if pool.gpus < 1:
+        # Left to itself, vLLM takes what the whole GPU has lost since it began for its own: of two replicas that load
+        # at once, each counts the other's weights, and there is no memory for a cache.
+        ours["kv_cache_memory_bytes"] = cache_memory(gpu.memory, share, weights)
+    else:
+        check_weights(gpu.memory, share, int(pool.gpus), weights)
+    return ours
+
+
+_SMALLER = {"quantization", "dtype", "cpu_offload_gb", "offload_backend"}
+"""Arguments with which the weights on a GPU are not as large as those in the files."""
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The adapter ranks that vLLM has kernels for."""
@@ -205,15 +251,40 @@ def _in_one_process(pool: VllmPool) -> bool:
     return pool.gpus == 0 and not asked
 
 
-def _prepare_environment(pool: VllmPool) -> None:
+def _first_gpu(pool: VllmPool) -> Gpu | None:
+    """The first GPU of this process, told by its driver: to ask CUDA would take memory of it for as long as this
+    process lives.
+    """
+    if not pool.gpus or pool.args.get("distributed_executor_backend") == "ray":  # Ray's own workers have the GPUs
+        return None
+    check_devices(pool.gpus)
+    from vllm.platforms import current_platform
+
+    capability = current_platform.get_device_capability()
+    return Gpu(current_platform.get_device_total_memory(), capability.major) if capability else None
+
+
+COMPILED = ("VLLM_USE_DEEP_GEMM", "VLLM_ALLREDUCE_USE_FLASHINFER")
+"""Switches of vLLM for kernels that it takes by default and that nvcc compiles when they are first used: DeepGEMM's for
+FP8 models, and FlashInfer's all-reduce between GPUs with an NVSwitch.
+"""
+
+
+def prepare_environment(pool: VllmPool) -> None:
     """Settings that vLLM reads from the environment before it is imported; what the user has set stays, but for
     OMP_NUM_THREADS, which Ray sets to its logical CPUs: an engine on CPU asks for one of these and uses all cores.
     """
     defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CONFIGURE_LOGGING": "1"}
-    if _in_one_process(pool):
+    if pool.gpus:
+        # Compiled by nvcc as the engine warms up. It steps aside for every batch with a greedy request, such as the
+        # judge's, anyway.
+        defaults["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+        if not shutil.which("nvcc"):
+            defaults |= dict.fromkeys(COMPILED, "0")
+    elif _in_one_process(pool):
         defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it would not take `uni`; the engine's own process stays
         os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
-    elif pool.gpus == 0:  # by default vLLM leaves a core idle for its front end
+    else:  # by default vLLM leaves a core idle for its front end
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
