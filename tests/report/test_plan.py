@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub import hub
 from tests.simulated import recipe
 from ultraif_ray.errors import InputError, RecipeError
 from ultraif_ray.recipe import parse_recipe
@@ -58,3 +59,14 @@ def test_what_would_end_the_run_ends_the_plan(tmp_path: Path) -> None:
         print_plan(parse_recipe(made.model_dump() | {"pools": {"m": big}}))
     with pytest.raises(RecipeError, match="sft: the run needs 500 CPU at least"):
         print_plan(recipe(tmp_path, policy={"model": "packaged"}, train={"workers": {"min": 500, "max": 500}}))
+
+
+def test_a_model_that_the_hub_does_not_give_ends_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recipe(tmp_path).model_dump()
+    with hub(monkeypatch):
+        with pytest.raises(RecipeError, match=r"^pools\.m\.model is 'org/gated', whose licence must be accepted"):
+            print_plan(parse_recipe(made | {"pools": {"m": {"engine": "vllm", "model": "org/gated"}}}))
+        adapted = made["roles"] | {"judge": made["roles"]["judge"] | {"adapter": "org/none"}}
+        pools = {"m": {"engine": "vllm", "model": "org/open"}}
+        with pytest.raises(RecipeError, match=r"^roles\.judge\.adapter is 'org/none', which is no folder here"):
+            print_plan(parse_recipe(made | {"pools": pools, "roles": adapted}))

@@ -21,11 +21,12 @@ import yaml
 from tests.chaos.nodes import Nodes
 from tests.train.data import check_training, folder_with_sets, job_for, tiny_model, training_recipe
 from ultraif_ray.cli import app
-from ultraif_ray.errors import RunError
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.errors import RecipeError, RunError
+from ultraif_ray.recipe import Recipe, Train
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train.run import fit
 from ultraif_ray.train.worker import make_trainer
 
 pytestmark = pytest.mark.ray
@@ -66,6 +67,17 @@ def held_out_loss(model: str, run: Path) -> float:
     parts = {"train": str(place / "train.parquet"), "held_out": str(place / "held_out.parquet")}
     trainer = make_trainer(job_for("sft", model, run / "alone", **parts), str(run / "alone"), 1, fresh=True)
     return float(trainer.evaluate()["eval_loss"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_gpu_that_workers_would_not_find_is_said_before_they_start(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    job = job_for("sft", "m", tmp_path / "train.parquet", gpu=True)
+    with pytest.raises(RecipeError, match="was to give 1 GPU, but torch is a build without CUDA"):
+        fit(job, Train(), "sft", progress_s=30, worker_logs=False)
 
 
 @pytest.mark.slow

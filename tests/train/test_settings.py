@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.train.data import check_training, training_recipe
+from tests.hub import hub
+from tests.train.data import check_training, job_for, training_recipe
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node, check_needs
 from ultraif_ray.recipe import SHIPPED, Policy, load_recipe
@@ -14,6 +15,7 @@ from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train.settings import (
+    check_machine,
     check_zero,
     load_tokenizer,
     lora_config,
@@ -196,3 +198,27 @@ def test_what_trl_would_refuse_in_a_worker_is_settled() -> None:
     assert made(padding_free=True, packing=True, max_length=8192)["max_length"] == 8192
     assert made()["activation_checkpointing"]
     assert not made(fsdp="full_shard", fsdp_config={"activation_checkpointing": True})["activation_checkpointing"]
+
+
+def test_a_model_to_train_that_the_hub_does_not_give_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub(monkeypatch), pytest.raises(RecipeError, match=r"^policy\.model is 'org/gated', whose licence must be"):
+        check_training(training_recipe(tmp_path, "org/gated"))
+
+
+def test_a_machine_without_the_gpu_or_the_attention_that_a_job_wants_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    job = job_for("sft", "m", tmp_path / "train.parquet", gpu=True)
+    with pytest.raises(RecipeError, match="was to give 1 GPU, but torch is a build without CUDA"):
+        check_machine(job)
+    monkeypatch.setattr("ultraif_ray.train.settings.check_devices", lambda gpus: None)
+    check_machine(job)
+    job.fields["model_init_kwargs"] = {"attn_implementation": "flash_attention_2"}
+    with pytest.raises(RecipeError, match=r"attn_implementation is flash_attention_2, but .* package flash-attn"):
+        check_machine(job)

@@ -5,9 +5,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ultraif_ray.engine.models import check_access
 from ultraif_ray.errors import NodeLost, RunError
 from ultraif_ray.method import prompts
-from ultraif_ray.recipe import Recipe, fingerprint
+from ultraif_ray.recipe import Recipe, VllmPool, fingerprint
 from ultraif_ray.records import IdSlice, Role
 from ultraif_ray.steps.serving import with_trained_models
 from ultraif_ray.steps.step import Context, Step
@@ -56,6 +57,20 @@ class EngineStep(Step):
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
         """Count the rows that were written, of `rows` that came in."""
         raise NotImplementedError
+
+    def check(self, context: Context) -> None:
+        """Refuse models that the hub does not give, before a machine is paid for that would ask for them.
+
+        Raises:
+            RecipeError: naming the key, and what to do.
+        """
+        recipe = context.recipe
+        served = {name: pool for name, pool in recipe.pools.items() if isinstance(pool, VllmPool)}
+        for name, pool in served.items():
+            check_access(f"pools.{name}.model", pool.model)
+        for role, settings in recipe.roles:
+            if settings.adapter and settings.pool in served:
+                check_access(f"roles.{role}.adapter", settings.adapter)
 
     def needs(self, context: Context) -> "list[Need]":
         """Room for the fewest replicas of every pool, and for what reads and writes."""

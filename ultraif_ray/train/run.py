@@ -21,7 +21,7 @@ from ultraif_ray.recipe import Train
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job, work
-from ultraif_ray.train.settings import worker_need
+from ultraif_ray.train.settings import check_machine, worker_need
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -59,6 +59,8 @@ def fit(job: Job, train: Train, step: str, progress_s: float, worker_logs: bool)
     forget_dead_cluster()
     for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.INFO if worker_logs else logging.ERROR)
+    if job.gpu:  # beforehand, on one of their machines: Ray Train connects GPUs before workers run a line of ours
+        _run_task(check_machine, train, job)
     fewest, most = train.workers.min, train.workers.max
     with Display(step, 0, progress_s, unit="steps") as display:
         trainer = TorchTrainer(

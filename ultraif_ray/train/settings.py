@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import json
 import os
+import platform
 import re
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from ultraif_ray.engine.devices import check_devices
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Need
 from ultraif_ray.recipe import Composer, Policy, Recipe, Train
+from ultraif_ray.train.job import Job
 
 
 def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, held_out: bool) -> dict[str, Any]:
@@ -130,6 +133,23 @@ def worker_need(place: Train, count: int | None = None) -> Need:
     """What `count` training workers, by default the fewest, ask of the cluster."""
     advice = "lower train.workers.min, train.cpus or train.gpus, or add nodes"
     return Need("a training worker", count or place.workers.min, place.asked | place.accelerator, advice=advice)
+
+
+def check_machine(job: Job) -> None:
+    """Refuse a GPU worker's machine that cannot train as the job says: what the driver, which may be on a machine of
+    another kind, cannot see.
+
+    Raises:
+        RecipeError: what the machine lacks.
+    """
+    check_devices(1)
+    wanted = (job.fields.get("model_init_kwargs") or {}).get("attn_implementation")
+    # With the package `kernels`, transformers gets FlashAttention from the hub.
+    if wanted == "flash_attention_2" and not any(map(importlib.util.find_spec, ("flash_attn", "kernels"))):
+        raise RecipeError(
+            f"model_init_kwargs.attn_implementation is {wanted}, but {platform.node()} does not have the package "
+            "flash-attn: build it there, or leave the field out (then it is used where it is installed)"
+        )
 
 
 def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> None:
@@ -294,8 +314,9 @@ def load_tokenizer(key: str, section: Composer | Policy) -> Any:
     chat_template = section.chat_template if isinstance(section, Policy) else None
     from transformers import AutoTokenizer
 
-    from ultraif_ray.engine.models import resolve_model
+    from ultraif_ray.engine.models import check_access, resolve_model
 
+    check_access(key, model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             resolve_model(model, weights=False), trust_remote_code=section.trust_remote_code
