@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A Ray cluster for the length of one Slurm allocation:  sbatch cluster/slurm.sh python jobs/align.py --recipe … --run /shared/…
-# Where the time limit ends it, the same command goes on from the run's folder.
+# Where the time limit ends it, the same command goes on from the run's folder. Nodes have NVIDIA's driver 580 or newer, which
+# CUDA 13 wants. HF_TOKEN of the shell that submits is handed on, for gated models.
 #SBATCH --job-name=ultraif
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1

@@ -1,5 +1,6 @@
 """What cannot be run here is checked as far as it goes without a cloud."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from ultraif_ray.engine.devices import DRIVERS
+from ultraif_ray.engine.vllm import COMPILED
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node
 from ultraif_ray.recipe import load_recipe
@@ -61,6 +64,29 @@ def test_kuberay_manifests_keep_the_head_free_and_outlast_a_drain(name: str) -> 
     assert cluster["autoscalerOptions"]["version"] == "v2"
     for group in cluster["workerGroupSpecs"]:
         assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 30  # RAY's default drain time
+
+
+def test_the_image_has_no_nvcc_and_turns_off_what_would_ask_for_it() -> None:
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert "build-essential" in text
+    assert all(f"{name}=0" in text for name in ("VLLM_USE_FLASHINFER_SAMPLER", *COMPILED))
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "aws.yaml", "gcp.yaml", "slurm.sh", "README.md", "../README.md"])
+def test_every_way_to_a_gpu_says_which_driver_the_pinned_cuda_wants(file: str) -> None:
+    pinned = (CLUSTER.parent / "requirements/gpu.lock").read_text()
+    (major,) = {int(found) for found in re.findall(r"^nvidia-cudnn-cu(\d+)==", pinned, re.MULTILINE)}
+    assert re.search(rf"driver,? (version )?{DRIVERS[major]}\b", (CLUSTER / file).read_text())
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob", "rayservice"])
+def test_kuberay_pods_get_the_hubs_token_where_its_secret_is_there(name: str) -> None:
+    spec = yaml.safe_load((CLUSTER / f"kuberay/{name}.yaml").read_text())["spec"]
+    cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (variable,) = group["template"]["spec"]["containers"][0]["env"]
+        assert variable["name"] == "HF_TOKEN"
+        assert variable["valueFrom"]["secretKeyRef"] == {"name": "huggingface", "key": "token", "optional": True}
 
 
 def test_no_file_holds_a_secret() -> None:
