@@ -469,6 +469,7 @@ _OURS = {
     "shuffle_dataset": "every epoch is shuffled already, by seed",
     "train_sampling_strategy": "the order must not depend on the number of workers",
     "chat_template_path": "say policy.chat_template",
+    "assistant_only_loss": "the loss is on the answer alone",
     "use_cpu": "say train.gpus",
     "trust_remote_code": "say it beside the model (policy, composer)",
     "dataloader_drop_last": "every row is trained on once an epoch",

@@ -13,6 +13,7 @@ from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
@@ -104,3 +105,14 @@ def job_for(kind: Literal["sft", "dpo"], model: str, file: Path, **job: Any) -> 
         "save_every_s": 1e9,
     }
     return Job(**(defaults | job))
+
+
+def write_tokenised(job: Job, examples: list[dict[str, Any]]) -> dict[str, int]:
+    """Write the file that a training reads; what became of its examples."""
+    import pyarrow as pa
+
+    source = Path(job.train).with_name("examples.parquet")
+    pq.write_table(pa.Table.from_pylist(examples), source)
+    table, outcomes = tasks.tokenise(job, tasks.tokenizer_of(job), str(source), [0])
+    pq.write_table(table, job.train)
+    return outcomes

@@ -144,7 +144,8 @@ def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:
     made = training_recipe(tmp_path, "packaged", sft={}, dpo={})
     sft = trl_config("sft", trl_arguments(made.sft, gpu=False, lora=False, seed=0, held_out=False), str(tmp_path))
     dpo = trl_config("dpo", trl_arguments(made.dpo, gpu=False, lora=False, seed=0, held_out=False), str(tmp_path))
-    assert (sft.learning_rate, sft.num_train_epochs, sft.max_length, sft.warmup_steps) == (1e-5, 3, 8192, 0.03)
+    assert (sft.learning_rate, sft.num_train_epochs, sft.max_length, sft.warmup_steps) == (1e-5, 3, None, 0.03)
+    assert made.sft["max_length"] == made.dpo["max_length"] == 8192  # by which examples are left out
     assert (dpo.learning_rate, dpo.beta, dpo.loss_type, dpo.num_train_epochs) == (5e-7, 0.1, ["sigmoid"], 3)
     assert sft.lr_scheduler_type == dpo.lr_scheduler_type == "cosine"
     assert (sft.bf16, sft.use_cpu, sft.activation_checkpointing) == (False, True, False)
@@ -194,8 +195,8 @@ def test_what_trl_would_refuse_in_a_worker_is_settled() -> None:
     def made(**fields: Any) -> dict[str, Any]:
         return trl_arguments(fields, gpu=True, lora=False, seed=0, held_out=False)
 
-    assert made(padding_free=True, max_length=8192)["max_length"] is None
-    assert made(padding_free=True, packing=True, max_length=8192)["max_length"] == 8192
+    assert made(max_length=8192)["max_length"] is None
+    assert made(packing=True, max_length=8192)["max_length"] == 8192
     assert made()["activation_checkpointing"]
     assert not made(fsdp="full_shard", fsdp_config={"activation_checkpointing": True})["activation_checkpointing"]
 

@@ -1,5 +1,6 @@
 """What needs a tokenizer or a model once: examples that fit, answers, a merged model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tests.train.data import example, tiny_model
-from ultraif_ray.train import tasks
+from tests.train.data import example, job_for, tiny_model, write_tokenised
+from ultraif_ray.errors import RequestRefused
+from ultraif_ray.train import run, tasks
+from ultraif_ray.train.job import Job
 
 
 @pytest.fixture(scope="module")
@@ -16,44 +19,79 @@ def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
 
 
-def test_examples_that_do_not_fit_are_counted_and_left_out(tmp_path: Path, packaged_model: str) -> None:
+@pytest.fixture
+def job(packaged_model: str, tmp_path: Path) -> Job:
+    return job_for("sft", packaged_model, tmp_path / "b.parquet", fields={"max_length": 100})
+
+
+def test_examples_that_do_not_fit_are_counted_and_left_out(job: Job) -> None:
     rows = [example(number, "sft") for number in range(4)]
     rows[1]["completion"][0]["content"] *= 40
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
-    source, target = str(tmp_path / "a.parquet"), tmp_path / "out/b.parquet"
-    assert tasks.measure(source, str(target), tokenizer, 100) == {"accepted": 3, "too long": 1}
-    assert pq.read_table(target).column("id").to_pylist() == [0, 2, 3]
-    assert tasks.measure(source, str(target), tokenizer, None) == {"accepted": 4}
-    assert tasks.measure(source, str(target), tokenizer, 3) == {"too long": 4}
-    assert not target.exists()
-    assert tasks.measure(str(tmp_path / "none.parquet"), str(target), tokenizer, 100) == {}
+    assert write_tokenised(job, rows) == {"accepted": 3, "too long": 1}
+    assert pq.read_table(job.train).column("id").to_pylist() == [0, 2, 3]
+    assert write_tokenised(replace(job, fields={}), rows) == {"accepted": 4}
+    assert write_tokenised(replace(job, fields={"max_length": 3}), rows) == {"too long": 4}
+    assert not pq.read_table(job.train).num_rows
 
 
-def test_of_a_pair_the_longer_answer_counts(tmp_path: Path, packaged_model: str) -> None:
+def test_an_example_may_be_as_long_as_the_bound(job: Job) -> None:
+    write_tokenised(job, [example(0, "sft")])
+    length = len(pq.read_table(job.train).column("input_ids")[0])
+    for bound, outcome in ((length, "accepted"), (length - 1, "too long")):
+        assert write_tokenised(replace(job, fields={"max_length": bound}), [example(0, "sft")]) == {outcome: 1}
+
+
+def test_of_a_pair_the_longer_answer_counts(job: Job) -> None:
     row = example(0, "dpo")
     row["rejected"][0]["content"] *= 40
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
-    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
-    found = tasks.measure(str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"), tokenizer, 100)
-    assert found == {"too long": 1}
+    assert write_tokenised(replace(job, kind="dpo"), [row]) == {"too long": 1}
 
 
-def test_examples_have_no_system_message_where_the_template_knows_none(tmp_path: Path, packaged_model: str) -> None:
+def test_an_answer_that_the_template_leaves_out_is_none(job: Job) -> None:
+    deaf = replace(job, chat_template="{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}")
+    for fields in ({}, {"completion_only_loss": False}):
+        assert write_tokenised(replace(deaf, fields=fields), [example(0, "sft")]) == {"no answer": 1}
+
+
+def test_examples_have_no_system_message_where_the_template_knows_none(job: Job) -> None:
     row = example(0, "sft")
     row["prompt"] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
-    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
     copies = []
     for known in ("system user assistant", "user assistant"):
-        tokenizer.chat_template = (
+        template = (
             "{% for m in messages %}{% if m['role'] in known %}{{ m['content'] }}{% else %}{{ raise_exception('no') }}"
             "{% endif %}{% endfor %}"
         ).replace("known", repr(known.split()))
-        tasks.measure(str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"), tokenizer, 100)
-        copies.append(pq.read_table(tmp_path / "b.parquet").to_pylist()[0])
+        write_tokenised(replace(job, chat_template=template), [row])
+        copies.append(pq.read_table(job.train).select(["prompt", "completion", "id"]).to_pylist()[0])
     assert copies[0] == row
     assert copies[1] == row | {"prompt": [{"role": "user", "content": "Be brief.\n\nhi"}]}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_many_tasks_make_one_file_in_the_order_of_the_source(job: Job, tmp_path: Path) -> None:
+    rows = [example(number, "sft") for number in range(40)]
+    for row in rows[::9]:
+        row["completion"][0]["content"] *= 200  # slow to look at, and left out
+    source, empty = tmp_path / "a.parquet", tmp_path / "none.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), source, row_group_size=1)
+    targets = [tmp_path / "out" / name for name in ("one.parquet", "two.parquet")]
+    for target in targets:
+        assert run.tokenise(job, str(source), str(target)) == {"accepted": 35, "too long": 5}
+    assert targets[0].read_bytes() == targets[1].read_bytes()
+    copy = pq.read_table(targets[0]).to_pylist()
+    assert [row["id"] for row in copy] == [number for number in range(40) if number % 9]
+    write_tokenised(job, rows)
+    assert copy == pq.read_table(job.train).to_pylist()
+
+    fits_nothing = replace(job, fields={"max_length": 3})
+    assert run.tokenise(fits_nothing, str(source), str(targets[0])) == {"too long": 40}
+    assert not targets[0].exists()
+    assert run.tokenise(job, str(empty), str(targets[0])) == {}
+    refuses = replace(job, chat_template="{{ raise_exception('no') }}")
+    with pytest.raises(RequestRefused, match="the model's chat template refuses this conversation: no"):
+        run.tokenise(refuses, str(source), str(targets[0]))
 
 
 def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp_path: Path, tiny: str) -> None:

@@ -1,21 +1,30 @@
-"""The order of rows, and the example that only fills up."""
+"""The order of rows, the example that only fills up, and the tokens that examples come with."""
 
 import math
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray.train
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
-from transformers import AutoTokenizer, GenerationConfig, TrainerControl
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerControl
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
-from tests.train.data import example, job_for, tiny_model
+from tests.train.data import example, job_for, tiny_model, write_tokenised
 from ultraif_ray.train.checkpointing import CheckpointCallback
-from ultraif_ray.train.order import StepSampler
+from ultraif_ray.train.order import FILLER, StepSampler
+from ultraif_ray.train.settings import trl_config
+from ultraif_ray.train.tasks import TOKENS
 from ultraif_ray.train.worker import make_trainer
 
 
@@ -70,12 +79,83 @@ def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def trainer_for(kind: Literal["sft", "dpo"], tiny: str, tmp_path: Path, rows: int = 5, **job: Any) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    made = job_for(kind, tiny, tmp_path / f"{kind}.parquet", **job)
+    write_tokenised(made, [example(n, kind) for n in range(rows)])
+    return make_trainer(made, str(tmp_path / "scratch"), 1, fresh=True)
 
-    file = tmp_path / f"{kind}.parquet"
-    pq.write_table(pa.Table.from_pylist([example(n, kind) for n in range(rows)]), file)
-    return make_trainer(job_for(kind, tiny, file, **job), str(tmp_path / "scratch"), 1, fresh=True)
+
+def chat(number: int, *turns: str) -> dict[str, Any]:
+    """An example's prompt: a system message, and user and assistant by turns."""
+    roles = ("user", "assistant")
+    said = [{"role": roles[turn % 2], "content": text} for turn, text in enumerate(turns)]
+    return {"id": number, "prompt": [{"role": "system", "content": "Be brief."}, *said]}
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+TEMPLATES = {
+    "its own": "",
+    "the prompt alone ends otherwise": "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant Thinking: none.{% endif %}",
+    "answers merge with prompts": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    "ends of sequence": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("sft", {}), ("sft", {"completion_only_loss": False}), ("sft", {"eos_token": "<|endoftext|>"}), ("dpo", {})],
+    ids=["sft", "sft, prompts too", "sft, another end", "dpo"],
+)
+def test_examples_have_the_tokens_that_trl_would_give_them(
+    tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"], fields: dict[str, Any], template: str
+) -> None:
+    chats = [chat(7, "What follows one?"), chat(8, "hi", "Hello.", "Grüezi 🙂,\n\n  und"), chat(9, "  ")]
+    answers = ["Two, I think.", " two\n\n 🙂🙂 lines ", "un"]
+    names = ("chosen", "rejected") if kind == "dpo" else ("completion",)
+    examples = [
+        one | {name: said(text) for name, text in zip(names, (answers[n], answers[n - 1]), strict=False)}
+        for n, one in enumerate(chats)
+    ]
+    job = job_for(kind, tiny, tmp_path / "a.parquet", fields=fields, chat_template=template)
+    assert write_tokenised(job, examples) == {"accepted": 3}
+    ours = make_trainer(job, str(tmp_path / "ours"), 1, fresh=True).train_dataset
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    args = trl_config(kind, {"use_cpu": True, "bf16": False, "report_to": "none", **fields}, str(tmp_path / "trl"))
+    trl = (DPOTrainer if kind == "dpo" else SFTTrainer)(
+        AutoModelForCausalLM.from_pretrained(tiny),
+        args=args,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=tokenizer,
+    ).train_dataset
+    columns = ["id", *TOKENS[kind]]
+    assert ours.select_columns(columns).to_list()[:-1] == trl.select_columns(columns).to_list()
+    assert ours["row"] == [0, 1, 2, FILLER]
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_trainers_learn_from_the_tokens_in_the_file_and_make_none(
+    tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"]
+) -> None:
+    job = job_for(kind, tiny, tmp_path / "a.parquet", fields={"max_length": 4})
+    other = {"id": [7], **{name: [[11, 12, 13, 14, 15]] for name in TOKENS[kind]}}
+    pq.write_table(pa.table(other), job.train)
+    trainer = make_trainer(job, str(tmp_path / "scratch"), 1, fresh=True)
+    assert trainer.train_dataset[0] == {"id": 7, "row": 0} | {name: [11, 12, 13, 14, 15] for name in TOKENS[kind]}
+
+
+def test_examples_that_have_tokens_are_packed(tiny: str, tmp_path: Path) -> None:
+    fields = {"max_length": 64, "packing": True, "num_train_epochs": 1}
+    packed = trainer_for("sft", tiny, tmp_path, rows=4, fields=fields).train_dataset
+    alone = trainer_for("sft", tiny, tmp_path, rows=4).train_dataset
+    assert sum(map(len, packed["seq_lengths"][:-1])) == 4
+    assert max(map(len, packed["input_ids"])) <= 64
+    for column in ("input_ids", "labels"):
+        assert Counter(chain(*packed[column][:-1])) == Counter(chain(*alone[column][:-1]))
 
 
 def gradient(trainer: Any, examples: list[dict[str, Any]]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The training steps: examples in, a model in the step's folder out. Ray Train and TRL do the work, in `train/`."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +24,7 @@ from ultraif_ray.store.ledger import Entry, Training
 
 if TYPE_CHECKING:
     from ultraif_ray.flow.cluster import Need
+    from ultraif_ray.train.job import Job
 
 Counts = dict[str, dict[str, int]]
 """Examples by split, and in it by what became of them: accepted, too long, no answer."""
@@ -110,10 +111,15 @@ class TrainingStep(Step):
         recipe, folder = context.recipe, context.folder
         training.connect_and_wait(recipe.train, context.worker_logs)
         self.write_examples(context)
-        counts = self._copy_examples(context)
+        job = self._job(context)
+        counts = {
+            split: training.tokenise(job, folder.uri(self.examples_folder, f"{split}.parquet"), target)
+            for split, target in zip(SPLITS, (job.train, job.held_out), strict=True)
+        }
         if self.too_few(recipe, counts):
             return {self.name: self.without_examples(context, counts)}
-        job = self._job(context, held_out=bool(counts["held_out"].get("accepted")))
+        if not counts["held_out"].get("accepted"):
+            job = replace(job, held_out="")
         report = training.fit(job, recipe.train, self.name, recipe.flow.progress_s, context.worker_logs)
         trained = self.model(recipe)
         if trained.lora is not None and not is_adapter(recipe, trained, self.pool(recipe)):
@@ -151,25 +157,7 @@ class TrainingStep(Step):
         """Add to the report what the trained model can do."""
         return report
 
-    def _copy_examples(self, context: Context) -> Counts:
-        """Put the examples that fit into the step's folder; counts by split."""
-        from ultraif_ray.train import run as training
-        from ultraif_ray.train.settings import load_tokenizer
-
-        recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
-        tokenizer = load_tokenizer(self.model_key, model)
-        source, longest = self.examples_folder, self.fields(recipe).get("max_length")
-        return {
-            split: training.measure(
-                folder.uri(source, f"{split}.parquet"),
-                folder.uri(self.name, "examples", f"{split}.parquet"),
-                tokenizer,
-                longest,
-            )
-            for split in SPLITS
-        }
-
-    def _job(self, context: Context, held_out: bool) -> Any:
+    def _job(self, context: Context) -> "Job":
         from ultraif_ray.train.job import Job
 
         recipe, folder, model = context.recipe, context.folder, self.model(context.recipe)
@@ -182,7 +170,7 @@ class TrainingStep(Step):
             lora=model.lora,
             fields=self.fields(recipe),
             train=folder.uri(self.name, "examples", "train.parquet"),
-            held_out=folder.uri(self.name, "examples", "held_out.parquet") if held_out else "",
+            held_out=folder.uri(self.name, "examples", "held_out.parquet"),
             output=folder.uri(self.name),
             global_batch=recipe.global_batch(self.fields(recipe)),
             seed=recipe.seed,

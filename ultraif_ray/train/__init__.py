@@ -6,5 +6,5 @@ job.py             a training as its workers receive it
 worker.py          what every Ray Train worker runs: TRL's trainer
 order.py           the order of rows, the same however many workers there are
 checkpointing.py   checkpoints, metrics and the model, handed to Ray Train and the step's folder
-tasks.py           what needs a tokenizer or a model, once, beside training: measure, generate, merge
+tasks.py           what needs a tokenizer or a model, once, beside training: tokenise, generate, merge
 """

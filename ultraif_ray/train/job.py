@@ -19,8 +19,8 @@ class Job:
         trust_remote_code: run Python code that comes with the model.
         lora: peft's fields, or None for full fine-tuning.
         fields: TRL's fields.
-        train: URI of the examples to train on (Parquet).
-        held_out: URI of the examples to report the loss of; or empty.
+        train: URI of the examples to train on (Parquet), with their tokens.
+        held_out: URI of the examples to report the loss of, likewise; or empty.
         output: URI of the step's folder.
         global_batch: examples of one optimizer step, over all workers.
         seed: decides the order of the rows.

@@ -124,3 +124,7 @@ class OrderedSFTTrainer(DeterministicOrder, SFTTrainer):
 
 class OrderedDPOTrainer(DeterministicOrder, DPOTrainer):
     """TRL's DPO trainer."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        """The examples have their tokens; the SFT trainer sees that by itself."""
+        return dataset

@@ -4,14 +4,17 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
+import fsspec
+import pyarrow.parquet as pq
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from transformers import PreTrainedTokenizerBase
 
 from ultraif_ray.flow.cluster import await_room, check_needs, connect
 from ultraif_ray.flow.graph import unwrap_error
@@ -25,6 +28,9 @@ from ultraif_ray.train.settings import check_machine, worker_need
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+
+_GROUPS = 2
+"""Row groups, of some thousand examples, that a task gives their tokens at a time: seconds of work, some 20 MB."""
 
 
 def connect_and_wait(train: Train, worker_logs: bool) -> None:
@@ -109,9 +115,41 @@ def _interrupts_kept() -> Iterator[None]:
 # ---- tasks -----------------------------------------------------------------------------------------------------------
 
 
-def measure(source: str, target: str, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> dict[str, int]:
-    """See `tasks.measure`; needs one CPU."""
-    return _run_task(tasks.measure, Train(), source, target, tokenizer, max_length)
+def tokenise(job: Job, source: str, target: str) -> dict[str, int]:
+    """Copy the examples that training learns from, with their tokens: over the cluster's CPUs, in the source's order.
+
+    Else TRL's trainer would make the tokens in one process while all other workers wait, GPUs and all.
+
+    Args:
+        job: the training.
+        source: URI of a Parquet file in TRL's conversational layout.
+        target: URI of the copy. Not written when nothing fits or the source is not there.
+
+    Returns:
+        Examples by what became of them, see `tasks.tokenise`.
+    """
+    fs, path = fsspec.core.url_to_fs(source)
+    if not fs.exists(path):
+        return {}
+    with fs.open(path, "rb") as raw:
+        file = pq.ParquetFile(raw)
+        groups, schema = list(range(file.num_row_groups)), tasks.with_tokens(job, file.schema_arrow)
+    task, tokenizer = ray.remote(num_cpus=1)(tasks.tokenise), ray.put(tasks.tokenizer_of(job))
+    parts = (task.remote(job, tokenizer, source, groups[n : n + _GROUPS]) for n in range(0, len(groups), _GROUPS))
+    most = 2 * int(ray.cluster_resources().get("CPU", 1))
+    counts: Counter[str] = Counter()
+    fs, path = fsspec.core.url_to_fs(target)
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    with fs.open(path, "wb") as copy, pq.ParquetWriter(copy, schema) as writer:
+        waiting = deque(islice(parts, most))  # no more, so that memory stays flat
+        while waiting:
+            table, outcomes = _get(waiting.popleft())
+            waiting.extend(islice(parts, 1))
+            writer.write_table(table)
+            counts.update(outcomes)
+    if not counts["accepted"]:
+        fs.rm(path)
+    return dict(counts)
 
 
 def merge(train: Train, model: str, adapter: str, target: str, trust_remote_code: bool) -> None:
@@ -135,8 +173,12 @@ def _run_task(function: Callable[P, Result], train: Train, *args: P.args, **kwar
     options: dict[str, Any] = {"num_cpus": train.cpus, "num_gpus": train.gpus, "resources": train.resources or None}
     if train.accelerator_type:
         options["accelerator_type"] = train.accelerator_type
+    result: Result = _get(ray.remote(function).options(**options).remote(*args, **kwargs))
+    return result
+
+
+def _get(reference: Any) -> Any:
     try:
-        result: Result = ray.get(ray.remote(function).options(**options).remote(*args, **kwargs))
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise unwrap_error(error) from error
-    return result

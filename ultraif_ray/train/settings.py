@@ -63,8 +63,8 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
     }
     merged = ours | fields
     merged["model_init_kwargs"] = init | (fields.get("model_init_kwargs") or {})
-    if fields.get("padding_free") and not fields.get("packing"):
-        merged["max_length"] = None  # TRL does not cut such examples; those that are too long were left out before
+    if not (fields.get("packing") or fields.get("eval_packing")):
+        merged["max_length"] = None  # those too long were left out before; TRL would go through all again, to cut none
     if not held_out:
         merged |= {"eval_strategy": "no", "eval_on_start": False}
     return merged

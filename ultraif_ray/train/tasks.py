@@ -13,58 +13,85 @@ import pyarrow.parquet as pq
 from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.records import Message
+from ultraif_ray.train.job import Job
 
-_ROWS = 1024
-"""Examples that are read and measured at a time."""
+TOKENS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
+"""Columns of token ids that TRL's trainers make of an example and learn from."""
 
 _BATCH = 8
 """Conversations that are continued at a time."""
 
 
-def measure(source: str, target: str, tokenizer: Any, max_length: int | None) -> dict[str, int]:
-    """Copy the examples that fit into `max_length` tokens, so that training never cuts one silently. Where the template
-    knows no system role, the copy has the system message in the first user turn.
+def tokenizer_of(job: Job) -> Any:
+    """The tokenizer that a training begins with."""
+    from transformers import AutoTokenizer
+
+    place = resolve_model(f"{job.start}/model" if job.start else job.model, weights=False)
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=job.trust_remote_code)
+    if job.chat_template:
+        tokenizer.chat_template = job.chat_template
+    tokenizer.eos_token = job.fields.get("eos_token") or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def tokenise(job: Job, tokenizer: Any, source: str, groups: list[int]) -> tuple[pa.Table, dict[str, int]]:
+    """Read examples, and give those that fit into `max_length` the tokens that TRL's trainer would give them. Where the
+    template knows no system role, the system message is put into the first user turn.
 
     Args:
+        job: the training.
+        tokenizer: see `tokenizer_of`.
         source: URI of a Parquet file in TRL's conversational layout.
-        target: URI of the copy. Not written when nothing fits or the source is not there.
-        tokenizer: the model's, with its chat template.
-        max_length: tokens of prompt and longest answer; None for no bound.
+        groups: the row groups to read.
 
     Returns:
-        Examples by `accepted`, `too long` and `no answer` (the template gave the answer no token).
+        The examples that fit, in order, with TOKENS beside their columns; and how many are `accepted`, `too long` or
+        have `no answer` (the template gave an answer no token).
+
+    Raises:
+        RequestRefused: the template refuses a conversation.
     """
     fs, path = fsspec.core.url_to_fs(source)
-    counts: Counter[str] = Counter()
+    with fs.open(path, "rb") as raw:
+        examples = pq.ParquetFile(raw).read_row_groups(groups)
     chat = Chat(tokenizer)
-    if not fs.exists(path):
-        return dict(counts)
-    fs_out, out = fsspec.core.url_to_fs(target)
-    fs_out.makedirs(out.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(path, "rb") as raw, fs_out.open(out, "wb") as copy:
-        file = pq.ParquetFile(raw)
-        with pq.ParquetWriter(copy, file.schema_arrow) as writer:
-            for batch in file.iter_batches(_ROWS):
-                examples = [one | {"prompt": chat.fit(one["prompt"])} for one in batch.to_pylist()]
-                verdicts = [_verdict(example, chat, max_length) for example in examples]
-                counts.update(verdicts)
-                kept = [one for one, verdict in zip(examples, verdicts, strict=True) if verdict == "accepted"]
-                writer.write_batch(pa.RecordBatch.from_pylist(kept, schema=file.schema_arrow))
-    if not counts["accepted"]:
-        fs_out.rm(out)
-    return dict(counts)
+    accepted: list[dict[str, Any]] = []
+    outcomes: Counter[str] = Counter()
+    for example in examples.to_pylist():
+        example["prompt"] = chat.fit(example["prompt"])
+        outcome, tokens = _tokens(job, chat, example)
+        outcomes[outcome] += 1
+        if outcome == "accepted":
+            accepted.append(example | dict(zip(TOKENS[job.kind], tokens, strict=True)))
+    return pa.Table.from_pylist(accepted, schema=with_tokens(job, examples.schema)), dict(outcomes)
 
 
-def _verdict(example: dict[str, Any], chat: Chat, max_length: int | None) -> str:
-    prompt = len(chat.tokens(example["prompt"]))
-    for answer in ("completion", "chosen", "rejected"):
-        if answer in example:
-            whole = len(chat.tokens(example["prompt"] + example[answer], add_generation_prompt=False))
-            if whole <= prompt:
-                return "no answer"
-            if max_length is not None and whole > max_length:
-                return "too long"
-    return "accepted"
+def _tokens(job: Job, chat: Chat, example: dict[str, Any]) -> tuple[str, tuple[list[int], ...]]:
+    """What becomes of an example, and its TOKENS as TRL's `_prepare_dataset` has them."""
+    from trl.data_utils import common_prefix_length
+
+    prompt, longest = chat.tokens(example["prompt"]), job.fields.get("max_length")
+    answers = [example[name] for name in ("completion", "chosen", "rejected") if name in example]
+    whole = [chat.tokens(example["prompt"] + answer, add_generation_prompt=False) for answer in answers]
+    start = min(common_prefix_length(prompt, ids) for ids in whole)
+    if min(map(len, whole)) == start:
+        return "no answer", ()
+    if longest is not None and max(map(len, whole)) > longest:
+        return "too long", ()
+    if job.kind == "dpo":
+        return "accepted", (prompt[:start], *(ids[start:] for ids in whole))
+    (ids,) = whole
+    not_learnt = 0 if job.fields.get("completion_only_loss") is False else start
+    return "accepted", (ids, [-100] * not_learnt + ids[not_learnt:])
+
+
+def with_tokens(job: Job, schema: pa.Schema) -> pa.Schema:
+    """The columns of a file of examples, and TOKENS."""
+    for name in TOKENS[job.kind]:
+        schema = schema.append(pa.field(name, pa.list_(pa.int32())))
+    return schema
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ultraif_ray.train.checkpointing import ROWS_SEEN, CheckpointCallback, uploa
 from ultraif_ray.train.job import Job
 from ultraif_ray.train.order import OrderedDPOTrainer, OrderedSFTTrainer, with_filler, with_row_ids
 from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config
+from ultraif_ray.train.tasks import TOKENS, tokenizer_of
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -64,9 +65,9 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
     trainer = trainer_class(
         model=_model(job, args.model_init_kwargs),
         args=args,
-        train_dataset=_examples(job.train),
-        eval_dataset=_examples(job.held_out) if job.held_out else None,
-        processing_class=_tokenizer(job),
+        train_dataset=_examples(job, job.train),
+        eval_dataset=_examples(job, job.held_out) if job.held_out else None,
+        processing_class=tokenizer_of(job),
         peft_config=None if job.start else lora_config(job.lora),
     )
     trainer.global_batch = job.global_batch
@@ -93,24 +94,9 @@ def _model(job: Job, init: dict[str, Any]) -> Any:
     return PeftModel.from_pretrained(base, start, is_trainable=True)
 
 
-def _tokenizer(job: Job) -> Any:
-    from transformers import AutoTokenizer
-
-    place = f"{job.start}/model" if job.start else job.model
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(place), trust_remote_code=job.trust_remote_code)
-    if job.chat_template:
-        tokenizer.chat_template = job.chat_template
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-_TRAINED_ON = ("id", "prompt", "completion", "chosen", "rejected")
-"""Columns of a set that a trainer needs; what else is known of an example stays in the file."""
-
-
-def _examples(uri: str) -> Dataset:
-    """Examples as a memory-mapped Arrow table: on disk once per machine, not in the memory of every worker."""
-    examples: Dataset = load_dataset("parquet", data_files=uri, split="train")
-    examples = examples.select_columns([name for name in examples.column_names if name in _TRAINED_ON])
+def _examples(job: Job, uri: str) -> Dataset:
+    """Examples as a memory-mapped Arrow table: on disk once per machine, not in the memory of every worker. What they
+    learn from is in it, the tokens; what else is known of an example stays in the file.
+    """
+    examples: Dataset = load_dataset("parquet", data_files=uri, columns=["id", *TOKENS[job.kind]], split="train")
     return examples.add_column("row", np.arange(len(examples)))
