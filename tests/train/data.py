@@ -1,5 +1,8 @@
 """A run folder with training sets ready, and a tiny model that really trains: what the tests here begin with."""
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +22,15 @@ from ultraif_ray.train.job import Job
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
 
 
-def tiny_model(packaged: str, folder: Path) -> str:
-    """SmolLM2's tokenizer and architecture with 3 million random weights."""
+def tiny_model(packaged: str, folder: Path, tied: bool = True) -> str:
+    """SmolLM2's tokenizer and architecture with 3 million random weights, 6 where the head has its own (`tied`)."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     config = AutoConfig.from_pretrained(packaged)
     config.update(
         {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 16}
+         "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": tied}
     )  # fmt: skip
     config.layer_types = None
     torch.manual_seed(0)
@@ -116,3 +119,14 @@ def write_tokenised(job: Job, examples: list[dict[str, Any]]) -> dict[str, int]:
     table, outcomes = tasks.tokenise(job, tasks.tokenizer_of(job), str(source), [0])
     pq.write_table(table, job.train)
     return outcomes
+
+
+def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: float = 600) -> Any:
+    """What `what` gives once it gives anything, while the driver lives."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        assert driver.poll() is None, driver.stdout and driver.stdout.read()
+        time.sleep(0.2)
+    raise AssertionError("it did not happen in time")

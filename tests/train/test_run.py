@@ -7,9 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import pytest
 import yaml
 
 from tests.chaos.nodes import Nodes
-from tests.train.data import check_training, folder_with_sets, job_for, tiny_model, training_recipe
+from tests.train.data import check_training, folder_with_sets, job_for, tiny_model, training_recipe, wait_for
 from ultraif_ray.cli import app
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.recipe import Recipe, Train
@@ -40,16 +38,6 @@ def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ultraif_ray.cli", "train", "sft", str(run), *overrides]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: float = 600) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        assert driver.poll() is None, driver.stdout and driver.stdout.read()
-        time.sleep(0.2)
-    raise AssertionError("it did not happen in time")
 
 
 def checkpoints(run: Path) -> list[str]:
@@ -294,5 +282,5 @@ def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(tmp_path: Pat
 
 def test_the_environment_of_this_process_is_left_alone(tmp_path: Path, tiny: str) -> None:
     before = dict(os.environ)
-    check_training(training_recipe(tmp_path, tiny, sft={"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 2}}))
+    check_training(training_recipe(tmp_path, tiny, sft={"fsdp": True}, train={"gpus": 1}))
     assert dict(os.environ) == before

@@ -160,9 +160,7 @@ def test_training_sections_of_every_shipped_recipe_resolve(path: Path, tmp_path:
         fields = step.fields(made)
         resolved = trl_arguments(fields, gpu=gpu, lora=False, seed=0, held_out=True)
         assert resolved["bf16"] == gpu
-        # bfloat16 and FSDP want a GPU; everything else is TRL's own judgement.
-        for name in ("fsdp", "fsdp_config"):
-            resolved.pop(name, None)
+        # bfloat16 wants a GPU; everything else is TRL's own judgement.
         trl_config(step.trainer, resolved | {"bf16": False, "use_cpu": True}, str(tmp_path))
     lora_config(made.policy.lora if made.policy else None)
 
@@ -198,7 +196,7 @@ def test_what_trl_would_refuse_in_a_worker_is_settled() -> None:
     assert made(max_length=8192)["max_length"] is None
     assert made(packing=True, max_length=8192)["max_length"] == 8192
     assert made()["activation_checkpointing"]
-    assert not made(fsdp="full_shard", fsdp_config={"activation_checkpointing": True})["activation_checkpointing"]
+    assert not made(fsdp=True)["activation_checkpointing"]
 
 
 def test_a_model_to_train_that_the_hub_does_not_give_is_refused(

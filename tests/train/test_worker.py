@@ -223,6 +223,15 @@ def test_fewer_examples_than_one_step_takes_are_one_step(
     assert any(not (a == b).all() for a, b in zip(before, trainer.model.parameters(), strict=True))
 
 
+def test_without_fsdp_the_reference_is_held_as_the_policy_is(tiny: str, tmp_path: Path) -> None:
+    """In bfloat16 it would be another model: autocast computes in float32 between the layers of float32 weights."""
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1, "bf16": True}
+    trainer = trainer_for("dpo", tiny, tmp_path, rows=2, fields=fields)
+    assert {weights.dtype for weights in trainer.ref_model.parameters()} == {torch.float32}
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+
+
 def test_only_the_adapter_is_trained_with_lora_and_dpo_goes_on_from_it(tiny: str, tmp_path: Path) -> None:
     first = trainer_for("sft", tiny, tmp_path, lora={"r": 4})
     first.train()

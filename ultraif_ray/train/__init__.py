@@ -1,6 +1,7 @@
 """Ray Train and TRL: the composer, SFT, and the DPO rounds.
 
 settings.py        the recipe's fields → TRL's configs, checked before a worker starts
+fsdp.py            FSDP: what the libraries leave to be said, and what they would pass over
 run.py             Ray Train and its tasks, seen from the driver
 job.py             a training as its workers receive it
 worker.py          what every Ray Train worker runs: TRL's trainer

@@ -19,6 +19,7 @@ from ultraif_ray.engine.devices import check_devices
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Need
 from ultraif_ray.recipe import Composer, Policy, Recipe, Train
+from ultraif_ray.train.fsdp import check_plugin, check_settings, fsdp_arguments, set_precision
 from ultraif_ray.train.job import Job
 
 
@@ -36,8 +37,6 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
     """
     from transformers.utils import is_flash_attn_2_available
 
-    fsdp = fields.get("fsdp_config")
-    fsdp_checkpoints = isinstance(fsdp, dict) and bool(fsdp.get("activation_checkpointing"))
     # DPO's reference is loaded with these too; `auto` would offload it where it does not fit, and crawl.
     init: dict[str, Any] = {"dtype": "bfloat16" if gpu and lora else "float32", "device_map": None}
     if gpu and is_flash_attn_2_available():
@@ -45,7 +44,7 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
     ours: dict[str, Any] = {
         "use_cpu": not gpu,
         "bf16": gpu and not fields.get("fp16", False),
-        "activation_checkpointing": fields.get("gradient_checkpointing", gpu and not fsdp_checkpoints),
+        "activation_checkpointing": fields.get("gradient_checkpointing", gpu),
         "dataloader_pin_memory": gpu,
         "seed": seed,
         "save_strategy": "steps",
@@ -61,7 +60,7 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
         # Ids stay with their rows; TRL's collators pass over columns they do not know.
         "remove_unused_columns": False,
     }
-    merged = ours | fields
+    merged = ours | fields | (fsdp_arguments(fields, gpu) if fields.get("fsdp") else {})
     merged["model_init_kwargs"] = init | (fields.get("model_init_kwargs") or {})
     if not (fields.get("packing") or fields.get("eval_packing")):
         merged["max_length"] = None  # those too long were left out before; TRL would go through all again, to cut none
@@ -72,7 +71,9 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
 
 def trl_config(trainer: str, arguments: dict[str, Any], output_dir: str) -> Any:
     """Build TRL's `SFTConfig` (`sft`) or `DPOConfig` (`dpo`)."""
-    return _config_class(trainer)(output_dir=output_dir, **arguments)
+    config = _config_class(trainer)(output_dir=output_dir, **arguments)
+    set_precision(config)
+    return config
 
 
 def lora_config(fields: dict[str, Any] | None) -> Any:
@@ -122,6 +123,8 @@ def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
         raise RecipeError(
             f"train.gpus is {recipe.train.gpus:g}: a worker trains on one GPU; ask for more workers with train.workers"
         )
+    if fields.get("fsdp") and not recipe.train.gpus:
+        raise RecipeError("`fsdp` is set, but train.gpus is 0: accelerate runs FSDP on GPUs only; set train.gpus to 1")
     if recipe.train.workers.min < recipe.train.workers.max and fields.get("deepspeed"):
         raise RecipeError(
             "DeepSpeed's checkpoints hold for one number of workers: set train.workers.min and max to the same, or "
@@ -165,15 +168,19 @@ def check_fields(key: str, trainer: str, fields: dict[str, Any], seed: int) -> N
         RecipeError: naming the field, the value seen and what would be right.
     """
     check_values(key, trainer, fields)
+    if fields.get("fsdp_config") and not fields.get("fsdp"):
+        raise RecipeError(f"{key}.fsdp_config does nothing without {key}.fsdp: set it to true, or leave both out")
     _check_deepspeed(key, fields.get("deepspeed"))
     # This machine may have no GPU where the workers have: what depends on one is left to them.
     here = {name: value for name, value in fields.items() if name not in ("bf16", "fp16", "tf32", "deepspeed")}
     arguments = trl_arguments(here, gpu=False, lora=False, seed=seed, held_out=True)
     with tempfile.TemporaryDirectory() as scratch, _environment_kept():
         try:
-            trl_config(trainer, arguments, scratch)
+            config = trl_config(trainer, arguments, scratch)
         except (ValueError, TypeError, ImportError) as error:
             raise RecipeError(f"{key}: TRL refuses it: {' '.join(str(error).split())[:400]}") from None
+        if config.fsdp:
+            check_plugin(key, config)
 
 
 def check_values(key: str, trainer: str, fields: dict[str, Any]) -> None:
@@ -185,7 +192,9 @@ def check_values(key: str, trainer: str, fields: dict[str, Any]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see TRL's documentation for the fields there are"
             raise RecipeError(f"{key}.{name} is not a field of TRL's {_config_class(trainer).__name__}; {hint}")
-        _check_type(f"{key}.{name}", fields[name], hints[name])
+        if name != "fsdp":  # whose hint is of the form that transformers gives up
+            _check_type(f"{key}.{name}", fields[name], hints[name])
+    check_settings(key, fields)
     if trainer == "dpo":
         _check_losses(key, fields.get("loss_type", []))
     _check_reports(key, fields.get("report_to") or [])

@@ -14,6 +14,7 @@ from trl.trainer.utils import create_model_from_path
 
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.train.checkpointing import ROWS_SEEN, CheckpointCallback, upload_metrics, upload_model
+from ultraif_ray.train.fsdp import check_honoured, load_in_pieces
 from ultraif_ray.train.job import Job
 from ultraif_ray.train.order import OrderedDPOTrainer, OrderedSFTTrainer, with_filler, with_row_ids
 from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config
@@ -62,14 +63,17 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
     arguments["trust_remote_code"] = job.trust_remote_code  # for what TRL loads itself, DPO's reference
     args = trl_config(job.kind, arguments, scratch)
     trainer_class = OrderedDPOTrainer if job.kind == "dpo" else OrderedSFTTrainer
+    reference = {"ref_model": load_in_pieces(_start(job), workers, args)} if _reference_is_ours(job, args) else {}
     trainer = trainer_class(
         model=_model(job, args.model_init_kwargs),
+        **reference,
         args=args,
         train_dataset=_examples(job, job.train),
         eval_dataset=_examples(job, job.held_out) if job.held_out else None,
         processing_class=tokenizer_of(job),
         peft_config=None if job.start else lora_config(job.lora),
     )
+    check_honoured(trainer)
     trainer.global_batch = job.global_batch
     if len(trainer.train_dataset) <= job.global_batch and args.num_train_epochs <= 1:
         args.warmup_steps = 0  # the first step of a warm-up has a learning rate of 0, and there is no other
@@ -79,19 +83,27 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
 
 
 def _model(job: Job, init: dict[str, Any]) -> Any:
-    """The model to train. DPO's reference is made by TRL from the same start: the same folder, or a frozen copy of the
+    """The model to train. DPO's reference is made from the same start: the same folder, or a frozen copy of the
     adapter; so a resumed round keeps the reference that it began with.
     """
     init = {"trust_remote_code": job.trust_remote_code, **init}
-    start = resolve_model(f"{job.start}/model") if job.start else ""
-    if not start:
-        return create_model_from_path(resolve_model(job.model), **init)
-    if job.lora is None:
-        return create_model_from_path(start, **init)
+    if job.lora is None or not job.start:
+        return create_model_from_path(_start(job), **init)
     from peft import PeftModel
 
     base = create_model_from_path(resolve_model(job.model), **init)
-    return PeftModel.from_pretrained(base, start, is_trainable=True)
+    return PeftModel.from_pretrained(base, _start(job), is_trainable=True)
+
+
+def _start(job: Job) -> str:
+    """The folder of the model or adapter that training starts from."""
+    return resolve_model(f"{job.start}/model" if job.start else job.model)
+
+
+def _reference_is_ours(job: Job, args: Any) -> bool:
+    """Whether DPO has a second model under FSDP. One that changes, or is asked before training only, is left to TRL."""
+    whole_dpo = job.kind == "dpo" and job.lora is None
+    return bool(whole_dpo and args.fsdp and not (args.sync_ref_model or args.precompute_ref_log_probs))
 
 
 def _examples(job: Job, uri: str) -> Dataset:
