@@ -158,6 +158,18 @@ def test_examples_that_have_tokens_are_packed(tiny: str, tmp_path: Path) -> None
         assert Counter(chain(*packed[column][:-1])) == Counter(chain(*alone[column][:-1]))
 
 
+def mixture_of_experts(tokenizer: str, folder: Path) -> str:
+    """A tiny model with experts, under the tokenizer of another."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    made = AutoTokenizer.from_pretrained(tokenizer)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_local_experts": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": len(made)}
+    MixtralForCausalLM(MixtralConfig(**sizes, **heads)).save_pretrained(folder)
+    made.save_pretrained(folder)
+    return str(folder)
+
+
 def gradient(trainer: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
     trainer.model.zero_grad()
     batch = trainer.data_collator(examples)
@@ -230,6 +242,15 @@ def test_without_fsdp_the_reference_is_held_as_the_policy_is(tiny: str, tmp_path
     assert {weights.dtype for weights in trainer.ref_model.parameters()} == {torch.float32}
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+
+
+def test_ddp_looks_for_idle_weights_only_where_there_may_be_some(tiny: str, tmp_path: Path) -> None:
+    trainer = trainer_for("sft", tiny, tmp_path, lora={"r": 4})
+    assert trainer.args.ddp_find_unused_parameters is False
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "ddp_find_unused_parameters": True}
+    assert trainer_for("sft", tiny, tmp_path, lora={"r": 4}, fields=fields).args.ddp_find_unused_parameters is True
+    experts = mixture_of_experts(tiny, tmp_path / "experts")
+    assert trainer_for("sft", experts, tmp_path, lora={"r": 4}).args.ddp_find_unused_parameters is True
 
 
 def test_only_the_adapter_is_trained_with_lora_and_dpo_goes_on_from_it(tiny: str, tmp_path: Path) -> None:

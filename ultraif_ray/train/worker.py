@@ -64,8 +64,11 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
     args = trl_config(job.kind, arguments, scratch)
     trainer_class = OrderedDPOTrainer if job.kind == "dpo" else OrderedSFTTrainer
     reference = {"ref_model": load_in_pieces(_start(job), workers, args)} if _reference_is_ours(job, args) else {}
+    model = _model(job, args.model_init_kwargs)
+    if job.lora is not None and args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = _leaves_weights_out(model.config)
     trainer = trainer_class(
-        model=_model(job, args.model_init_kwargs),
+        model=model,
         **reference,
         args=args,
         train_dataset=_examples(job, job.train),
@@ -104,6 +107,13 @@ def _reference_is_ours(job: Job, args: Any) -> bool:
     """Whether DPO has a second model under FSDP. One that changes, or is asked before training only, is left to TRL."""
     whole_dpo = job.kind == "dpo" and job.lora is None
     return bool(whole_dpo and args.fsdp and not (args.sync_ref_model or args.precompute_ref_log_probs))
+
+
+def _leaves_weights_out(config: Any) -> bool:
+    """Whether a step may pass by weights that an adapter is on: experts, or the eyes of a model that reads text here.
+    DDP then looks for them in each step; elsewhere that is a search for nothing.
+    """
+    return config.get_text_config() is not config or any("expert" in name for name in config.to_dict())
 
 
 def _examples(job: Job, uri: str) -> Dataset:
