@@ -218,6 +218,7 @@ def test_templates_are_a_shipped_set_or_a_file_beside_the_recipe(tmp_path: Path)
 
 
 EXAMPLE = {"query": "A poem, in Greek", "constraints": []}
+ADDED = {"category": "format", "query": "A poem", "composed": "A poem in verse", "question": "Is it verse?"}
 FOUND = {"constraint": "in Greek", "simplified_query": "A poem", "question": "Is it Greek?", "category": "linguistic"}
 
 
@@ -225,6 +226,10 @@ FOUND = {"constraint": "in Greek", "simplified_query": "A poem", "question": "Is
     ("parts", "message"),
     [
         ({"jugde": {}}, "templates.jugde: unknown key; did you mean 'judge'?"),
+        (
+            {"composer": {"writes": "addition", "examples": [ADDED | {"composed": "In Greek, write a poem"}]}},
+            "writes is addition, but 'In Greek, write a poem' does not begin with its query: put the constraint behind",
+        ),
         (
             {"decomposer": {"examples": [EXAMPLE | {"constraints": [FOUND | {"category": "lingual"}]}]}},
             "templates.decomposer.examples.0.constraints.0.category: Input should be 'content', 'numerical', "

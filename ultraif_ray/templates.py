@@ -7,7 +7,7 @@ write, so it is part of their fingerprints.
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -74,6 +74,11 @@ class Composition(Part):
     question: Text
     """The yes/no question that checks the new constraint."""
 
+    @property
+    def addition(self) -> str:
+        """What was put behind the query."""
+        return self.composed.removeprefix(self.query).lstrip(". ")
+
     @model_validator(mode="after")
     def _adds_something(self) -> "Composition":
         if self.composed.strip() == self.query.strip():
@@ -106,7 +111,21 @@ class DecomposerTemplates(RoleTemplates):
 class ComposerTemplates(RoleTemplates):
     """What the prompted composer is told. A trained one is asked in its own form, without any of it."""
 
+    writes: Literal["query", "addition"] = "query"
+    """`query`: the whole query again, with the constraint woven in, as in the paper. `addition`: the constraint alone,
+    which is put behind the query. Models that cannot copy a query lose it otherwise, and a long one costs no tokens.
+    The system prompt must ask for the same: `augmented query`, or `addition`, beside `question`."""
     examples: tuple[Composition, ...] = ()
+
+    @model_validator(mode="after")
+    def _what_is_added_stands_behind(self) -> "ComposerTemplates":
+        for example in self.examples if self.writes == "addition" else ():
+            if not example.composed.startswith(example.query):
+                raise ValueError(
+                    f"writes is addition, but '{example.composed}' does not begin with its query: put the constraint "
+                    "behind it"
+                )
+        return self
 
 
 class Templates(Part):

@@ -249,7 +249,8 @@ class TestEngine:
         prompt = Prompt(id=1, query="Write a poem about rain, no rhymes.")
         schemas = [
             decompose.reply_schema(1),
-            compose.reply_schema(1),
+            compose.reply_schema(compose.Composed, 1),
+            compose.reply_schema(compose.Addition, 1),
             judge.reasoning_schema(["1", "2"]),
         ]
         replies = await asyncio.gather(

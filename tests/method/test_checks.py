@@ -135,6 +135,8 @@ def test_good_compositions_stand(before: str, after: str) -> None:
     [
         ("Write about rain.", "write about RAIN", [], "query left as it was"),
         ("Write about rain.", "about rain: write", [], "query left as it was"),
+        ("Say hi to me, please", "Say hi to me, please. Say hi, please, to me", [], "the query stands there twice"),
+        ("Say hi", "Say hi, and say hi to Ann", [], ""),
         ("Write about rain.", "Sing a song of snow and ice", [], "loses the subject of the query"),
         ("Name moons in 3 sentences", "Name moons in 5 sentences that rhyme", [], "a number of the query was changed"),
         (

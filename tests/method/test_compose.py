@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.method.compose import LEAKS, compose
+from ultraif_ray.method.compose import LEAKS, compose, put_behind
 from ultraif_ray.method.prompts import composer_answer, composer_request, query_of_composer_request
 from ultraif_ray.records import AddedConstraint, Instruction, Turn
 
@@ -45,6 +45,36 @@ async def test_a_constraint_keeps_its_round_category_text_and_questions() -> Non
         query="Write about rain in two lines.",
         questions=["Does it have two lines?"],
     )
+
+
+async def test_a_composer_may_write_the_constraint_alone_which_is_put_behind_the_query() -> None:
+    made = recipe(templates="small", synthesize={"attempts": 2})
+    engine = saying(
+        as_json({"addition": "Write to me about rain.", "question": ["Is it about rain?"]}),
+        as_json({"addition": "Use two lines.", "question": ["Does it have two lines?"]}),
+    )
+    client = client_of(made, composer=engine)
+    start = Instruction(initial_query="Write to me about rain.")
+    (added,) = (await compose(start, "format", client, made.synthesize)).added
+    assert (added.query, added.text) == ("Write to me about rain. Use two lines.", "Use two lines")
+    assert added.questions == ["Does it have two lines?"]
+    assert [dropped.kind for dropped in client.dropped] == ["the query stands there twice"]
+    assert list(engine.asked[0].schema["properties"]) == ["addition", "question"]  # type: ignore[index]
+    assert json.loads(engine.asked[0].messages[2]["content"])["addition"] == "List exactly 8 things."
+
+
+@pytest.mark.parametrize(
+    ("query", "addition", "together"),
+    [
+        ("why is the sky blue", "Answer in verse.", "why is the sky blue. Answer in verse."),
+        ("why is the sky blue? ", " Answer in verse.", "why is the sky blue? Answer in verse."),
+        ("list fruits", ", by colour", "list fruits, by colour"),
+        ("Fix this:\n\nx = 1;", "Use no loop.", "Fix this:\n\nx = 1;\n\nUse no loop."),
+        ("Write.", " ", "Write."),
+    ],
+)
+def test_where_an_addition_is_put(query: str, addition: str, together: str) -> None:
+    assert put_behind(query, addition) == together
 
 
 async def test_the_schema_is_the_same_for_all_queries_and_bounds_no_text() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from ultraif_ray.method import prompts
 from ultraif_ray.method.checks import fault_of_composition, fault_of_decomposition, is_question
+from ultraif_ray.method.compose import put_behind
 from ultraif_ray.method.decompose import Decomposition
 from ultraif_ray.records import CATEGORIES, Instruction, Message, Prompt, Turn
 from ultraif_ray.templates import Templates, load_shipped, shipped_templates
@@ -63,6 +64,8 @@ def test_every_composition_adds_to_its_query_and_asks_about_that(templates: Temp
         assert all(letter in kept for letter in example.query.rstrip("?.。"))  # nothing is lost, in order
         assert is_question(example.question)
         assert fault_of_composition(example.query, example.composed, []) == ""
+        if templates.composer.writes == "addition":
+            assert put_behind(example.query, example.addition) == example.composed
 
 
 def test_the_examples_for_large_models_cover_what_is_hard() -> None:
@@ -102,7 +105,10 @@ def test_a_composer_is_asked_for_a_kind_of_constraint_as_in_its_examples(templat
     messages = prompts.compose(templates, start, "format")
     assert roles(messages) == ["system", *["user", "assistant"] * len(templates.composer.examples), "user"]
     for example, answer in zip(templates.composer.examples, messages[2::2], strict=True):
-        assert json.loads(answer["content"]) == {"augmented query": example.composed, "question": [example.question]}
+        written = {"augmented query": example.composed}
+        if templates.composer.writes == "addition":
+            written = {"addition": example.addition}
+        assert json.loads(answer["content"]) == written | {"question": [example.question]}
     kind = f"Kind of constraint: format: {templates.categories.format}"
     assert messages[-1]["content"] == f"{kind}\n\nRequest:\nWrite about rain."
 

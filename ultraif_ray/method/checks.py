@@ -32,6 +32,10 @@ _IN_ANY_QUESTION = frozenset(
 """Words of English questions, which are English whatever the query's language, that say nothing of what is asked."""
 
 
+_SHORT = 3
+"""A query of so few words may well be said twice."""
+
+
 def is_question(text: str) -> bool:
     """Whether a text can be a yes/no question of reasonable length. How it opens is left to whoever wrote it."""
     text = text.strip()
@@ -77,6 +81,8 @@ def fault_of_composition(before: str, after: str, questions: list[str]) -> str:
     left = missing(old, new)
     if not missing(new, old):
         return "query left as it was"
+    if len(old) > _SHORT and not missing(old + old, new):
+        return "the query stands there twice"
     if len(left) > max(3, len(old) // 8) or (old and len(left) == len(old)):
         return "loses the subject of the query"
     if any(any(map(str.isdigit, word)) for word in left):

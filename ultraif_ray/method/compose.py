@@ -12,6 +12,7 @@ from ultraif_ray.method.replies import ask_for_json
 from ultraif_ray.method.texts import new_text
 from ultraif_ray.recipe import Synthesize
 from ultraif_ray.records import AddedConstraint, Category, Instruction
+from ultraif_ray.templates import Templates
 
 LEAKS = (
     "augmented query",
@@ -38,6 +39,31 @@ class Composed(BaseModel):
     question: list[str]
 
 
+class Addition(BaseModel):
+    """The reply of a composer that writes the constraint alone (`templates.composer.writes`)."""
+
+    model_config = ConfigDict(extra="forbid")
+    addition: str
+    question: list[str]
+
+
+def reply_of(templates: Templates) -> type[Composed | Addition]:
+    """What a prompted composer replies; a trained one replies with `Composed`."""
+    return Addition if templates.composer.writes == "addition" else Composed
+
+
+def put_behind(query: str, addition: str) -> str:
+    """A query and, behind it, a constraint: a paragraph of its own where the query has several lines."""
+    query, addition = query.rstrip(), addition.strip()
+    if not addition:
+        return query
+    if "\n" in query:
+        return f"{query}\n\n{addition}"
+    if addition[0] in ",;:.":
+        return f"{query}{addition}"
+    return f"{query}. {addition}" if query[-1:].isalnum() else f"{query} {addition}"
+
+
 async def compose(previous: Instruction, category: Category, client: RoleClient, settings: Synthesize) -> Instruction:
     """One round: `previous` with one more constraint, of `category`, and what checks it.
 
@@ -50,7 +76,9 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
     trained = client.composer_is_trained
     messages = prompts.compose_trained(previous) if trained else prompts.compose(client.templates, previous, category)
 
-    async def use(reply: Composed, raw: str) -> Instruction:
+    reply_model: type[Composed | Addition] = Composed if trained else reply_of(client.templates)
+
+    async def use(reply: Composed | Addition, raw: str) -> Instruction:
         made = accept(reply, raw, previous, "" if trained else category, by_text=settings.check != "none")
         asks_here = settings.check == "model" and not client.composer_is_a_model_of_its_own
         if asks_here and not await composition_holds(made, client, "composer"):
@@ -62,16 +90,20 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
         "composer",
         messages,
         previous.query,
-        reply_schema(MOST_QUESTIONS if trained else 1),
-        Composed,
+        reply_schema(reply_model, MOST_QUESTIONS if trained else 1),
+        reply_model,
         use,
         settings.attempts,
-        copies=1,
+        copies=1 if reply_model is Composed else 0,
     )
 
 
 def accept(
-    reply: Composed, raw: str, previous: Instruction, category: Category | Literal[""] = "", by_text: bool = True
+    reply: Composed | Addition,
+    raw: str,
+    previous: Instruction,
+    category: Category | Literal[""] = "",
+    by_text: bool = True,
 ) -> Instruction:
     """The instruction that a composer's reply makes of `previous`.
 
@@ -85,7 +117,7 @@ def accept(
     Raises:
         UnusableReply: why it is no use.
     """
-    query = reply.query.strip()
+    query = reply.query.strip() if isinstance(reply, Composed) else put_behind(previous.query, reply.addition)
     fresh = [q.strip() for q in reply.question if is_question(q) and q.strip() not in previous.questions]
     if any(leak in query.casefold() and leak not in previous.query.casefold() for leak in LEAKS):
         raise UnusableReply("composer", "leaks its own instructions", raw)
@@ -105,12 +137,12 @@ def accept(
     return previous.model_copy(update={"added": [*previous.added, added]})
 
 
-def reply_schema(most_questions: int) -> dict[str, object]:
-    """The JSON Schema that holds a composer's reply: the longer query, and one to `most_questions` questions. It is the
-    same for all queries and bounds no length: see `decompose.reply_schema`.
+def reply_schema(reply: type[Composed | Addition], most_questions: int) -> dict[str, object]:
+    """The JSON Schema that holds a composer's reply: the longer query, or what is added to it, and one to
+    `most_questions` questions. It is the same for all queries and bounds no length: see `decompose.reply_schema`.
     """
     properties = {
-        "augmented query": {"type": "string"},
+        "augmented query" if reply is Composed else "addition": {"type": "string"},
         "question": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": most_questions},
     }
     return {

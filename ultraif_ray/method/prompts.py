@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ultraif_ray.records import CATEGORIES, Category, Constraint, Instruction, Message, Prompt, Turn, as_sharegpt
-from ultraif_ray.templates import Templates
+from ultraif_ray.templates import Composition, Templates
 
 
 def _chat(system: str | None, examples: list[tuple[str, str]], last: str) -> list[Message]:
@@ -78,8 +78,13 @@ def compose(templates: Templates, previous: Instruction, category: Category) -> 
         kind = f"{category}: {getattr(templates.categories, category)}"
         return _with_history(history, f"Kind of constraint: {kind}\n\nRequest:\n{query}")
 
+    def answer(example: Composition) -> str:
+        if templates.composer.writes == "addition":
+            return _as_json({"addition": example.addition, "question": [example.question]})
+        return composer_answer(example.composed, example.question)
+
     examples = [
-        (turn(example.history, example.category, example.query), composer_answer(example.composed, example.question))
+        (turn(example.history, example.category, example.query), answer(example))
         for example in templates.composer.examples
     ]
     last = turn(previous.history, category, previous.query)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ultraif_ray.data.export import SPLITS, export
 from ultraif_ray.errors import RunError, UnusableReply
-from ultraif_ray.method.compose import Composed, accept
+from ultraif_ray.method.compose import Addition, Composed, accept, reply_of
 from ultraif_ray.method.prompts import compose as compose_prompted
 from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Composer, Policy, Recipe
@@ -278,11 +278,11 @@ class TrainComposer(TrainingStep):
             max_new_tokens=recipe.roles.composer.max_tokens,
             trust_remote_code=model.trust_remote_code,
         )
-        valid, usable = _tried(queries, answers[0])
+        valid, usable = _tried(Composed, queries, answers[0])
         report = report.model_copy(update={"evaluated": len(pairs), "valid_json": valid, "usable": usable})
         if len(answers) == 1:
             return report
-        _, usable_prompted = _tried(queries, answers[1])
+        _, usable_prompted = _tried(reply_of(recipe.templates_of_roles), queries, answers[1])
         if usable < usable_prompted:
             print(
                 f"{self.name}: of {len(pairs)} held-out pairs {usable:.0%} of its answers can be used, and "
@@ -302,12 +302,12 @@ def _prompted(recipe: Recipe, pairs: list[dict[str, Any]]) -> list[list[Message]
     return [compose_prompted(told, start, CATEGORIES[i % len(CATEGORIES)]) for i, start in enumerate(starts)]
 
 
-def _tried(queries: list[str], texts: list[str]) -> tuple[float, float]:
+def _tried(reply_model: type[Composed | Addition], queries: list[str], texts: list[str]) -> tuple[float, float]:
     """The fractions of a composer's answers that are valid JSON, and that the journey could use."""
     valid = usable = 0
     for query, text in zip(queries, texts, strict=True):
         try:
-            reply = Composed.model_validate_json(text)
+            reply = reply_model.model_validate_json(text)
             valid += 1
             accept(reply, text, Instruction(initial_query=query))
             usable += 1
