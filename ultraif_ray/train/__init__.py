@@ -2,6 +2,7 @@
 
 settings.py        the recipe's fields → TRL's configs, checked before a worker starts
 fsdp.py            FSDP: what the libraries leave to be said, and what they would pass over
+memory.py          what a training takes of its GPUs' memory and of its machines'
 run.py             Ray Train and its tasks, seen from the driver
 job.py             a training as its workers receive it
 worker.py          what every Ray Train worker runs: TRL's trainer
