@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AutoTokenizer, LlamaConfig
 
 from tests.hub import hub
 from tests.simulated import recipe
 from ultraif_ray.errors import InputError, RecipeError
-from ultraif_ray.recipe import parse_recipe
+from ultraif_ray.flow.cluster import Cluster, Node
+from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import ROLES
 from ultraif_ray.report.plan import print_plan
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.step import Context
 from ultraif_ray.store.folder import RunFolder
 
 
@@ -20,6 +25,8 @@ def test_a_plan_says_pools_operators_rows_steps_and_tokens(tmp_path: Path, capsy
     assert "operator 1: decompose in one worker of pool 'a'" in said
     assert "operator 3: respond in one worker of pool 'c'" in said
     assert "training: policy from packaged (whole); 1 worker(s) of 1 CPU and 0 GPU" in said
+    assert "sft: while it loads, a worker takes 0.5 GB of its machine's memory" in said
+    assert "round-1/dpo: while it loads, a worker takes 1.1 GB" in said
     assert "prompts: 40 accepted" in said
     assert "ingest → synthesize → export → sft → round-1/synthesize" in " ".join(said.split())
     assert [line.split()[0] for line in said.splitlines() if line.split()[:1] == ["judge"]] == ["judge"]
@@ -38,6 +45,61 @@ def test_a_plan_says_what_the_composer_learns_from(tmp_path: Path, capsys: pytes
     words = [line.split() for line in said.splitlines()]
     requests = {line[0]: line[1] for line in words if line and line[0] in ROLES and line[1].isdigit()}
     assert (requests["decomposer"], requests["composer"]) == ("3", "80")
+
+
+@pytest.fixture(scope="module")
+def of_8b(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the configuration of an 8B model and some tokenizer: all that planning reads."""
+    folder = str(tmp_path_factory.mktemp("8b"))
+    LlamaConfig(
+        hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
+        vocab_size=128256,
+    ).save_pretrained(folder)  # fmt: skip
+    AutoTokenizer.from_pretrained(packaged_model).save_pretrained(folder)
+    return folder
+
+
+def adapters_of(model: str, tmp_path: Path, **train: Any) -> Recipe:
+    fields = {"max_length": 2048, "per_device_train_batch_size": 1}
+    policy = {"model": model, "lora": {"r": 32}}
+    train = {"gpus": 1, "workers": {"min": 1, "max": 2}, **train}
+    return recipe(tmp_path, policy=policy, sft=fields, dpo=fields, align={"iterations": 2}, train=train)
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, **resources: float) -> None:
+    nodes = Cluster((Node({"CPU": 16, "GPU": 4} | {f"accelerator_type:{k}": v for k, v in resources.items()}),))
+    monkeypatch.setattr("ultraif_ray.report.plan.this_machine", lambda: nodes)
+
+
+def test_a_plan_says_what_training_takes_of_memory(
+    tmp_path: Path, of_8b: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_gpus(monkeypatch, L4=1)
+    print_plan(adapters_of(of_8b, tmp_path))
+    said = " ".join(capsys.readouterr().out.split())
+    loading = "while it loads, a worker takes 16.4 GB of its machine's memory, and 2 on one node 32.8 GB"
+    sft = "sft: about 19.0 GB (weights 16.4, gradients 0.7, optimizer 0.7, activations 1.2) of the 24 GB of each GPU"
+    assert f"{sft}, with 2 worker(s); {loading} round-1/dpo, round-2/dpo: about 20.6 GB (weights 16.4, " in said
+    with_gpus(monkeypatch)
+    print_plan(adapters_of(of_8b, tmp_path))
+    assert "activations 1.2) of each GPU, with 2 worker(s); " in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_does_not_fit_a_gpu_is_refused_and_what_hardly_does_is_said_to(
+    tmp_path: Path, of_8b: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_gpus(monkeypatch, T4=1)
+    with pytest.raises(RecipeError, match=r"sft: with 2 worker\(s\) .* 19\.0 GB \(.*\) .* has 16 GB: lower sft\."):
+        print_plan(adapters_of(of_8b, tmp_path))
+    made = adapters_of(of_8b, tmp_path)
+    wide = made.model_copy(update={"dpo": made.dpo | {"max_length": 3072}})
+    with_gpus(monkeypatch, L4=1)
+    print_plan(wide)
+    assert " of the 24 GB of each GPU, which is tight, with 2 worker(s); " in " ".join(capsys.readouterr().out.split())
+    named = adapters_of(of_8b, tmp_path, accelerator_type="T4")
+    sft = next(step for step in plan(named, RunFolder(named.run_folder)) if step.name == "sft")
+    with pytest.raises(RecipeError, match="has 16 GB"):  # before a run, too
+        sft.check(Context(named, RunFolder(named.run_folder)))
 
 
 def test_steps_that_are_done_or_begun_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,11 @@ class Node:
     resources: Mapping[str, float]
     labels: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def gpu_models(self) -> list[str]:
+        """Of its GPUs, by Ray's names."""
+        return [name.partition(":")[2] for name in self.resources if name.startswith("accelerator_type:")]
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -136,7 +141,7 @@ def check_needs(needs: Sequence[Need], cluster: Cluster) -> None:
         RecipeError: naming what is asked and what there is.
     """
     for need in needs:
-        if not need.count or any(_holds(node, need) for node in (*cluster.nodes, *cluster.types)):
+        if not need.count or any(places(node, need) for node in (*cluster.nodes, *cluster.types)):
             continue
         if (
             cluster.grows
@@ -213,7 +218,10 @@ def await_room(check: Callable[[Cluster], None]) -> None:
             time.sleep(2)
 
 
-def _holds(node: Node, need: Need) -> bool:
-    enough = all(node.resources.get(name, 0.0) + 1e-9 >= amount for name, amount in need.each.items())
+def places(node: Node, need: Need) -> int:
+    """How many of what is needed a node that is free holds at once, and no more than are needed."""
     plain = {key: value for key, value in need.labels.items() if not value.startswith(("!", "in(", "!in("))}
-    return enough and all(node.labels.get(key) == value for key, value in plain.items())
+    if any(node.labels.get(key) != value for key, value in plain.items()):
+        return 0
+    each = (int((node.resources.get(name, 0.0) + 1e-9) / amount) for name, amount in need.each.items())
+    return min([need.count, *each])

@@ -10,7 +10,7 @@ from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.flow.cluster import Cluster, cluster, connect, this_machine
+from ultraif_ray.flow.cluster import Cluster, cluster, connect, places, this_machine
 from ultraif_ray.flow.placement import cut
 from ultraif_ray.method import prompts
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
@@ -22,7 +22,10 @@ from ultraif_ray.steps.run import all_needs, check_room
 from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.synthesize import Synthesize
+from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train.memory import GB, card, check_card
+from ultraif_ray.train.settings import worker_need
 
 SAMPLE = 2_000
 """Prompts that are read to know their lengths; beyond them, the number of rows is a lower bound."""
@@ -42,7 +45,7 @@ def print_plan(recipe: Recipe) -> None:
     folder = RunFolder(recipe.run_folder)
     if recipe.sets:
         _print_training(recipe)
-        out.print(f"{_said(_check_steps(recipe, folder))}\n")
+        _print_cluster(recipe, folder)
         out.print(f"run folder: {folder}\nsteps: {_progress(folder, plan(recipe, folder))}")
         return
     sample, more = _sample(recipe, recipe.prompts)
@@ -57,7 +60,7 @@ def print_plan(recipe: Recipe) -> None:
         if isinstance(step, EngineStep) and not step.round:
             _print_operators(step, Context(recipe, folder))
     _print_training(recipe)
-    out.print(f"{_said(_check_steps(recipe, folder))}\n")
+    _print_cluster(recipe, folder)
     out.print(f"prompts: {_count(sample, more)} accepted; run folder: {folder}")
     if learnt_from is not sample:
         out.print(f"the composer's own prompts: {_count(learnt_from, more_learnt)} accepted")
@@ -69,15 +72,42 @@ def print_plan(recipe: Recipe) -> None:
     out.print(f"An estimate {note}", style="dim")
 
 
-def _check_steps(recipe: Recipe, folder: RunFolder) -> Cluster:
-    """Check every step, and the cluster that is to hold them."""
-    available = _cluster()
+def _print_cluster(recipe: Recipe, folder: RunFolder) -> None:
+    """Check every step, and the cluster that is to hold them; say what there is, and what training takes of it."""
+    found = _cluster()
     steps = plan(recipe, folder)
     contexts = {step.name: Context(in_round(recipe, step.round), folder) for step in steps}
     for step in steps:
         step.check(contexts[step.name])
-    check_room(all_needs(steps, contexts), available)
-    return available
+    check_room(all_needs(steps, contexts), found)
+    trainings: dict[str, list[str]] = {}
+    for step in steps:
+        if isinstance(step, TrainingStep):
+            trainings.setdefault(_memory(step, contexts[step.name], found), []).append(step.name)
+    for memory, names in trainings.items():
+        console().print(f"{', '.join(names)}: {memory}")
+    console().print(f"{_said(found)}\n")
+
+
+def _memory(step: TrainingStep, context: Context, found: Cluster) -> str:
+    """What a training takes of a GPU, and of its machine while it loads.
+
+    Raises:
+        RecipeError: no GPU that it may come to could hold it.
+    """
+    train, takes = context.recipe.train, step.footprint(context)
+    need = worker_need(train, train.workers.max)
+    nodes = [node for node in (*found.nodes, *found.types) if places(node, need)]
+    together = max((places(node, need) for node in nodes), default=1)
+    on_one_node = f", and {together} on one node {together * takes.host / GB:.1f} GB" if together > 1 else ""
+    host = f"while it loads, a worker takes {takes.host / GB:.1f} GB of its machine's memory{on_one_node}"
+    if not takes.gpu:
+        return host
+    models = [model for node in nodes for model in node.gpu_models or [""]]
+    has = card([train.accelerator_type] if train.accelerator_type else models)
+    tight = has and check_card(step.fields_key, takes, has)
+    each = f"the {has / GB:.0f} GB of each GPU{', which is tight' if tight else ''}" if has else "each GPU"
+    return f"about {takes.gpu} of {each}, with {takes.workers} worker(s); {host}"
 
 
 def _count(sample: list[Prompt], more: bool) -> str:

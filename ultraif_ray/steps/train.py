@@ -25,6 +25,7 @@ from ultraif_ray.store.ledger import Entry, Training
 if TYPE_CHECKING:
     from ultraif_ray.flow.cluster import Need
     from ultraif_ray.train.job import Job
+    from ultraif_ray.train.memory import Footprint
 
 Counts = dict[str, dict[str, int]]
 """Examples by split, and in it by what became of them: accepted, too long, no answer."""
@@ -88,11 +89,23 @@ class TrainingStep(Step):
         Raises:
             RecipeError: naming the key, the value seen and what would be right.
         """
-        from ultraif_ray.train import settings
+        from ultraif_ray.train import memory, settings
 
-        settings.check_place(context.recipe, self.fields(context.recipe))
-        settings.check_fields(self.fields_key, self.trainer, self.fields(context.recipe), context.recipe.seed)
-        settings.check_model(self.model_key, self.model(context.recipe))
+        recipe = context.recipe
+        settings.check_place(recipe, self.fields(recipe))
+        settings.check_fields(self.fields_key, self.trainer, self.fields(recipe), recipe.seed)
+        settings.check_model(self.model_key, self.model(recipe))
+        if has := memory.card([recipe.train.accelerator_type or ""]):
+            memory.check_card(self.fields_key, self.footprint(context), has)
+
+    def footprint(self, context: Context) -> "Footprint":
+        """The memory that one worker takes."""
+        from ultraif_ray.train import memory, settings
+
+        recipe, model = context.recipe, self.model(context.recipe)
+        shapes = memory.shapes_of(settings.load_config(self.model_key, model), model.lora, model.trust_remote_code)
+        fields, lora = self.fields(recipe), model.lora is not None
+        return memory.footprint(shapes, self.trainer, fields, lora=lora, train=recipe.train)
 
     def needs(self, context: Context) -> "list[Need]":
         """Room for the fewest workers."""

@@ -309,6 +309,32 @@ def check_end(tokenizer: Any, fields: dict[str, Any]) -> None:
         )
 
 
+def load_config(key: str, section: Composer | Policy) -> Any:
+    """A model's configuration, which has its shapes.
+
+    Args:
+        key: where the recipe has the model: `composer` or `policy`.
+        section: that section.
+
+    Raises:
+        RecipeError: there is no such model.
+    """
+    from transformers import AutoConfig
+
+    from ultraif_ray.engine.models import resolve_model
+
+    try:
+        return AutoConfig.from_pretrained(
+            resolve_model(section.model, weights=False), trust_remote_code=section.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise _no_model(f"{key}.model", section.model, error) from None
+
+
+def _no_model(key: str, model: str, error: Exception) -> RecipeError:
+    return RecipeError(f"{key} is '{model}', which cannot be loaded: {' '.join(str(error).split())[:300]}")
+
+
 def load_tokenizer(key: str, section: Composer | Policy) -> Any:
     """A model's tokenizer, with the recipe's chat template where it names one.
 
@@ -331,7 +357,7 @@ def load_tokenizer(key: str, section: Composer | Policy) -> Any:
             resolve_model(model, weights=False), trust_remote_code=section.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{key} is '{model}', which cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        raise _no_model(key, model, error) from None
     if chat_template:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
