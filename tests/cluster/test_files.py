@@ -8,17 +8,22 @@ from pathlib import Path
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from transformers import LlamaConfig
 
+import ultraif_ray
 from ultraif_ray.engine.devices import DRIVERS
 from ultraif_ray.engine.vllm import COMPILED
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.flow.cluster import Cluster, Node
-from ultraif_ray.recipe import load_recipe
+from ultraif_ray.flow.cluster import Cluster, Node, places
+from ultraif_ray.recipe import Recipe, load_recipe
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import check_room
 from ultraif_ray.steps.serving import in_round
 from ultraif_ray.steps.step import Context
+from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train.memory import GB, Footprint, card, check_card, footprint, shapes_of
+from ultraif_ray.train.settings import worker_need
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 
@@ -36,10 +41,11 @@ def test_launcher_files_are_what_ray_takes(name: str) -> None:
     assert all("RAY_AUTH_MODE=token" in c for c in made["worker_start_ray_commands"][1:])
 
 
-def test_every_step_of_self_alignment_fits_the_launchers_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["self_alignment", "strong_to_weak"])
+def test_every_step_of_the_papers_recipes_fits_the_launchers_nodes(name: str, tmp_path: Path) -> None:
     types = yaml.safe_load((CLUSTER / "gcp.yaml").read_text())["available_node_types"]
     workers = tuple(Node(kind["resources"], kind["labels"]) for name, kind in types.items() if name != "head")
-    recipe = load_recipe("self_alignment")
+    recipe = load_recipe(name)
     folder = RunFolder(str(tmp_path))
     steps = plan(recipe, folder)
     needs = {step.name: step.needs(Context(in_round(recipe, step.round), folder)) for step in steps}
@@ -47,6 +53,103 @@ def test_every_step_of_self_alignment_fits_the_launchers_nodes(tmp_path: Path) -
     one_gpu = Cluster((Node({}),), grows=True, types=(Node({"CPU": 12, "GPU": 1}),))
     with pytest.raises(RecipeError, match=r"composer-decompose: a replica of pool .* 4 GPU on one node"):
         check_room(needs, one_gpu)
+
+
+GIB = 2**30
+
+INSTANCES = {
+    "p4de.24xlarge": (Node({"CPU": 96, "GPU": 8, "accelerator_type:A100-80G": 1}), 1152 * GIB),
+    "a2-ultragpu-8g": (Node({"CPU": 96, "GPU": 8, "accelerator_type:A100-80G": 1}), 1360 * GB),
+}
+"""What the launchers' machines have, and bytes of their memory (the providers' tables)."""
+
+LLAMA_8B = LlamaConfig(
+    hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
+    vocab_size=128256,
+)  # fmt: skip
+CONFIGS = {
+    "meta-llama/Llama-3.1-8B": LLAMA_8B,
+    "meta-llama/Llama-3.1-8B-Instruct": LLAMA_8B,
+    "HuggingFaceTB/SmolLM2-1.7B": LlamaConfig(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=24, num_attention_heads=32,
+        vocab_size=49152, tie_word_embeddings=True,
+    ),
+    "packaged": LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        vocab_size=49152, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+"""The published shapes of the models that shipped recipes train."""
+
+SHIPPED = [path.stem for path in (Path(ultraif_ray.__file__).parent / "recipes").glob("*.yaml")]
+
+LIBRARIES = 4 * GIB
+"""Of a worker's own memory beside its model: Python, torch, CUDA, NCCL. A guess."""
+
+
+def gpu_nodes(file: str) -> list[tuple[Node, int]]:
+    """The nodes for GPUs that a file asks for, and the bytes of memory that are left to processes there."""
+    written = yaml.safe_load((CLUSTER / file).read_text())
+    if types := written.get("available_node_types"):
+        kinds = [kind["node_config"] for name, kind in types.items() if name != "head"]
+        return [INSTANCES[kind.get("InstanceType") or kind["machineType"]] for kind in kinds]
+    spec = written["spec"].get("rayClusterSpec") or written["spec"]
+    found = []
+    for pod in (group["template"]["spec"] for group in spec["workerGroupSpecs"]):
+        asked = pod["containers"][0]["resources"]["limits"]
+        # The file can only say in words that GPUs have 80 GB.
+        node = Node({"CPU": int(asked["cpu"]), "GPU": int(asked["nvidia.com/gpu"]), "accelerator_type:A100-80G": 1})
+        memory, shared = asked["memory"], pod["volumes"][0]["emptyDir"]["sizeLimit"]
+        found.append((node, (int(memory.removesuffix("Gi")) - int(shared.removesuffix("Gi"))) * GIB))
+    return found
+
+
+def trainings(name: str, tmp_path: Path) -> list[tuple[TrainingStep, Recipe, Footprint]]:
+    """The trainings of a shipped recipe, and what one worker of each takes."""
+    recipe, found = load_recipe(name), []
+    for step in plan(recipe, RunFolder(str(tmp_path))):
+        if isinstance(step, TrainingStep):
+            its, model = in_round(recipe, step.round), step.model(recipe)
+            shapes, lora = shapes_of(CONFIGS[model.model], model.lora), model.lora is not None
+            found.append((step, its, footprint(shapes, step.trainer, step.fields(its), lora=lora, train=its.train)))
+    return found
+
+
+@pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "kuberay/raycluster.yaml", "kuberay/rayjob.yaml"])
+def test_what_shipped_recipes_train_fits_the_nodes_that_are_asked_for(file: str, tmp_path: Path) -> None:
+    trained = {name: trainings(name, tmp_path) for name in SHIPPED}
+    assert {name for name, steps in trained.items() if steps} == {
+        "base_model", "demo", "lora_24gb", "self_alignment", "strong_to_weak",
+    }  # fmt: skip
+    for node, memory in gpu_nodes(file):
+        has = card(node.gpu_models)
+        assert has
+        for step, recipe, takes in (one for steps in trained.values() for one in steps):
+            assert not check_card(step.fields_key, takes, has)
+            together = places(node, worker_need(recipe.train, recipe.train.workers.max))
+            assert together
+            assert together * (takes.host + LIBRARIES) < 0.95 * memory  # where Ray begins to kill workers
+
+
+def test_the_head_of_self_alignment_says_what_its_training_takes(tmp_path: Path) -> None:
+    of_gpu, of_host, workers = max(
+        (takes.gpu.total, takes.host, takes.workers)
+        for _, _, takes in trainings("self_alignment", tmp_path)
+        if takes.gpu
+    )
+    assert workers == 4
+    said = (Path(ultraif_ray.__file__).parent / "recipes/self_alignment.yaml").read_text()
+    readme = (CLUSTER / "README.md").read_text()
+    for text in (f"{of_gpu / GB:.0f} GB of each", f"{of_host / GIB:.0f}"):
+        assert text in said
+        assert text in " ".join(readme.split())
+
+
+@pytest.mark.parametrize("name", ["base_model", "lora_24gb"])
+def test_adapters_fit_the_24_gb_that_their_recipes_are_for(name: str, tmp_path: Path) -> None:
+    for step, _, takes in trainings(name, tmp_path):
+        assert takes.gpu
+        assert not check_card(step.fields_key, takes, 24 * GB)
 
 
 def test_the_images_have_what_the_launcher_makes_machines_with() -> None:
