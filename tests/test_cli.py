@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.imports import imported_by
@@ -88,8 +89,10 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulate
             time.sleep(0.2)
 
     until(4, killed := drive(slow))
+    family = psutil.Process(killed.pid).children(recursive=True)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
+    psutil.wait_procs(family, timeout=60)  # its workers may still write
     first = rows_of(folder)
     assert 4 <= len(first) < 32
 
