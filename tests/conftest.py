@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Two lanes on two cores: threads of one lane would wait for those of the other. vLLM and Ray set their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # nor spin while they wait
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")  # an actor more for each training, for the dashboard
 
 # First calls import lazily; a shared machine is slow now and then. No test asserts a time.
 settings.register_profile("default", deadline=None)
