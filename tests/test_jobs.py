@@ -27,7 +27,7 @@ def test_a_job_runs_its_part_and_prints_where_it_is(tmp_path: Path) -> None:
 
     pool = "pools={m: {engine: simulated}}"
     roles = "roles={decomposer: {pool: m}, composer: {pool: m}, responder: {pool: m}, judge: {pool: m}}"
-    more = ["composer=null", "policy=null", pool, roles]
+    more = ["composer=null", "policy=null", "ingest.limit=4", pool, roles]
     address = ray.get_runtime_context().gcs_address
     done = job("decompose", "--recipe", "demo", "--run", str(tmp_path / "run"), *more, RAY_ADDRESS=address)
     assert done.returncode == 0, done.stderr
