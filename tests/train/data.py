@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pyarrow.parquet as pq
 
 from tests.simulated import recipe as simulated_recipe
@@ -130,3 +131,11 @@ def wait_for(what: Callable[[], Any], driver: subprocess.Popen[str], seconds: fl
         assert driver.poll() is None, driver.stdout and driver.stdout.read()
         time.sleep(0.2)
     raise AssertionError("it did not happen in time")
+
+
+def kill_with_its_ray(driver: subprocess.Popen[str]) -> None:
+    """Kill a driver, and wait until the Ray that it started has gone too."""
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    psutil.wait_procs(family, timeout=30)

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
 from tests.train import forced
-from tests.train.data import check_training, example, job_for, tiny_model, training_recipe, wait_for, write_tokenised
+from tests.train.data import (
+    check_training,
+    example,
+    job_for,
+    kill_with_its_ray,
+    tiny_model,
+    training_recipe,
+    wait_for,
+    write_tokenised,
+)
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.train.fsdp import SETTINGS
 from ultraif_ray.train.settings import trl_arguments, trl_config
@@ -217,10 +225,7 @@ def test_what_is_killed_with_two_workers_goes_on_with_one(tmp_path: Path, packag
         # With the second there, Ray Train knows of the first.
         wait_for(lambda: len(list(tmp_path.glob("checkpoints/checkpoint_2*/pytorch_model_fsdp_0"))) > 1, driver)
     finally:
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.kill()
-        driver.wait()
-        psutil.wait_procs(family, timeout=30)
+        kill_with_its_ray(driver)
     assert not (tmp_path / "model").exists()
     before = logged()
 

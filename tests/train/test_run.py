@@ -17,7 +17,15 @@ import pytest
 import yaml
 
 from tests.chaos.nodes import Nodes
-from tests.train.data import check_training, folder_with_sets, job_for, tiny_model, training_recipe, wait_for
+from tests.train.data import (
+    check_training,
+    folder_with_sets,
+    job_for,
+    kill_with_its_ray,
+    tiny_model,
+    training_recipe,
+    wait_for,
+)
 from ultraif_ray.cli import app
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.recipe import Recipe, Train
@@ -92,10 +100,7 @@ def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str,
             wait_for(lambda: train_workers(driver), driver)[-1].send_signal(signal.SIGKILL)
             wait_for(lambda: checkpoints(run)[-1] > before, driver)
     finally:
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.kill()
-        driver.wait()
-        psutil.wait_procs(family, timeout=30)
+        kill_with_its_ray(driver)
     assert not (run / "sft/model").exists()
     assert (run / "sft/metrics.jsonl").read_text()  # so far
 
