@@ -1,4 +1,4 @@
-# make demo | check | test | chaos | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+# make demo | check | test | chaos | mutants | nightly | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo check test chaos lint install lock clean
+.PHONY: demo check test chaos mutants nightly lint install lock clean
 
 demo: install
 	$(BIN)/ultraif run demo
@@ -22,6 +22,17 @@ test: check
 # Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty-five minutes.
 chaos: install
 	$(BIN)/python -m tests.chaos.campaign
+
+# Faults put into the product by hand, one at a time; each must be noticed by the tests named beside it.
+mutants: install
+	$(BIN)/python -m tests.mutants
+
+# What takes too long for every push.
+nightly: test
+	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m tests.mutants --trust
+	$(BIN)/python -m tests.chaos.campaign
+	$(BIN)/ultraif run demo
 
 lint: install
 	$(BIN)/ruff check .
