@@ -105,7 +105,19 @@ def _failing(copy: Path, tests: Sequence[str], patience_s: float) -> str:
     """The first of these tests that fails in this copy, or the empty string; RuntimeError if they cannot be run."""
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-m",
+        "",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *tests,
+    ]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     with (copy / "said.txt").open("w+") as said:  # a pipe would be held by what outlives the tests
         process = subprocess.Popen(command, cwd=copy, env=environment, start_new_session=True, stdout=said, stderr=said)
