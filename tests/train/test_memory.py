@@ -150,8 +150,8 @@ def tracked_alone(config: LlamaConfig, lora: dict[str, Any] | None, sequences: i
     ("config", "trainer", "workers", "batch", "length"),
     [
         pytest.param(llama(1024, 2048, 128_000, keys=4), "sft", 8, 2, 1024, id="SFT, at the head"),
-        pytest.param(llama(1024, 2048, 1000, keys=4, layers=6), "dpo", 8, 8, 1024, id="DPO, in a layer"),
-        pytest.param(llama_8b(layers=2), "dpo", 4, 1, 8192, id="DPO, as wide as 8B"),
+        pytest.param(llama(1024, 2048, 1000, keys=4, layers=4), "dpo", 8, 8, 1024, id="DPO, in a layer"),
+        pytest.param(llama_8b(layers=2), "dpo", 4, 1, 8192, id="DPO, as wide as 8B", marks=pytest.mark.long),
         pytest.param(llama_8b(), "dpo", 4, 1, 8192, id="DPO of 8B", marks=pytest.mark.long),
     ],
 )
