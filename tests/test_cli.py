@@ -14,6 +14,7 @@ import pytest
 
 from tests.imports import imported_by
 from tests.simulated import rows_of, without_usage
+from ultraif_ray.cli import report_errors
 from ultraif_ray.recipe import SHIPPED
 from ultraif_ray.store.folder import RunFolder
 
@@ -173,6 +174,22 @@ def test_an_error_is_one_message_and_no_traceback(words: list[Any], message: str
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_what_nobody_foresaw_is_one_line_and_ends_with_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise KeyError("a\nb")
+
+    monkeypatch.delenv("ULTRAIF_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        report_errors(broken)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "ultraif: KeyError: 'a\\nb' (ULTRAIF_TRACEBACK=1 shows where)\n"
+    monkeypatch.setenv("ULTRAIF_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        report_errors(broken)
 
 
 THREE_POOLS = ["three_pools"]

@@ -39,6 +39,33 @@ def test_the_recipe_in_the_readme_is_valid() -> None:
     assert made.dpo["fsdp"] == made.sft["fsdp"]
 
 
+def test_the_recipes_are_what_the_readme_says_of_them() -> None:
+    table = re.findall(r"^\| `(\w+)` \| (.*) \|$", Path("README.md").read_text(), re.MULTILINE)
+    said = {name: what for name, what in table if name in {path.stem for path in SHIPPED_FILES}}
+    assert set(said) == {path.stem for path in SHIPPED_FILES}
+    for name, what in said.items():
+        made = load_recipe(name)
+        gpus = [made.train.gpus, *(pool.gpus for pool in made.pools.values())]
+        assert ("laptop" in what) == (max(gpus) == 0), name
+        assert ("one GPU" in what) == (gpus == [1, 1]), name
+        trained = [section.lora is None for section in (made.composer, made.policy) if section]
+        if "adapters only" in what:
+            assert trained == [False, False]
+    pools = load_recipe("three_pools").roles
+    assert len({role.pool for role in (pools.decomposer, pools.composer, pools.responder)}) == 3
+
+
+def test_a_models_own_code_runs_only_where_the_recipe_says_so() -> None:
+    pool = {"m": {"engine": "vllm", "model": "org/m"}}
+    made = parse_recipe(MINIMAL | {"pools": pool, "policy": {"model": "org/p"}, "composer": {"model": "org/c"}})
+    assert isinstance(made.pools["m"], VllmPool)
+    assert made.policy
+    assert made.composer
+    assert not any(part.trust_remote_code for part in (made.pools["m"], made.policy, made.composer))
+    with pytest.raises(RecipeError, match="say it beside the model"):
+        parse_recipe(MINIMAL | {"sft": {"trust_remote_code": True}})
+
+
 def test_the_papers_sampling_is_the_default() -> None:
     made = parse_recipe(MINIMAL)
     assert (made.roles.responder.temperature, made.roles.responder.top_p) == (1.0, 0.95)

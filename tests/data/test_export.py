@@ -218,6 +218,7 @@ def test_a_split_or_a_set_without_an_example_leaves_no_file_that_a_loader_would_
     place, counted = exported(tmp_path, rows=[ROWS[1], FAILED])
     assert counted.examples["sft"] == {"train": 1, "held_out": 0}
     assert sorted(p.name for p in place.iterdir()) == ["rl", "sft"]
+    assert sorted(p.name for p in (place / "sft").iterdir()) == ["README.md", "train.jsonl", "train.parquet"]
     assert list(datasets.load_dataset(str(place / "sft"), cache_dir=str(tmp_path / "cache"))) == ["train"]
 
 
@@ -278,7 +279,7 @@ def test_the_authors_trainers_can_read_the_reference_layout(tmp_path: Path, file
 
 def test_the_references_failing_targets_only_on_request(tmp_path: Path) -> None:
     place, _ = exported(tmp_path)
-    assert "bad" not in {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")}
+    assert {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")} == {"good"}
     place, counted = exported(tmp_path, keep_unsatisfied=True)
     assert "bad last" in {e["completion"][0]["content"] for e in lines(place / "sft/train.jsonl")}
     assert counted.examples["sft"] == {"train": 3, "held_out": 1}

@@ -102,6 +102,14 @@ def test_text_csv_parquet_and_compressed_files(tmp_path: Path) -> None:
     assert [i.reason for i in items if isinstance(i, Rejection)] == ["empty"]
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_every_compression_that_is_named_is_read(tmp_path: Path, suffix: str) -> None:
+    for name, text in (("a.jsonl", '{"prompt": "ask"}\n'), ("b.csv", "prompt\nask\n"), ("c.txt", "ask\n")):
+        with fsspec.open(str(tmp_path / f"{name}{suffix}"), "wt", compression="infer") as file:
+            file.write(text)
+    assert [prompt.query for prompt in prompts(tmp_path)] == ["ask"] * 3
+
+
 def test_a_saved_dataset_a_glob_and_a_store(tmp_path: Path) -> None:
     datasets.Dataset.from_list([{"prompt": "saved"}]).save_to_disk(str(tmp_path / "saved"))
     assert [p.query for p in prompts(tmp_path / "saved")] == ["saved"]
@@ -295,10 +303,12 @@ def test_conversations_that_begin_alike_give_their_first_prompt_once_and_share_a
 
 
 def test_a_system_message_is_part_of_how_a_conversation_begins() -> None:
-    one, two = (turned(("system", s), ("human", "Summarise this."), turns="all") for s in ("text a", "text b"))
-    assert isinstance(one, Prompt)
-    assert isinstance(two, Prompt)
-    assert one.conversation != two.conversation
+    later = (("gpt", "Which part?"), ("human", "All of it."))
+    for turns in ((), later):
+        one, two = (turned(("system", s), ("human", "Summarise this."), *turns) for s in ("text a", "text b"))
+        assert isinstance(one, Prompt)
+        assert isinstance(two, Prompt)
+        assert one.conversation != two.conversation
 
 
 def test_a_long_conversation_is_turned_into_prompts_one_at_a_time() -> None:
@@ -354,6 +364,7 @@ def test_damage_inside_a_json_array_is_an_error_and_not_a_cut(tmp_path: Path) ->
         ("a.csv", "title\nx\n", "has title"),
         ("a.txt", "\n\n", "holds no record"),
         ("a.docx", "x", "cannot tell what this is"),
+        ("a.parquet.gz", "x", "cannot tell what this is"),  # Parquet compresses within
         ("a.jsonl.gz", "x", "cannot be read"),
     ],
 )

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 from ultraif_ray.engine.chat import Chat, fold_system
 from ultraif_ray.errors import RequestRefused
+from ultraif_ray.recipe import SHIPPED
 
 TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 RAISES = (
@@ -68,6 +69,16 @@ def test_variables_reach_the_template(tokenizer: Any) -> None:
     template = TURNS + "{% if enable_thinking is defined and not enable_thinking %}<no thoughts>{% endif %}"
     assert not text(tokenizer, template).endswith("<no thoughts>")
     assert text(tokenizer, template, enable_thinking=False).endswith("<no thoughts>")
+
+
+def test_the_template_for_llamas_base_model_writes_its_turns_and_nothing_else(tokenizer: Any) -> None:
+    """Above all no header of dates, which the released composer was trained without."""
+    template = (SHIPPED / "llama3_chat.jinja").read_text()
+    written = tokenizer.apply_chat_template(
+        CONVERSATION, chat_template=template, tokenize=False, add_generation_prompt=True
+    )
+    turns = [f"<|start_header_id|>{m['role']}<|end_header_id|>\n\n{m['content']}<|eot_id|>" for m in CONVERSATION]
+    assert written == f"<|begin_of_text|>{''.join(turns)}<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
 def test_a_system_message_that_no_user_turn_follows_becomes_one() -> None:

@@ -23,10 +23,10 @@ import ijson
 from ultraif_ray.errors import InputError
 
 FORMATS = (
-    ".jsonl/.json, .parquet, .csv/.tsv, .txt (one prompt a line), each also compressed, or a Hugging Face dataset "
+    ".jsonl/.json, .csv/.tsv, .txt (one prompt a line), each also compressed, .parquet, or a Hugging Face dataset "
     "(folder or hub id)"
 )
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
@@ -88,6 +88,8 @@ def _resolve(spec: str) -> list[Source]:
 
 def _kind(path: str) -> str:
     name = path.lower()
+    if name.endswith(".parquet"):  # compressed within, never as a whole
+        return ".parquet"
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)
     return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
