@@ -3,13 +3,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import SHIPPED, VllmPool, load_recipe, parse_recipe
+from ultraif_ray.recipe import SHIPPED, VllmPool, difference, fingerprint, load_recipe, parse_recipe
 from ultraif_ray.templates import load_shipped
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
@@ -91,8 +92,23 @@ def test_the_papers_sampling_is_the_default() -> None:
         ("synthesize", "is not an override"),
         ("prompts=['s3://me:secret@bucket/x.jsonl']", "must hold no user or password"),
         ("pools.m={engine: openai, model: x, base_url: 'http://me:pw@host/v1'}", "must hold no user or password"),
-        ("pools.m={engine: vllm, model: x, args: {hf_token: abc}}", "hf_token is a secret"),
-        ("name.first=3", "not a section"),
+        *(
+            (f"pools.m={{engine: vllm, model: x, args: {{{secret}: abc}}}}", f"{secret} is a secret")
+            for secret in ("hf_token", "hub_token", "api_key", "password")
+        ),
+        ("name.first=3", "name.first=3: 'name' holds a str ('x'), not a section"),
+        ("openai=1", "openai: unknown key"),
+        ("pools.m={engine: openai, model: x, base_url: y, timeout: 1}", "pools.m.timeout: unknown key; did you mean"),
+        (
+            "pools.m={engine: openai, model: x, base_url: y, latency: 1}",
+            "pools.m.latency: unknown key; known here: acc",
+        ),
+        (
+            "pools.m={engine: vllm, model: x, latency: 1}",
+            "pools.m.latency: unknown key; known here: accelerator_type, a",
+        ),
+        ("pools.m={engine: simulated, trust_remote: 1}", "pools.m.trust_remote: unknown key; known here: accelerator_"),
+        ("roles.judge.pool=n", "the whole: roles.judge.pool is 'n'"),
         ("synthesize.k=[", "not valid YAML"),
     ],
 )
@@ -102,8 +118,55 @@ def test_faults_are_named_with_the_mend(tmp_path: Path, override: str, message: 
     assert message in str(caught.value)
 
 
+def test_every_fault_has_a_line_of_its_own() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(MINIMAL | {"seed": "x", "prompst": []})
+    assert [line.split(": ")[:2] for line in str(caught.value).splitlines()] == [
+        ["recipe", "seed"],
+        ["recipe", "prompst"],
+    ]
+
+
+def test_an_at_sign_in_a_path_is_no_password(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, MINIMAL), run="s3://bucket/me@home").run == "s3://bucket/me@home"
+
+
+def test_a_recipe_and_what_it_names_may_be_in_a_store() -> None:
+    store = fsspec.filesystem("memory")
+    own = own_set(judge={"system": "Judge."})
+    store.pipe_file("/recipes/mine.yaml", yaml.safe_dump(own).encode())
+    pool = {"engine": "vllm", "model": "org/model", "chat_template": "memory://recipes/chat.jinja"}
+    store.pipe_file("/recipes/chat.jinja", b"{{ 'stored' }}")
+    data = MINIMAL | {"pools": {"m": pool}, "templates": "memory://recipes/mine.yaml"}
+    store.pipe_file("/recipes/x.yaml", yaml.safe_dump(data).encode())
+    made = load_recipe("memory://recipes/x.yaml")
+    assert made.templates.judge.system == "Judge."
+    assert isinstance(made.pools["m"], VllmPool)
+    assert made.pools["m"].chat_template == "{{ 'stored' }}"
+    with pytest.raises(RecipeError, match=r"memory://recipes/none\.jinja: cannot be read"):
+        load_recipe("memory://recipes/x.yaml", ["pools.m.chat_template='memory://recipes/none.jinja'"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "workers", "batch"),
+    [({}, 1, 8), ({}, 3, 24), ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 5}, 4, 40)],
+)
+def test_a_global_batch_is_that_of_the_most_workers(fields: dict[str, int], workers: int, batch: int) -> None:
+    made = parse_recipe(MINIMAL | {"train": {"workers": {"min": 1, "max": workers}}})
+    assert made.global_batch(fields) == batch
+
+
+def test_a_fingerprint_is_of_the_content_and_a_difference_names_each_setting() -> None:
+    one: dict[str, Any] = {"a": 1, "b": {"c": [1], "d": None}, "e": 2}
+    assert fingerprint(one) == fingerprint(dict(reversed(one.items()))) == "24279665cd1c1386"
+    other = {"a": 1, "b": {"c": [2], "d": None}, "e": {"x": 1}, "f": "new"}
+    assert difference(one, other) == ["b.c: [1] → [2]", "e: 2 → {'x': 1}", "f: None → 'new'"]
+    assert difference(one, one) == []
+
+
 def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     made = load_recipe(write(tmp_path, MINIMAL), ["synthesize.k=3", "synthesize.rounds={2: 1}", "export.held_out=0"])
+    assert load_recipe(write(tmp_path, MINIMAL), ["roles.judge.system=a=b"]).roles.judge.system == "a=b"
     assert (made.synthesize.k, made.synthesize.rounds, made.export.held_out) == (3, {2: 1.0}, 0)
 
 
@@ -193,10 +256,13 @@ def test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_
         (folder / "a.jsonl").write_text("{}")
     (beside / "chat.jinja").write_text("")
     monkeypatch.chdir(here)
-    data = MINIMAL | {"prompts": ["a.jsonl", "*.jsonl", "org/name"], "policy": {"model": "org/model"}}
+    data = MINIMAL | {"prompts": ["a.jsonl", "*.jsonl", "org/name", "a\0.jsonl"], "policy": {"model": "org/model"}}
+    data["composer"] = {"model": "org/model", "prompts": ["a.jsonl"]}
     data["policy"]["chat_template"] = "chat.jinja"
     recipe = load_recipe(write(beside, data))
-    assert recipe.prompts == (f"{beside}/a.jsonl", f"{beside}/*.jsonl", "org/name")
+    assert recipe.prompts == (f"{beside}/a.jsonl", f"{beside}/*.jsonl", "org/name", "a\0.jsonl")
+    assert recipe.composer
+    assert recipe.composer.prompts == (f"{beside}/a.jsonl",)
     assert recipe.policy
     assert recipe.policy.chat_template == f"{beside}/chat.jinja"
     assert load_recipe(write(beside, data), prompts=["a.jsonl"]).prompts == (f"{here}/a.jsonl",)

@@ -10,7 +10,9 @@ from tests.scripted import composed
 from ultraif_ray.records import (
     AddedConstraint,
     Constraint,
+    IdSlice,
     Instruction,
+    Prompt,
     Response,
     Row,
     Turn,
@@ -122,6 +124,8 @@ def test_an_instruction_is_its_initial_query_and_what_was_added() -> None:
     assert (made.level, made.query, made.simpler_query) == (2, "q, a, b", "q, a")
     assert made.questions == ["Is it a?", "Is it b?"]
     assert [made.at(level).query for level in (0, 1, 2)] == ["q", "q, a", "q, a, b"]
+    before = [Turn(role="user", content="hi")]
+    assert composed("q", ("q, a", "Is it a?"), history=before).at(0).history == before
     plain = Instruction(initial_query="q")
     assert (plain.level, plain.query, plain.simpler_query, plain.questions) == (0, "q", "q", [])
 
@@ -142,6 +146,35 @@ def test_three_rounds_of_a_third_are_all_prompts_and_as_many_each() -> None:
     assert all(len(part) == pytest.approx(1000, rel=0.1) for part in taken)
     assert slice_of_round(5, 0.25) == slice_of_round(1, 0.25)  # every prompt was there: from the beginning again
     assert slice_of_round(2, 1.0) is None
+
+
+@given(texts, turns)
+def test_a_conversation_is_the_id_of_its_first_prompt(query: str, history: list[Turn]) -> None:
+    first = next((i for i, turn in enumerate(history) if turn.role == "user"), None)
+    prompt = Prompt(id=prompt_id(query, history), query=query, history=history)
+    if first is None:
+        assert prompt.conversation == prompt.id
+    else:
+        assert prompt.conversation == prompt_id(history[first].content, history[:first])
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 5, 6, 9, 10, 11, 2**63 - 1])
+def test_a_part_of_all_prompts_has_its_start_and_not_its_end(number: int) -> None:
+    assert IdSlice(5, 10).holds(number) == (5 <= number < 10)
+    assert IdSlice(10, 5).holds(number) == (number >= 10 or number < 5)
+    assert IdSlice(5, 5).holds(number)
+
+
+def test_a_failure_is_its_kind_where_there_is_no_more_to_say() -> None:
+    row = Row(id=1, query="q")
+    row.fail("composer", "not JSON")
+    assert [failure.model_dump() for failure in row.failures] == [
+        {"stage": "composer", "kind": "not JSON", "reason": "not JSON", "raw": ""}
+    ]
+
+
+def test_text_that_utf_8_cannot_hold_has_an_id_too() -> None:
+    assert prompt_id("\ud800", []) != prompt_id("\udfff", [])
 
 
 def test_history_as_sharegpt_has_it() -> None:

@@ -1,13 +1,15 @@
 """Through chat templates that take a system message, refuse it, or drop it."""
 
+from inspect import signature
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from ultraif_ray.engine.chat import Chat, fold_system
 from ultraif_ray.errors import RequestRefused
-from ultraif_ray.recipe import SHIPPED
+from ultraif_ray.recipe import SHIPPED, VllmPool
 
 TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 RAISES = (
@@ -79,6 +81,16 @@ def test_the_template_for_llamas_base_model_writes_its_turns_and_nothing_else(to
     )
     turns = [f"<|start_header_id|>{m['role']}<|end_header_id|>\n\n{m['content']}<|eot_id|>" for m in CONVERSATION]
     assert written == f"<|begin_of_text|>{''.join(turns)}<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+def test_how_a_template_is_applied_is_no_variable_of_it(tokenizer: Any) -> None:
+    """Whatever arguments transformers has for that; tools and documents are shown to the model."""
+    arguments = set(signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents", "kwargs"}
+    assert len(arguments) > 8
+    for name in arguments:
+        with pytest.raises(ValidationError, match=f"{name} says how the template is applied"):
+            VllmPool(engine="vllm", model="m", template_args={name: 1})
+    assert VllmPool(engine="vllm", model="m", template_args={"documents": []})
 
 
 def test_a_system_message_that_no_user_turn_follows_becomes_one() -> None:

@@ -114,6 +114,44 @@ def test_bad_decompositions_are_named(constraint: str, simplified: str, question
     assert fault_of_decomposition(POEM, constraint, simplified, question) == fault
 
 
+def some(kind: str, count: int) -> list[str]:
+    """So many words, all different."""
+    return [f"{kind}{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("task", "demand", "most"), [(5, 1, 2), (5, 12, 3), (5, 16, 4), (298, 1, 3), (295, 1, 2), (5, 11, 2)]
+)
+def test_what_may_leave_beside_the_constraint(task: int, demand: int, most: int) -> None:
+    kept, taken = some("task", task), some("demand", demand)
+    for beside, fault in ((most, ""), (most + 1, "more than the constraint was taken away")):
+        query = " ".join([*kept, *taken, *some("beside", beside)])
+        assert fault_of_decomposition(query, " ".join(taken), " ".join(kept), "Is it?") == fault
+
+
+@pytest.mark.parametrize(("kept", "most"), [(3, 2), (12, 3), (11, 2)])
+def test_how_many_words_may_come(kept: int, most: int) -> None:
+    for came, fault in ((most, ""), (most + 1, "words were added")):
+        simplified = " ".join([*some("task", kept), *some("new", came)])
+        assert fault_of_decomposition(" ".join([*some("task", kept), "end"]), "end", simplified, "Is it?") == fault
+
+
+@pytest.mark.parametrize(("words", "most"), [(7, 3), (9, 4), (10, 5)])
+def test_how_far_words_may_move(words: int, most: int) -> None:
+    """The last words backwards: each stands behind another one than before."""
+    order = some("word", words)
+    for turned, fault in ((most, ""), (most + 1, "the words were scrambled")):
+        simplified = " ".join([*order[:-turned], *reversed(order[-turned:])])
+        assert fault_of_decomposition(" ".join([*order, "end"]), "end", simplified, "Is it?") == fault
+
+
+@pytest.mark.parametrize(("words", "most"), [(8, 3), (31, 3), (32, 4), (40, 5)])
+def test_how_many_words_of_a_query_a_composition_may_lose(words: int, most: int) -> None:
+    query = some("word", words)
+    for lost, fault in ((most, ""), (most + 1, "loses the subject of the query")):
+        assert fault_of_composition(" ".join(query), " ".join([*query[lost:], "and", "more"]), []).startswith(fault)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -136,7 +174,7 @@ def test_good_compositions_stand(before: str, after: str) -> None:
         ("Write about rain.", "write about RAIN", [], "query left as it was"),
         ("Write about rain.", "about rain: write", [], "query left as it was"),
         ("Say hi to me, please", "Say hi to me, please. Say hi, please, to me", [], "the query stands there twice"),
-        ("Say hi", "Say hi, and say hi to Ann", [], ""),
+        ("Say hi now", "Say hi now, and say hi to Ann now", [], ""),
         ("Write about rain.", "Sing a song of snow and ice", [], "loses the subject of the query"),
         ("Name moons in 3 sentences", "Name moons in 5 sentences that rhyme", [], "a number of the query was changed"),
         (
@@ -163,6 +201,9 @@ def test_bad_compositions_are_named(before: str, after: str, questions: list[str
         ("Write a poem.", False),
         ("?", False),
         ("", False),
+        ("A?", True),
+        ("so " * 99 + "so?", True),
+        ("so " * 99 + "so ?", False),
         ("Is it" + " so" * 200 + "?", False),
     ],
 )
@@ -180,17 +221,20 @@ FRENCH = Constraint(
 
 async def test_a_decomposition_is_shown_to_the_decomposers_own_model_after_examples_that_are_always_the_same() -> None:
     engine = saying(labels(0.9), labels(0.2))
-    client = client_of(recipe(), decomposer=engine)
+    client = client_of(recipe(roles={"decomposer": {"pool": "decomposers", "adapter": "/adapter"}}), decomposer=engine)
     other = FRENCH.model_copy(update={"text": "of at most 8 lines", "question": "Are there at most 8 lines?"})
     assert await decomposition_holds(POEM, FRENCH, client)
     assert not await decomposition_holds("Write, in French", other, client)
     first, second = engine.asked
     assert first.messages[:-1] == second.messages[:-1]
     assert {message["content"] for message in first.messages if message["role"] == "assistant"} == {"Yes", "No"}
-    for part in (POEM, FRENCH.text, FRENCH.simplified_query, FRENCH.question):
-        assert part in first.messages[-1]["content"]
-    assert first.messages[-1]["content"].index(POEM) < first.messages[-1]["content"].index(FRENCH.simplified_query)
-    assert (first.labels, first.adapter) == (("Yes", "No"), "")
+    assert first.messages[0]["role"] == "system"
+    assert "Say Yes only if all of this is true" in first.messages[0]["content"]
+    assert first.messages[-1]["content"] == (
+        f"Request:\n{POEM}\n\nDemand: {FRENCH.text}\n\nShorter request:\n{FRENCH.simplified_query}\n\n"
+        f"Question: {FRENCH.question}"
+    )
+    assert (first.labels, first.adapter, first.query) == (("Yes", "No"), "", POEM)  # the model, whatever its adapter
 
 
 async def test_a_composition_is_shown_with_what_stood_before_and_its_own_question_alone() -> None:
@@ -199,6 +243,8 @@ async def test_a_composition_is_shown_with_what_stood_before_and_its_own_questio
     made = composed("Write.", ("Write in verse.", "Is it verse?"), ("Write in verse, in French.", "Is it French?"))
     assert await composition_holds(made, client, "composer")
     assert not await composition_holds(made, client, "composer")
-    last = engine.asked[0].messages[-1]["content"]
-    assert last.index("Write in verse.") < last.index("Write in verse, in French.") < last.index("Is it French?")
-    assert "Is it verse?" not in last
+    assert "Say Yes only if all of this is true" in engine.asked[0].messages[0]["content"]
+    assert engine.asked[0].messages[-1]["content"] == (
+        "Request:\nWrite in verse.\n\nLonger request:\nWrite in verse, in French.\n\nQuestions: Is it French?"
+    )
+    assert engine.asked[0].query == made.query

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.method.compose import LEAKS, compose, put_behind
+from ultraif_ray.method.compose import LEAKS, Addition, Composed, compose, put_behind, reply_schema
 from ultraif_ray.method.prompts import composer_answer, composer_request, query_of_composer_request
 from ultraif_ray.records import AddedConstraint, Instruction, Turn
 
@@ -71,6 +72,7 @@ async def test_a_composer_may_write_the_constraint_alone_which_is_put_behind_the
         ("list fruits", ", by colour", "list fruits, by colour"),
         ("Fix this:\n\nx = 1;", "Use no loop.", "Fix this:\n\nx = 1;\n\nUse no loop."),
         ("Write.", " ", "Write."),
+        ("pick option B", "Xerox it.", "pick option B. Xerox it."),
     ],
 )
 def test_where_an_addition_is_put(query: str, addition: str, together: str) -> None:
@@ -92,6 +94,11 @@ async def test_the_check_by_model_refuses_what_the_text_lets_by_and_none_takes_w
     assert [bool(request.labels) for request in engine.asked] == [False, True, False, True]
     lost = answer("Sing a song of snow and ice", "Is it a song?")
     assert (await run(saying(lost), check="none")).query == "Sing a song of snow and ice"
+    for unchanged in (START.query, " "):
+        reply = answer(unchanged, "Is it a song?")
+        with pytest.raises(UnusableReply) as caught:
+            await run(saying(reply), check="none", attempts=1)
+        assert (caught.value.stage, caught.value.kind, caught.value.raw) == ("composer", "query left as it was", reply)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +163,34 @@ def test_the_query_is_found_again_in_a_composers_request(history: list[Turn], qu
     assert query_of_composer_request(composer_request(pasted, query)) == query
 
 
-async def test_a_trained_composer_is_asked_in_its_own_form_without_a_system_prompt() -> None:
+@pytest.mark.parametrize("templates", ["large", "small"])
+async def test_a_trained_composer_is_asked_in_its_own_form_without_a_system_prompt(templates: str) -> None:
     engine = saying(answer("Write about rain in two lines.", "Does it have two lines?", "Are there two lines?"))
-    made = recipe()
+    made = recipe(templates=templates)
     roles = made.roles.model_copy(update={"composer": made.roles.composer.model_copy(update={"trained": True})})
     client = client_of(made.model_copy(update={"roles": roles}), composer=engine)
     composed = await compose(START, "format", client, made.synthesize)
     assert engine.asked[0].messages == [{"role": "user", "content": composer_request([], START.query)}]
     assert len(composed.questions) == 2  # the released checkpoint may ask several
+    assert composed.added[0].category == ""  # it chose by itself
+    assert (engine.asked[0].schema, engine.asked[0].max_tokens) == (reply_schema(Composed, 3), 1024 + COPY)
+
+
+COPY = math.ceil(1.25 * len(START.query))
+"""Tokens for the query in JSON: the scripted engine has one for each character."""
+
+
+@pytest.mark.parametrize(
+    ("templates", "reply", "bound"),
+    [
+        ("large", {"augmented query": f"{START.query} In two lines.", "question": ["Is it two?"]}, 1024 + COPY),
+        ("small", {"addition": "In two lines.", "question": ["Is it two?"]}, 1024),
+    ],
+)
+async def test_a_prompted_composer_asks_one_question_and_has_room_for_the_query_where_it_repeats_it(
+    templates: str, reply: dict[str, Any], bound: int
+) -> None:
+    made, engine = recipe(templates=templates), saying(as_json(reply))
+    await compose(START, "format", client_of(made, composer=engine), made.synthesize)
+    kind = Composed if "augmented query" in reply else Addition
+    assert (engine.asked[0].schema, engine.asked[0].max_tokens) == (reply_schema(kind, 1), bound)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import UnusableReply
-from ultraif_ray.method.decompose import decompose, whole_before_the_cut
+from ultraif_ray.method.decompose import QUESTION_SCHEMA, decompose, whole_before_the_cut
 from ultraif_ray.records import Prompt, Turn
 
 PROMPT = Prompt(id=1, query="Write a poem about the rain in French, of at most 8 lines.")
@@ -99,7 +99,8 @@ async def test_the_check_may_be_by_the_model_by_the_text_or_none(check: str, hel
             "more than the constraint was taken away",
             "the model says that it does not hold",
         ]
-        assert sum(bool(request.labels) for request in engine.asked) == 1  # the text had settled the other
+        (check_by_model,) = (request for request in engine.asked if request.labels)  # the text had settled the other
+        assert check_by_model.messages[-1]["content"].startswith(f"Request:\n{PROMPT.query}\n")
     else:
         assert len(await decompose(PROMPT, client, made.decompose)) == held
 
@@ -124,6 +125,7 @@ async def test_questions_may_be_asked_for_in_calls_of_their_own() -> None:
     assert "{question}" not in told
     assert len(asked) == 2
     for request in asked:
+        assert (request.schema, request.query) == (QUESTION_SCHEMA, PROMPT.query)
         assert request.messages[-1]["content"].startswith(f"Request:\n{PROMPT.query}")
         assert "a yes/no question in English" in request.messages[0]["content"]
 
@@ -160,12 +162,14 @@ async def test_a_reply_that_is_cut_anywhere_gives_what_stood_whole(end: int) -> 
     assert (found is not None) is ('"linguistic"' in text)
     if found:
         assert found.constraints[0].model_dump() == FRENCH
+    assert whole_before_the_cut(f"[{text}") is None  # another shape
 
 
 async def test_without_its_question_a_constraint_is_no_scenario_but_another_shape() -> None:
     bare = {key: value for key, value in FRENCH.items() if key != "question"}
-    with pytest.raises(UnusableReply, match="JSON of another shape"):
+    with pytest.raises(UnusableReply, match="JSON of another shape") as caught:
         await run(saying(as_json({"constraints": [bare, LINES]})), attempts=1)
+    assert (caught.value.stage, caught.value.raw) == ("decomposer", as_json({"constraints": [bare, LINES]}))
 
 
 async def test_a_row_fails_when_no_try_held() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
-from ultraif_ray.method.journey import STAGES, run_journey
+from ultraif_ray.method.journey import STAGES, give_up, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Row, Turn
 
@@ -94,6 +94,44 @@ async def test_the_whole_journey_of_a_row() -> None:
     assert (instruction.chosen.text, instruction.rejected.text) == ("good", "bad")
     assert {u.role: u.requests for u in row.usage} == {"decomposer": 1, "composer": 1, "responder": 2, "judge": 2}
     assert {u.role: (u.prompt, u.cached, u.generated) for u in row.usage}["judge"] == (20, 8, 6)
+    about = {request.role: request.query for request in world.engine.asked}
+    assert about == dict.fromkeys(("decomposer", "composer"), QUERY) | dict.fromkeys(
+        ("responder", "judge"), instruction.query
+    )
+
+
+async def test_a_prompt_without_a_constraint_is_simple_and_goes_on() -> None:
+    row = await journey(World("good", "bad", decomposer=as_json({"constraints": []})), settings())
+    assert (row.decomposed, row.constraints, row.outcome) == ("simple", [], "paired")
+
+
+async def test_a_row_that_comes_from_another_worker_keeps_what_it_lost_there() -> None:
+    made = settings(attempts=2)
+    lost = World(decomposer=["no JSON"])
+    row = await journey(lost, made.model_copy(update={"decompose": made.decompose.model_copy(update={"attempts": 2})}),
+                        stages=("decompose",))  # fmt: skip
+    assert [one.stage for one in row.dropped] == ["decomposer"]
+    row = await journey(World("good", "bad", composes=1), settings(rounds={2: 1}, attempts=1), row, STAGES[1:])
+    assert [one.stage for one in row.dropped] == ["decomposer", "composer"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "ends"),
+    [
+        (STAGES, [("decomposer", "failed"), ("composer", "failed")]),
+        (("decompose",), [("decomposer", "failed")]),
+        (("compose",), [("composer", "failed")]),
+        (("respond",), [("responder", "failed")]),
+    ],
+)
+def test_a_row_that_is_given_up_fails_in_every_step_that_it_was_in(
+    stages: tuple[str, ...], ends: list[tuple[str, str]]
+) -> None:
+    row = give_up(Row(id=1, query=QUERY), stages, "Poisoned", "it killed its engine")
+    assert [(failure.stage, "failed") for failure in row.failures] == ends
+    assert {(failure.kind, failure.reason) for failure in row.failures} == {("Poisoned", "it killed its engine")}
+    assert row.decomposed == ("failed" if "decompose" in stages else "")
+    assert row.outcome == ("" if stages == ("decompose",) else "failed")
 
 
 async def test_sft_stops_at_the_first_pass_and_never_goes_over_k() -> None:
@@ -168,6 +206,9 @@ async def test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request() -
         assert all(x.chosen for x in row.instructions)
         depths.append(len(row.instructions))
     assert set(depths) == {1, 2, 3}
+    weighted = settings(rounds={1: 1e9, 3: 1})
+    drawn = [(await journey(World(), weighted, Row(id=i, query=QUERY), ("compose",))).rounds for i in range(20)]
+    assert drawn == [1] * 20
 
 
 async def test_a_round_that_fails_costs_that_round_and_what_stood_before_is_answered() -> None:
@@ -220,13 +261,23 @@ async def test_what_a_whole_trained_composer_adds_is_shown_to_the_judge(refused:
     world = World(*["good"] * 9, check=check)
     row = await journey(world, made)
     assert not [request for request in world.engine.asked if request.role == "composer" and request.labels]
+    assert sum("Longer request:" in request.messages[-1]["content"] for request in world.engine.asked) == 3
     assert [one.level for one in row.instructions] == (list(range(1, level + 1)) if level else [1, 2, 3])
     if level:
         assert row.outcome == "satisfied"
         assert len(row.dropped) == (refused is not None)
+        assert all(lost.raw.count("Add") == refused for lost in row.dropped)  # the first that does not suit
     else:
         assert row.outcome == "failed"
         assert row.failures[0].kind == "the model says that it does not suit the query"
+
+
+async def test_a_check_by_text_asks_nobody_whoever_composes() -> None:
+    made = settings(goal="sft", judge="logprob")
+    roles = made.roles.model_copy(update={"composer": made.roles.composer.model_copy(update={"trained": True})})
+    world = World("good")
+    await journey(world, made.model_copy(update={"roles": roles}))
+    assert world.asked["judge"] == 1
 
 
 async def test_contrast_pairs_ask_no_judge() -> None:
@@ -240,6 +291,8 @@ async def test_contrast_pairs_ask_no_judge() -> None:
     assert world.asked["judge"] == 0
     asked = [r.messages[-1]["content"] for r in world.engine.asked if r.role == "responder"]
     assert asked == [instruction.query, instruction.simpler_query]
+    cut = await journey(World(Completion("whole", finish="length"), "without"), settings(pairs="contrast"))
+    assert cut.outcome == "unsatisfied"
 
 
 async def test_all_questions_may_include_the_prompts_own() -> None:

@@ -10,6 +10,7 @@ from ultraif_ray.method.judge import judge
 from ultraif_ray.records import Response
 
 INSTRUCTION = composed("q", ("q a", "Is it a?"), ("q a b", "Is it b?"))
+QUESTIONS = [*INSTRUCTION.questions, "Is it c?"]
 
 
 def verdicts(*answers: str) -> str:
@@ -21,6 +22,7 @@ async def run(engine: ScriptedEngine, response: Response | None = None, **settin
     response = response or Response(text="An answer.")
     client = client_of(made, responder=engine)
     await judge(INSTRUCTION, response, INSTRUCTION.questions, client, made.synthesize)
+    assert all((request.query, request.role) == (INSTRUCTION.query, "judge") for request in engine.asked)
     return response
 
 
@@ -49,9 +51,13 @@ async def test_by_rationale_all_yes_passes_and_one_no_fails() -> None:
     ],
 )
 async def test_by_rationale_it_fails_closed(reply: Answer) -> None:
-    response = await run(saying(reply), attempts=1)
+    engine = saying(reply)
+    response = await run(engine, attempts=1)
     assert not response.passed
     assert [v.answer for v in response.verdicts] == ["missing", "missing"]
+    raw = reply.text if isinstance(reply, Completion) else str(reply)
+    assert all(v.explanation.endswith(f": {raw}") and len(v.explanation) > len(raw) + 2 for v in response.verdicts)
+    assert engine.asked[0].max_tokens == 1024  # the recipe's: a verdict does not repeat the query
     assert (await run(saying(reply, verdicts("YES", "YES")), attempts=2)).passed
 
 
@@ -66,13 +72,19 @@ async def test_by_logprob_one_token_a_question_and_the_threshold_decides() -> No
     assert [v.p_yes for v in response.verdicts] == [pytest.approx(0.9), pytest.approx(0.6)]
     assert not response.passed
     assert (await run(saying(labels(0.9), labels(0.6)), judge="logprob", threshold=0.6 - 1e-9)).passed
+    assert (await run(saying(labels(0.5), labels(0.5)), judge="logprob", threshold=0.5)).passed  # from it on
 
 
 async def test_by_logprob_the_first_no_settles_it() -> None:
-    engine = saying(labels(0.1))
-    response = await run(engine, judge="logprob")
-    assert [v.answer for v in response.verdicts] == ["no", "not asked"]
-    assert len(engine.asked) == 1
+    engine, response, made = saying(labels(0.1)), Response(text="An answer."), recipe(synthesize={"judge": "logprob"})
+    await judge(INSTRUCTION, response, QUESTIONS, client_of(made, responder=engine), made.synthesize)
+    assert [(v.question, v.answer) for v in response.verdicts] == [
+        ("Is it a?", "no"),
+        ("Is it b?", "not asked"),
+        ("Is it c?", "not asked"),
+    ]
+    (asked,) = engine.asked
+    assert asked.messages[-1]["content"].endswith("[Question]\nIs it a?\nReply with Yes or No alone.")
 
 
 async def test_by_logprob_a_label_that_was_not_reported_is_impossible_and_none_is_missing() -> None:

@@ -81,15 +81,31 @@ def test_the_examples_for_large_models_cover_what_is_hard() -> None:
 
 @every_set
 def test_a_decomposer_sees_requests_and_replies_in_turn_and_then_the_prompt(templates: Templates) -> None:
-    messages = prompts.decompose(templates, Prompt(id=1, query="Go on, in French", history=HISTORY[1:3]))
+    messages = prompts.decompose(templates, Prompt(id=1, query="Go on, in French", history=HISTORY[:3]))
     examples = templates.decomposer.examples
+    assert f"- question: {templates.decomposer.question};" in messages[0]["content"]
+    assert all(
+        asked["content"].endswith(f"Request:\n{e.query}") for e, asked in zip(examples, messages[1::2], strict=False)
+    )
     assert roles(messages) == ["system", *["user", "assistant"] * len(examples), "user"]
     for example, answer in zip(examples, messages[2::2], strict=True):
         reply = Decomposition.model_validate_json(answer["content"])
         assert [found.constraint for found in reply.constraints] == [found.constraint for found in example.constraints]
     assert messages[-1]["content"] == (
-        "Earlier conversation:\nUser: Who are you?\nAssistant: Arr.\n\nRequest:\nGo on, in French"
+        "Earlier conversation:\nSystem: Speak like a pirate.\nUser: Who are you?\nAssistant: Arr.\n\n"
+        "Request:\nGo on, in French"
     )
+
+
+@every_set
+def test_a_question_is_asked_for_as_in_the_examples(templates: Templates) -> None:
+    messages = prompts.ask_for_question(templates, Prompt(id=1, query="Go on, in French"), "in French")
+    shown = [(e, found) for e in templates.decomposer.examples for found in e.constraints]
+    for (example, found), asked, told in zip(shown, messages[1::2], messages[2::2], strict=False):
+        assert asked["content"].endswith(f"Request:\n{example.query}\n\nDemand: {found.constraint}")
+        assert json.loads(told["content"]) == {"question": found.question}
+    assert len(messages) == 2 * len(shown) + 2
+    assert messages[-1]["content"] == "Request:\nGo on, in French\n\nDemand: in French"
 
 
 def test_the_categories_stand_in_the_prompt_where_the_set_wants_them() -> None:
@@ -109,6 +125,8 @@ def test_a_composer_is_asked_for_a_kind_of_constraint_as_in_its_examples(templat
         if templates.composer.writes == "addition":
             written = {"addition": example.addition}
         assert json.loads(answer["content"]) == written | {"question": [example.question]}
+    for example, asked in zip(templates.composer.examples, messages[1::2], strict=False):
+        assert asked["content"].endswith(f"Request:\n{example.query}")
     kind = f"Kind of constraint: format: {templates.categories.format}"
     assert messages[-1]["content"] == f"{kind}\n\nRequest:\nWrite about rain."
 
@@ -145,3 +163,14 @@ def test_all_questions_about_an_answer_share_what_comes_before_them() -> None:
     assert "Who are you?" in before[0]
     assert "[Request]\nQ\n\n[Answer]\nA\n" in before[0]
     assert asked[0][0] == {"role": "system", "content": SETS["large"].judge.system}
+    assert asked[1][-1]["content"].endswith("[Question]\nTwo?\nReply with Yes or No alone.")
+    assert roles(prompts.judge_in_a_word(without(SETS["large"], "judge"), case, "A", "One?", ("Yes", "No"))) == ["user"]
+
+
+def test_a_judge_that_gives_reasons_is_asked_all_questions_by_number() -> None:
+    messages = prompts.judge_with_reasons(SETS["large"], Instruction(initial_query="Q"), "A", ["One?", "Two?"])
+    assert messages[0] == {"role": "system", "content": SETS["large"].judge.system}
+    assert messages[1]["content"] == (
+        "[Request]\nQ\n\n[Answer]\nA\n[End of answer]\n\n[Questions]\n1. One?\n2. Two?\n\n"
+        'Reply with JSON alone: under each question\'s number, {"explanation": one sentence, "answer": "YES" or "NO"}.'
+    )

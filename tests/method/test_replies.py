@@ -1,13 +1,18 @@
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from tests.scripted import Answer, ScriptedEngine, client_of, recipe, saying
 from ultraif_ray.engine.protocol import Completion
 from ultraif_ray.errors import UnusableReply
+from ultraif_ray.method import compose, decompose
+from ultraif_ray.method.judge import Reasoning, reasoning_schema
 from ultraif_ray.method.replies import RETRY_TEMPERATURE, ask_for_json, probability_of_yes
 
 
@@ -104,3 +109,73 @@ def test_the_probability_of_yes_is_among_the_two_labels() -> None:
     assert probability_of_yes(both, ("Yes", "No")) == pytest.approx(0.75)
     assert probability_of_yes({"No": -0.1}, ("Yes", "No")) == 0.0
     assert probability_of_yes({"Maybe": -0.1}, ("Yes", "No")) is None
+
+
+FOUND = {"constraint": "in French", "simplified_query": "Write", "question": "Is it?", "category": "format"}
+BARE = {key: value for key, value in FOUND.items() if key != "question"}
+VERDICT = {"explanation": "It is.", "answer": "YES"}
+SCHEMAS: list[tuple[dict[str, Any], type[BaseModel], Any, list[Any]]] = [
+    (
+        decompose.reply_schema(2),
+        decompose.Decomposition,
+        {"constraints": [FOUND, FOUND]},
+        [{"constraints": []}, {"constraints": [FOUND] * 3}, {"constraints": [BARE]}],
+    ),
+    (
+        decompose.reply_schema(2, questions=False),
+        decompose.Decomposition,
+        {"constraints": [BARE, BARE]},
+        [{"constraints": []}, {"constraints": [BARE] * 3}, {"constraints": [FOUND]}],
+    ),
+    (decompose.QUESTION_SCHEMA, decompose.Question, {"question": "Is it?"}, [{"question": ""}]),
+    (
+        compose.reply_schema(compose.Composed, 3),
+        compose.Composed,
+        {"augmented query": "Write more", "question": ["Is it?"]},
+        [{"augmented query": "x", "question": ["?"] * 3}, {"augmented query": "x", "question": ["?"] * 4}],
+    ),
+    (
+        compose.reply_schema(compose.Addition, 1),
+        compose.Addition,
+        {"addition": "More", "question": ["Is it?"]},
+        [{"addition": "", "question": ["?"]}, {"addition": "", "question": []}],
+    ),
+    (
+        reasoning_schema(["1", "2"]),
+        Reasoning,
+        {"1": VERDICT, "2": VERDICT},
+        [{"1": VERDICT, "2": VERDICT | {"answer": "NO"}}, {"1": VERDICT}],
+    ),
+]
+"""Each with what reads such a reply, a good one, and then one more that is just within its bounds and others beyond."""
+
+
+def broken(value: Any) -> Iterator[Any]:
+    """A reply with one thing wrong at one place: a key that lacks or is too many, a value of another type."""
+    if isinstance(value, dict):
+        yield value | {"more": "x"}
+        for key, inner in value.items():
+            yield {name: one for name, one in value.items() if name != key}
+            yield from (value | {key: wrong} for wrong in broken(inner))
+            if key in ("answer", "category"):
+                yield value | {key: inner.swapcase()}
+        yield []
+    elif isinstance(value, list):
+        yield from ([wrong, *value[1:]] for wrong in broken(value[0]))
+        yield {}
+    else:
+        yield 3
+
+
+@pytest.mark.parametrize(("schema", "reply_model", "good", "others"), SCHEMAS)
+def test_a_schema_lets_by_what_its_step_reads_and_nothing_else(
+    schema: dict[str, Any], reply_model: type[BaseModel], good: Any, others: list[Any]
+) -> None:
+    Draft202012Validator.check_schema(schema)
+    held = Draft202012Validator(schema)
+    within, *beyond = others
+    for reply in (good, within):
+        assert held.is_valid(reply)
+        reply_model.model_validate(reply)
+    for reply in (*beyond, *broken(good)):
+        assert not held.is_valid(reply), reply
