@@ -1,4 +1,4 @@
-# make demo | check | test | chaos | mutants | nightly | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+# make demo | check | test | chaos | mutants | mutmut | nightly | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo check test chaos mutants nightly lint install lock clean
+.PHONY: demo check test chaos mutants mutmut nightly lint install lock clean
 
 demo: install
 	$(BIN)/ultraif run demo
@@ -26,6 +26,13 @@ chaos: install
 # Faults put into the product by hand, one at a time; each must be noticed by the tests named beside it.
 mutants: install
 	$(BIN)/python -m tests.mutants
+
+# Every small fault that mutmut can think of in the rooms whose tests take seconds; about a quarter of an hour. It
+# remembers what it has tried, and does not see that a test has changed: so it begins anew.
+mutmut: install
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children 1
+	$(BIN)/mutmut results
 
 # What takes too long for every push.
 nightly: test
@@ -64,4 +71,4 @@ lock: install
 	  --override requirements/overrides-gpu.txt --output-file requirements/gpu.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) mutants

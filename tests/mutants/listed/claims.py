@@ -694,6 +694,107 @@ RUNS = (
     ),
 )
 
+KEPT = (
+    Mutant(
+        "columns depend on the rows",
+        "records.py: a file's columns never depend on which rows happened to be in it",
+        "ultraif_ray/records.py",
+        "pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(Row))",
+        "pa.Table.from_pylist([row.model_dump() for row in rows])",
+        (f"{RECORDS}::test_a_rows_schema_has_no_null_column_even_when_every_list_is_empty",),
+    ),
+    Mutant(
+        "an unusable reply leaves the method",
+        "errors.py: UnusableReply never leaves `method`",
+        "ultraif_ray/method/journey.py",
+        "    except UnusableReply as unusable:\n        row.fail(",
+        "    except KeyError as unusable:\n        row.fail(",
+        (f"{JOURNEY}::test_a_failed_decomposition_is_kept_and_composing_goes_on",),
+    ),
+    Mutant(
+        "a part of Ray's own outside of its file",
+        "CONTRIBUTING.md: private parts of Ray are all in `ultraif_ray/flow/ray_internals.py`",
+        "ultraif_ray/flow/actors.py",
+        "import ray\n",
+        "import ray\nfrom ray._private import ray_constants  # noqa\n",
+        ("tests/test_layout.py::test_private_parts_of_ray_are_in_one_file",),
+    ),
+    Mutant(
+        "a test imports a private name",
+        "CONTRIBUTING.md: no private imports of ours",
+        "tests/test_layout.py",
+        "import ultraif_ray\n",
+        "import ultraif_ray\nfrom ultraif_ray.recipe import _no_token  # noqa\n",
+        ("tests/test_layout.py::test_tests_import_no_private_name_of_ours",),
+    ),
+    Mutant(
+        "an attempt that was done again costs nothing",
+        "docs/design.md: what failed rows cost stays in the ledger",
+        "ultraif_ray/store/ledger.py",
+        "generated += sum(",
+        "generated = 0 * sum(",
+        ("tests/store/test_ledger_of_retries.py",),
+    ),
+    Mutant(
+        "a judge may answer any question",
+        "docs/design.md: JSON is constrained by a schema: one answer for each question",
+        "ultraif_ray/method/judge.py",
+        '"required": numbers,',
+        '"required": [],',
+        (f"{REPLIES}::test_a_schema_lets_by_what_its_step_reads_and_nothing_else",),
+    ),
+    Mutant(
+        "a check by model asks the adapter",
+        "docs/method.md: the composer's engine is asked without its adapter",
+        "ultraif_ray/method/checks.py",
+        "labels=CHECK_LABELS, base=True)",
+        "labels=CHECK_LABELS)",
+        (
+            f"{CHECKS}::test_a_decomposition_is_shown_to_the_decomposers_own_model_after_examples_that_are_always_the_same",
+        ),
+    ),
+    Mutant(
+        "three words may leave beside the constraint",
+        "docs/method.md: a second demand is caught from three words on",
+        "ultraif_ray/method/checks.py",
+        "if len(beside) > max(2, len(demand) // 4",
+        "if len(beside) > max(3, len(demand) // 4",
+        (f"{CHECKS}::test_what_may_leave_beside_the_constraint",),
+    ),
+    Mutant(
+        "a template's variables say how it is applied",
+        "recipe.py: variables that a chat template knows, and nothing else",
+        "ultraif_ray/recipe.py",
+        '"padding", "truncation", ',
+        '"padding", ',
+        (f"{CHAT}::test_how_a_template_is_applied_is_no_variable_of_it",),
+    ),
+    Mutant(
+        "the composer's own prompts are looked for here",
+        "recipe.py: a relative path of prompts means a file beside the recipe",
+        "ultraif_ray/recipe.py",
+        'composer = data.get("composer")',
+        "composer = None",
+        (f"{RECIPE}::test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_this_folder",),
+    ),
+    Mutant(
+        "a value with an equals sign is cut",
+        "README: any setting can be laid over as `section.key=value`",
+        "ultraif_ray/recipe.py",
+        'override.partition("=")',
+        'override.rpartition("=")',
+        (f"{RECIPE}::test_overrides_are_laid_over_the_file",),
+    ),
+    Mutant(
+        "compressed Parquet is taken for Parquet",
+        "readers.py: .parquet is not also compressed",
+        "ultraif_ray/data/readers.py",
+        '".json", ".csv"',
+        '".json", ".parquet", ".csv"',
+        (f"{INGEST}::test_a_file_that_is_no_such_thing_gets_one_line",),
+    ),
+)
+
 ENGINES = (
     Mutant(
         "logprob judging samples an answer",
@@ -761,4 +862,4 @@ ENGINES = (
     ),
 )
 
-MUTANTS = METHOD + CHECKS_BY_TEXT + DATA + RECIPES + RUNS + ENGINES
+MUTANTS = METHOD + CHECKS_BY_TEXT + DATA + RECIPES + RUNS + KEPT + ENGINES
