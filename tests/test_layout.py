@@ -5,10 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 import ultraif_ray
+from ultraif_ray.recipe import Recipe
 
 ROOT = Path(ultraif_ray.__file__).parent
+PAGES = [
+    Path(name) for name in ("README.md", "CONTRIBUTING.md", "cluster/README.md", *map(str, Path("docs").glob("*.md")))
+]
 FOLDERS = sorted(file.parent for file in ROOT.glob("*/__init__.py"))
 
 
@@ -30,3 +35,34 @@ def test_tests_import_no_private_name_of_ours() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("ultraif_ray", "tests"):
                 assert not [one.name for one in node.names if one.name.startswith("_")], file
+
+
+def test_the_map_in_the_docs_has_every_folder() -> None:
+    text = Path("docs/design.md").read_text()
+    tree = text.partition("## Where things are")[2].split("```")[1]
+    assert set(re.findall(r"^  (\w+)/", tree, re.MULTILINE)) == {folder.name for folder in FOLDERS} | {"recipes"}
+
+
+def test_the_readme_names_every_job() -> None:
+    said = re.search(r"^`jobs/` has (.*)$", Path("README.md").read_text(), re.MULTILINE)
+    assert said
+    assert set(re.findall(r"`(\w+)`", said[1])) == {file.stem for file in Path("jobs").glob("*.py")} - {"job"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_setting_that_a_page_names_is_one_of_the_recipes(page: Path) -> None:
+    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    for section, key in re.findall(r"`(\w+)\.(\w+)[`=:]", page.read_text()):
+        if section in sections and section not in (
+            "sft",
+            "dpo",
+            "pools",
+            "roles",
+        ):  # TRL's fields, and names of one's own
+            assert key in str(TypeAdapter(sections[section]).json_schema()), f"{section}.{key}"

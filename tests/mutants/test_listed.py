@@ -1,6 +1,7 @@
 """The list of mutants keeps up with the product: each still applies, and its tests are there."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ import pytest
 from tests.mutants.mutant import Mutant, all_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def defined_in(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 @pytest.mark.parametrize("mutant", all_mutants(), ids=lambda mutant: mutant.name)
@@ -18,9 +25,7 @@ def test_a_mutant_applies_and_names_tests_that_exist(mutant: Mutant) -> None:
     assert mutant.tests
     for test in mutant.tests:
         file, _, function = test.partition("::")
-        tree = ast.parse((ROOT / file).read_text())
-        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-        assert not function or function.partition("[")[0] in defined, test
+        assert not function or function.partition("[")[0] in defined_in(file), test
 
 
 def test_names_are_unique() -> None:

@@ -712,6 +712,14 @@ KEPT = (
         (f"{JOURNEY}::test_a_failed_decomposition_is_kept_and_composing_goes_on",),
     ),
     Mutant(
+        "the README names a setting that is none",
+        "README: with few prompts there may be too few constraints (`composer.min_pairs`)",
+        "README.md",
+        "(`composer.min_pairs`)",
+        "(`composer.fewest_pairs`)",
+        ("tests/test_layout.py::test_every_setting_that_a_page_names_is_one_of_the_recipes",),
+    ),
+    Mutant(
         "a part of Ray's own outside of its file",
         "CONTRIBUTING.md: private parts of Ray are all in `ultraif_ray/flow/ray_internals.py`",
         "ultraif_ray/flow/actors.py",
