@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from tests.imports import imported_by
 from tests.simulated import rows_of, without_usage
-from ultraif_ray.cli import report_errors
+from ultraif_ray.cli import main, report_errors
 from ultraif_ray.recipe import SHIPPED
 from ultraif_ray.store.folder import RunFolder
 
@@ -34,6 +36,23 @@ def ultraif(*words: Any, timeout: float = 600, **environment: str) -> subprocess
     )
 
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The same in this process, where all that it imports is there already."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def run(*words: Any) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["ultraif", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture
 def simulated(tmp_path: Path) -> Path:
     file = tmp_path / "simulated.yaml"
@@ -48,11 +67,21 @@ def simulated(tmp_path: Path) -> Path:
     return file
 
 
-def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+def test_help_and_the_readme_name_every_command_and_nothing_heavy_is_imported() -> None:
     done = ultraif("--help")
     assert done.returncode == 0
-    for command in ("run", "plan", "preview", "ingest", "decompose", "synthesize", "export", "show"):
-        assert command in done.stdout
+    listed = re.findall(r"^│ ([a-z]+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
+    assert listed == [
+        "run",
+        "plan",
+        "preview",
+        *("ingest", "decompose", "synthesize", "export"),
+        "train",
+        "retry",
+        "show",
+    ]
+    table = Path("README.md").read_text().partition("| command | what it does |")[2].partition("\n\n")[0]
+    assert [name for name in listed if not re.search(rf"^\| .*`(ultraif )?{name}\b.* \|", table, re.MULTILINE)] == []
     imported = imported_by("ultraif_ray.cli", "--help")
     assert "typer" in imported
     assert not imported & {"ray", "vllm", "torch", "datasets", "pyarrow"}
@@ -128,26 +157,37 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulate
     assert "0 of 0 rows that ended as nothing" in none.stdout
 
 
-def test_plan_loads_no_model_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
-    done = ultraif("plan", simulated, "synthesize.k=2")
+def test_plan_loads_no_model_and_writes_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a machine that has had no model yet."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", lambda *_, **__: pytest.fail("loads a model"))
+    done = command("plan", "demo", "--run", tmp_path / "run", "synthesize.k=2")
     assert done.returncode == 0, done.stderr
-    assert "decompose → compose → respond" in done.stdout
+    assert "decompose, operator 1: decompose in one worker of pool 'local'" in done.stdout
     assert "32 accepted" in done.stdout
     assert not (tmp_path / "run").exists()
-    big = ultraif("plan", simulated, "pools.m.replicas={min: 500, max: 500}")
+    kept = {file.name for file in cache.rglob("*") if file.is_file() and file.suffix != ".lock"}
+    assert kept == {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+def test_plan_refuses_what_this_machine_cannot_hold(command: Command, simulated: Path) -> None:
+    big = command("plan", simulated, "pools.m.replicas={min: 500, max: 500}")
     assert big.returncode == 2
     assert "CPU at least" in big.stderr
 
 
-def test_several_prompt_files_as_a_shell_glob_gives_them(simulated: Path, tmp_path: Path) -> None:
+def test_several_prompt_files_as_a_shell_glob_gives_them(command: Command, simulated: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(f"prompt {name}\n")
-    done = ultraif("plan", simulated, "--prompts", tmp_path / "a.txt", tmp_path / "b.txt", "synthesize.k=2")
+    done = command("plan", simulated, "--prompts", tmp_path / "a.txt", tmp_path / "b.txt", "synthesize.k=2")
     assert "2 accepted" in done.stdout, done.stderr
 
 
-def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) -> None:
-    done = ultraif("preview", simulated, "-n", 2)
+def test_preview_shows_rows_and_writes_nothing(command: Command, simulated: Path, tmp_path: Path) -> None:
+    done = command("preview", simulated, "-n", 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("prompt: ") == 2
     assert not (tmp_path / "run").exists()
@@ -168,8 +208,8 @@ def test_preview_shows_rows_and_writes_nothing(simulated: Path, tmp_path: Path) 
         (["train", "composer", "demo", "--data", PROMPTS, "composer=null"], "sets.composer is given, but not what"),
     ],
 )
-def test_an_error_is_one_message_and_no_traceback(words: list[Any], message: str) -> None:
-    done = ultraif(*words)
+def test_an_error_is_one_message_and_no_traceback(command: Command, words: list[Any], message: str) -> None:
+    done = command(*words)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

