@@ -1,5 +1,6 @@
 """The one fake, at the model boundary: an engine that says what a test tells it to, and remembers what it was asked."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +13,21 @@ Answer = str | Completion | list[str | Completion] | Exception
 
 
 class ScriptedEngine:
-    """Answers each request with what `script(request, number)` returns."""
+    """Answers each request with what `script(request, number)` returns, after as many turns of the event loop as
+    `turns(request)` says.
+    """
 
     timeout_s = None
 
-    def __init__(self, script: Callable[[Request, int], Answer]):
-        self._script = script
+    def __init__(self, script: Callable[[Request, int], Answer], turns: Callable[[Request], int] = lambda request: 0):
+        self._script, self._turns = script, turns
         self.asked: list[Request] = []
 
     async def generate(self, request: Request) -> Reply:
         answer = self._script(request, len(self.asked))
         self.asked.append(request)
+        for _ in range(self._turns(request)):
+            await asyncio.sleep(0)
         if isinstance(answer, Exception):
             raise answer
         several = answer if isinstance(answer, list) else [answer] * request.n

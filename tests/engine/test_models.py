@@ -19,7 +19,11 @@ def test_a_model_in_a_store_is_copied_once_and_without_its_weights_where_they_ar
         store.pipe(f"/models/one/{name}", b"{}")
     whole = Path(resolve_model("memory://models/one"))
     assert {file.name for file in whole.iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
+    (whole / "mark").touch()
     assert Path(resolve_model("memory://models/one")) == whole
+    assert (whole / "mark").exists()
+    store.pipe("/models/one/config.json", b"[]")  # another version
+    assert (Path(resolve_model("memory://models/one")) / "config.json").read_text() == "[]"
     light = Path(resolve_model("memory://models/one", weights=False))
     assert {file.name for file in light.iterdir()} == {"config.json", "tokenizer.json"}
     with pytest.raises(RecipeError, match="there is no model there"):

@@ -79,6 +79,21 @@ async def test_an_answer_with_its_usage(monkeypatch: pytest.MonkeyPatch) -> None
     assert not body.keys() & Sampling.model_fields.keys()  # what is not given is not sent
 
 
+async def test_several_samples_come_in_the_order_of_their_index_and_not_in_the_servers() -> None:
+    def choice(index: int, finish: str) -> dict[str, Any]:
+        return {"index": index, "finish_reason": finish, "message": {"role": "assistant", "content": f"sample {index}"}}
+
+    answer = GOOD | {"choices": [choice(2, "stop"), choice(0, "length"), choice(1, "stop")]}
+    async with server(lambda request, n: answer) as (engine, seen):
+        reply = await engine.generate(Request(ASK.messages, n=3, adapter="mine"))
+    assert [(one.text, one.finish) for one in reply.completions] == [
+        ("sample 0", "length"),
+        ("sample 1", "stop"),
+        ("sample 2", "stop"),
+    ]
+    assert (seen[0][1]["n"], seen[0][1]["model"]) == (3, "mine")  # an adapter is served under a name of its own
+
+
 async def test_how_a_role_samples_reaches_the_server() -> None:
     sampling = Sampling(stop=("END",), frequency_penalty=0.5, top_k=20, repetition_penalty=1.1)
     async with server(lambda request, n: GOOD) as (engine, seen):
@@ -117,7 +132,7 @@ async def test_a_busy_server_is_asked_again(code: int) -> None:
 
 
 async def hang() -> Any:
-    await asyncio.sleep(5)
+    await asyncio.sleep(1)
     return GOOD
 
 

@@ -9,7 +9,7 @@ from ultraif_ray.engine.simulated import SimulatedEngine
 from ultraif_ray.errors import RequestRefused
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import SimulatedPool, parse_recipe
-from ultraif_ray.records import Row
+from ultraif_ray.records import ROLES, Row
 
 ASK = [{"role": "user", "content": "Request:\nWrite about rain in French"}]
 
@@ -54,4 +54,10 @@ async def test_a_whole_journey_runs_on_it() -> None:
         rows = [Row(id=i, query=f"Write {i} lines about rain in French") for i in range(60)]
         done = [await run_journey(row, STAGES, RoleClient(recipe, {"m": engine()}), recipe) for row in rows]
         assert {row.outcome for row in done} > {"paired"}
-        assert json.dumps([row.model_dump() for row in done])
+        for row in done:
+            assert {usage.role for usage in row.usage} == ({*ROLES} if row.instructions else {"decomposer", "composer"})
+            judged = [verdict for one in row.instructions for made in one.responses for verdict in made.verdicts]
+            assert all(verdict.answer in ("yes", "no", "not asked") for verdict in judged)
+            assert all(
+                (verdict.p_yes is None) == (judge == "rationale") for verdict in judged if verdict.answer != "not asked"
+            )

@@ -27,6 +27,7 @@ class World:
         composes: int = 99,
         refusal: Exception | None = None,
         check: Callable[[Request], Answer] | None = None,
+        turns: Callable[[Request], int] = lambda request: 0,
     ):
         found = {
             "constraint": "no rhymes",
@@ -38,12 +39,14 @@ class World:
         self.answers, self.sampled, self.asked = answers, 0, Counter[str]()
         self.judge, self.check = judge, check
         self.composes, self.refusal = composes, refusal
-        self.engine = ScriptedEngine(self._say)
+        self.engine = ScriptedEngine(self._say, turns)
 
     def _say(self, request: Request, number: int) -> Answer:
         role = request.role
         self.asked[role] += request.n
         text = request.messages[-1]["content"]
+        if self.check and "Longer request:" in text:
+            return self.check(request)
         if role == "decomposer":
             return self.decomposer
         if role == "composer":
@@ -64,8 +67,6 @@ class World:
             return [one for one in wave if not isinstance(one, Exception)]
         if self.judge:
             return self.judge
-        if self.check and "Longer request:" in text:
-            return self.check(request)
         if request.labels:
             return labels(0.9 if "good" in text.split("[Answer]")[1] else 0.1)
         good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
@@ -166,17 +167,29 @@ async def test_in_a_wave_the_lowest_index_wins_and_all_are_judged() -> None:
     assert world.asked["responder"] == 5  # the last wave is short
 
 
-@given(st.lists(st.booleans(), min_size=5, max_size=5), st.integers(1, 5), st.sampled_from(["sft", "dpo"]))
+SAMPLE = st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 9))
+"""Whether an answer is good, how long it is, and how long its judging takes."""
+
+
+@given(st.lists(SAMPLE, min_size=5, max_size=5), st.integers(1, 5), st.sampled_from(["sft", "dpo"]))
 async def test_what_is_kept_is_the_first_pass_of_k_samples_that_were_all_judged(
-    good: list[bool], wave: int, goal: str
+    samples: list[tuple[bool, int, int]], wave: int, goal: str
 ) -> None:
-    answers = [f"{'good' if g else 'bad'} {i}" for i, g in enumerate(good)]
-    row = await journey(World(*answers), settings(wave=wave, goal=goal))
-    chosen = row.instructions[0].chosen
-    assert (chosen.text if chosen else None) == next((a for a in answers if a.startswith("good")), None)
-    if goal == "dpo" and True in good:
-        rejected = row.instructions[0].rejected
-        assert (rejected.text if rejected else None) == next((a for a in answers if a.startswith("bad")), None)
+    answers = [f"{'good' if good else 'bad'} {i}{' and more' * length}" for i, (good, length, _) in enumerate(samples)]
+    turns = dict(zip(answers, (turns for _, _, turns in samples), strict=True))
+
+    def judging(request: Request) -> int:
+        text = request.messages[-1]["content"]
+        return max(turns[answer] for answer in answers if answer in text) if request.role == "judge" else 0
+
+    row = await journey(World(*answers, turns=judging), settings(wave=wave, goal=goal))
+    kinds = {"good"} if goal == "sft" else {"good", "bad"}
+    enough = (n for n in range(wave, 5, wave) if kinds <= {answer.split()[0] for answer in answers[:n]})
+    judged = answers[: next(enough, 5)]
+    (instruction,) = row.instructions
+    assert [response.text for response in instruction.responses] == judged
+    for kept, kind in ((instruction.chosen, "good"), (instruction.rejected, "bad")):
+        assert (kept and kept.text) == next((answer for answer in judged if answer.startswith(kind)), None)
 
 
 async def test_a_cut_response_is_neither_chosen_nor_rejected() -> None:
@@ -278,6 +291,26 @@ async def test_a_check_by_text_asks_nobody_whoever_composes() -> None:
     world = World("good")
     await journey(world, made.model_copy(update={"roles": roles}))
     assert world.asked["judge"] == 1
+
+
+async def test_every_request_of_a_role_names_its_adapter_but_for_checks_which_ask_the_base() -> None:
+    roles = {"decomposer": "decomposers", "composer": "composers", "responder": "responders", "judge": "responders"}
+    adapted: dict[str, dict[str, Any]] = {
+        role: {"pool": pool, "adapter": f"/run/{role}"} for role, pool in roles.items()
+    }
+    adapted["composer"]["trained"] = True
+    suits = iter([0.1, 0.9, 0.9])  # the first addition is sampled again
+    world = World("bad", "good", check=lambda request: labels(next(suits)))
+    row = await journey(world, recipe(roles=adapted, synthesize={"rounds": {2: 1}, "check": "model"}))
+    assert row.outcome == "paired"
+    asked = Counter((request.role, bool(request.labels), request.adapter) for request in world.engine.asked)
+    assert asked == {
+        ("decomposer", False, "/run/decomposer"): 1,
+        ("composer", False, "/run/composer"): 3,
+        ("composer", True, ""): 3,
+        ("responder", False, "/run/responder"): 2,
+        ("judge", False, "/run/judge"): 2,
+    }
 
 
 async def test_contrast_pairs_ask_no_judge() -> None:

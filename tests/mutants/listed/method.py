@@ -14,6 +14,26 @@ MUTANTS = (
         (JOURNEY,),
     ),
     Mutant(
+        "samples are kept as their judging ends",
+        "docs/design.md: responses count in the order they were sampled, not in the order they finished",
+        "ultraif_ray/method/journey.py",
+        "await asyncio.gather(*(judge(instruction, response, questions, client, settings) for response in wave))\n"
+        "        instruction.responses += wave\n",
+        "async def keep(response):\n"
+        "            await judge(instruction, response, questions, client, settings)\n"
+        "            instruction.responses.append(response)\n\n"
+        "        await asyncio.gather(*map(keep, wave))\n",
+        (JOURNEY,),
+    ),
+    Mutant(
+        "more samples than k",
+        "docs/design.md: never more than k",
+        "ultraif_ray/method/journey.py",
+        "        n = min(settings.wave, settings.k - len(instruction.responses))\n",
+        "        n = settings.wave\n",
+        (JOURNEY,),
+    ),
+    Mutant(
         "the sampling goes on after the first pass",
         "docs/design.md: SFT stops at the first pass",
         "ultraif_ray/method/journey.py",

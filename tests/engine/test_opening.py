@@ -1,0 +1,89 @@
+"""What the engines of a worker are opened with: the adapters of their roles, and their own part of its GPUs."""
+
+import os
+from typing import Any
+
+import pytest
+
+from tests.scripted import ScriptedEngine, saying
+from ultraif_ray.engine.opening import open_engines
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.recipe import Pool, parse_recipe
+
+GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+class Opened:
+    """Stands in for `open_engine`: notes what each engine is opened with, by its model, and what it checks."""
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, tuple[str, ...]] = {}
+        self.gpus: dict[str, str | None] = {}
+        self.checked: dict[str, tuple[str, ...]] = {}
+        self.broken = ""
+
+    def __call__(self, pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> ScriptedEngine:
+        assert seed == 7
+        self.adapters[pool.model], self.gpus[pool.model] = adapters, os.environ.get(GPUS)
+        if pool.model == self.broken:
+            raise RecipeError("it does not fit")
+        engine = saying()
+
+        async def check(labels: tuple[str, ...]) -> None:
+            self.checked[pool.model] = labels
+
+        engine.check = check  # type: ignore[method-assign]
+        return engine
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    made = Opened()
+    monkeypatch.setattr("ultraif_ray.engine.opening.open_engine", made)
+    return made
+
+
+def recipe(gpus: tuple[int, int] = (1, 1), **roles: dict[str, Any]) -> Any:
+    """A policy that answers and a judge that decides, each on a pool of its own; the judge's pool has the rest too."""
+    pools = {
+        name: {"engine": "vllm", "model": name, "gpus": count, "args": {"tensor_parallel_size": count}}
+        for name, count in zip(("policy", "judge"), gpus, strict=True)
+    }
+    playing = {"decomposer": "judge", "composer": "judge", "responder": "policy", "judge": "judge"}
+    settings = {role: {"pool": pool, **roles.get(role, {})} for role, pool in playing.items()}
+    logprob = {"judge": "logprob", "labels": ["Y", "N"]}
+    return parse_recipe({"name": "x", "seed": 7, "pools": pools, "roles": settings, "synthesize": logprob})
+
+
+async def test_an_engine_has_the_adapters_of_its_roles_each_once_and_checks_their_labels(opened: Opened) -> None:
+    made = recipe(
+        composer={"adapter": "/run/composer/model"},
+        responder={"adapter": "/run/sft/model"},
+        judge={"adapter": "/run/composer/model"},
+    )
+    assert list(await open_engines(made, ("policy", "judge"))) == ["policy", "judge"]
+    assert opened.adapters == {"policy": ("/run/sft/model",), "judge": ("/run/composer/model",)}
+    assert opened.checked == {"policy": (), "judge": ("Yes", "No", "Y", "N")}
+
+
+@pytest.mark.parametrize(("gpus", "shown"), [((1, 1), ("4", "5")), ((4, 1), ("4,5,6,7", "8"))])
+async def test_engines_of_whole_gpus_that_share_a_worker_see_their_own(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, gpus: tuple[int, int], shown: tuple[str, str]
+) -> None:
+    every = ",".join(str(4 + number) for number in range(sum(gpus)))
+    monkeypatch.setenv(GPUS, every)
+    await open_engines(recipe(gpus), ("policy", "judge"))
+    assert (opened.gpus["policy"], opened.gpus["judge"]) == shown
+    assert os.environ[GPUS] == every
+    opened.broken = "judge"
+    with pytest.raises(RecipeError, match="it does not fit"):
+        await open_engines(recipe(gpus), ("policy", "judge"))
+    assert os.environ[GPUS] == every
+
+
+async def test_an_engine_alone_in_its_worker_sees_all_of_its_gpus(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(GPUS, "2,3")
+    await open_engines(recipe((2, 1)), ("policy",))
+    assert opened.gpus == {"policy": "2,3"}

@@ -1,0 +1,121 @@
+"""Mutants of `ultraif_ray/engine/`: what is asked of a model, and what comes back."""
+
+from tests.mutants.mutant import Mutant
+
+JOURNEY, OPENAI, VLLM = "tests/method/test_journey.py", "tests/engine/test_openai.py", "tests/engine/test_vllm.py"
+OPENING, CACHE, MODELS = "tests/engine/test_opening.py", "tests/engine/test_cache.py", "tests/engine/test_models.py"
+
+MUTANTS = (
+    Mutant(
+        "no adapter is asked for",
+        "docs/design.md: a trained adapter is served from the pool, next to the frozen base",
+        "ultraif_ray/engine/protocol.py",
+        'adapter="" if base else settings.adapter or "",',
+        'adapter="",',
+        (f"{JOURNEY}::test_every_request_of_a_role_names_its_adapter_but_for_checks_which_ask_the_base",),
+    ),
+    Mutant(
+        "a check asks the adapter",
+        "ultraif_ray/engine/protocol.py: base: ask the pool's own model, whatever adapter the role has",
+        "ultraif_ray/engine/protocol.py",
+        'adapter="" if base else settings.adapter or "",',
+        'adapter=settings.adapter or "",',
+        (f"{JOURNEY}::test_every_request_of_a_role_names_its_adapter_but_for_checks_which_ask_the_base",),
+    ),
+    Mutant(
+        "an engine is opened without adapters",
+        "docs/design.md: a trained adapter is served from the pool, next to the frozen base",
+        "ultraif_ray/engine/opening.py",
+        "for _, s in recipe.roles if s.pool == name and s.adapter)",
+        "for _, s in recipe.roles if not s.pool)",
+        (f"{OPENING}::test_an_engine_has_the_adapters_of_its_roles_each_once_and_checks_their_labels",),
+    ),
+    Mutant(
+        "an engine is opened with the adapters of other pools",
+        "ultraif_ray/engine/opening.py: the engine of a pool, with the LoRA adapters that its roles use",
+        "ultraif_ray/engine/opening.py",
+        "for _, s in recipe.roles if s.pool == name and s.adapter)",
+        "for _, s in recipe.roles if s.adapter)",
+        (f"{OPENING}::test_an_engine_has_the_adapters_of_its_roles_each_once_and_checks_their_labels",),
+    ),
+    Mutant(
+        "the labels of the judge are not checked",
+        "ultraif_ray/recipe.py: each label must be a single token of the judge's model",
+        "ultraif_ray/engine/opening.py",
+        'recipe.synthesize.judge == "logprob" and',
+        'recipe.synthesize.judge == "rationale" and',
+        (f"{OPENING}::test_an_engine_has_the_adapters_of_its_roles_each_once_and_checks_their_labels",),
+    ),
+    Mutant(
+        "engines that share a worker all get its first GPUs",
+        "ultraif_ray/engine/opening.py: show an engine only its own part of the worker's GPUs",
+        "ultraif_ray/engine/opening.py",
+        "start = sum(wanted[pool] for pool in pools[: pools.index(name)])",
+        "start = 0",
+        (OPENING,),
+    ),
+    Mutant(
+        "GPUs that an engine was shown stay the only ones",
+        "ultraif_ray/engine/opening.py: show an engine only its own part of the worker's GPUs",
+        "ultraif_ray/engine/opening.py",
+        '        os.environ["CUDA_VISIBLE_DEVICES"] = visible\n',
+        "        pass\n",
+        (OPENING,),
+    ),
+    Mutant(
+        "samples come in the order of the server",
+        "docs/design.md: responses count in the order they were sampled",
+        "ultraif_ray/engine/openai.py",
+        "sorted(answer.choices, key=lambda choice: choice.index)",
+        "answer.choices",
+        (f"{OPENAI}::test_several_samples_come_in_the_order_of_their_index_and_not_in_the_servers",),
+    ),
+    Mutant(
+        "a server is asked for its base instead of an adapter",
+        "ultraif_ray/recipe.py: a LoRA adapter is the name it is served under (openai)",
+        "ultraif_ray/engine/openai.py",
+        "model=request.adapter or self._pool.model,",
+        "model=self._pool.model,",
+        (f"{OPENAI}::test_several_samples_come_in_the_order_of_their_index_and_not_in_the_servers",),
+    ),
+    Mutant(
+        "a server's cut answer counts as whole",
+        "docs/design.md: a cut-off response neither passes nor becomes the rejected half of a pair",
+        "ultraif_ray/engine/openai.py",
+        'finish="stop" if choice.finish_reason == "stop" or request.labels else "length",',
+        'finish="stop",',
+        (f"{OPENAI}::test_several_samples_come_in_the_order_of_their_index_and_not_in_the_servers",),
+    ),
+    Mutant(
+        "a model is copied at every look",
+        "ultraif_ray/engine/models.py: a local copy, made once per machine and version of its files",
+        "ultraif_ray/engine/models.py",
+        "    return made_once(target, fetch)\n",
+        "    import shutil\n\n    shutil.rmtree(target, ignore_errors=True)\n    return made_once(target, fetch)\n",
+        (f"{MODELS}::test_a_model_in_a_store_is_copied_once_and_without_its_weights_where_they_are_not_wanted",),
+    ),
+    Mutant(
+        "a model that changed in its store is not copied again",
+        "ultraif_ray/engine/models.py: a local copy, made once per machine and version of its files",
+        "ultraif_ray/engine/models.py",
+        'f"{file}{fs.ukey(file)}"',
+        'f"{file}"',
+        (f"{MODELS}::test_a_model_in_a_store_is_copied_once_and_without_its_weights_where_they_are_not_wanted",),
+    ),
+    Mutant(
+        "a folder is made by each that asks for it",
+        "ultraif_ray/engine/cache.py: of several processes that come at once one fills it and the others wait",
+        "ultraif_ray/engine/cache.py",
+        '    with FileLock(f"{target}.lock"):\n        if target.exists():\n            return target\n',
+        "    if True:\n",
+        (CACHE,),
+    ),
+    Mutant(
+        "a folder is filled in its place",
+        "ultraif_ray/engine/cache.py: filled on the first call, whole or not at all",
+        "ultraif_ray/engine/cache.py",
+        "            make(scratch)\n            os.replace(scratch, target)\n",
+        "            target.mkdir()\n            make(target)\n",
+        (CACHE,),
+    ),
+)
