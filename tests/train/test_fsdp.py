@@ -112,6 +112,11 @@ def test_the_size_of_what_is_wrapped_is_read_beside_its_policy(tmp_path: Path) -
         ({"fsdp": True, "fsdp_config": "fsdp.json"}, 1, "sft.fsdp_config is 'fsdp.json': write the settings"),
         ({"fsdp": True, "fsdp_config": {"state_dict_type": "PIECES"}}, 1, "sft.fsdp_config: accelerate .*PIECES"),
         ({"fsdp_config": {"cpu_offload": True}}, 1, "sft.fsdp_config does nothing without sft.fsdp"),
+        (
+            {"fsdp": True, "fsdp_config": {"fsdp_transformer_layer_cls_to_wrap": ["LlamaMLP", "LamaDecoderLayer"]}},
+            1,
+            "sft.fsdp_config.transformer_.*: the model has no layer 'LamaDecoderLayer'; did you mean 'LlamaDecoderLay",
+        ),
     ],
 )
 def test_what_would_be_passed_over_is_refused(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from tests.hub import hub
 from tests.train.data import check_training, job_for, training_recipe
@@ -12,13 +13,14 @@ from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node, check_needs
 from ultraif_ray.recipe import SHIPPED, Policy, load_recipe
 from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.serving import in_round
+from ultraif_ray.steps.step import Context
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train.settings import (
     check_machine,
     check_zero,
     load_tokenizer,
-    lora_config,
     trl_arguments,
     trl_config,
     worker_need,
@@ -59,6 +61,10 @@ def llama_like(packaged_model: str, folder: Path) -> str:
         ({"sft": {"learning_rate": "0.001"}}, "sft.learning_rate: '0.001' cannot be used: .*number"),
         ({"sft": {"lr_scheduler_type": "cosin"}}, "sft: TRL refuses it: .*cosin"),
         ({"policy": {"model": "packaged", "lora": {"rank": 8}}}, "policy.lora: peft's LoraConfig refuses it: .*rank"),
+        (
+            {"policy": {"model": "packaged", "lora": {"target_modules": ["o_porj"]}}},
+            "policy.lora: peft refuses it: Target modules .'o_porj'. not found in the base model",
+        ),
         ({"policy": {"model": "/nowhere"}}, "policy.model is '/nowhere', which cannot be loaded"),
         ({"composer": {"model": "packaged", "sft": {"x": 1}}}, "composer.sft.x is not a field"),
         ({"export": {"files": ["jsonl"]}}, "training reads the sets as Parquet"),
@@ -152,17 +158,22 @@ def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_training_sections_of_every_shipped_recipe_resolve(path: Path, tmp_path: Path) -> None:
-    made = load_recipe(path)
-    gpu = made.train.gpus > 0
-    folder = RunFolder(str(tmp_path))
-    for step in (step for step in plan(made, folder) if isinstance(step, TrainingStep)):
-        fields = step.fields(made)
-        resolved = trl_arguments(fields, gpu=gpu, lora=False, seed=0, held_out=True)
-        assert resolved["bf16"] == gpu
-        # bfloat16 wants a GPU; everything else is TRL's own judgement.
-        trl_config(step.trainer, resolved | {"bf16": False, "use_cpu": True}, str(tmp_path))
-    lora_config(made.policy.lora if made.policy else None)
+def test_what_every_shipped_recipe_trains_is_checked_but_for_models_of_the_hub(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them train Llamas; a small one has the modules and layers of any other."""
+    shapes = LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    monkeypatch.setattr("ultraif_ray.train.settings.load_config", lambda key, section: shapes)
+    monkeypatch.setattr("ultraif_ray.train.settings.load_tokenizer", lambda key, section: None)
+    monkeypatch.setattr("ultraif_ray.train.settings.check_end", lambda tokenizer, fields: None)
+    made, folder = load_recipe(path), RunFolder(str(tmp_path))
+    steps = [step for step in plan(made, folder) if isinstance(step, TrainingStep)]
+    assert bool(steps) == bool(made.composer or made.policy)
+    for step in steps:
+        context = Context(in_round(made, step.round), folder)
+        step.check(context)
+        gpu = context.recipe.train.gpus > 0
+        assert trl_arguments(step.fields(context.recipe), gpu=gpu, lora=False, seed=0, held_out=True)["bf16"] == gpu
 
 
 def test_weights_that_are_trained_are_held_in_float32_and_a_frozen_base_in_bfloat16() -> None:

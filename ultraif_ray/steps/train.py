@@ -95,6 +95,7 @@ class TrainingStep(Step):
         settings.check_place(recipe, self.fields(recipe))
         settings.check_fields(self.fields_key, self.trainer, self.fields(recipe), recipe.seed)
         settings.check_model(self.model_key, self.model(recipe))
+        settings.check_modules(self.model_key, self.model(recipe), self.fields_key, self.fields(recipe))
         if has := memory.card([recipe.train.accelerator_type or ""]):
             memory.check_card(self.fields_key, self.footprint(context), has)
 

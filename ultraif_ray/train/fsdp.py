@@ -131,6 +131,34 @@ def check_plugin(key: str, config: Any) -> None:
         raise RecipeError(f"{key}.fsdp_config: accelerate refuses it: {' '.join(str(error).split())[:400]}") from None
 
 
+def layers_to_wrap(fields: dict[str, Any]) -> list[str]:
+    """The classes of layers that the recipe's fields name; empty where the model's own are taken."""
+    given = {name.removeprefix("fsdp_"): value for name, value in (fields.get("fsdp_config") or {}).items()}
+    named = given.get("transformer_layer_cls_to_wrap") or []
+    return [named] if isinstance(named, str) else list(named)
+
+
+def check_layers(key: str, wrapped: list[str], model: Any) -> None:
+    """Refuse layers to wrap that a model does not have.
+
+    Args:
+        key: where the recipe has the fields.
+        wrapped: their classes.
+        model: it, with or without weights.
+
+    Raises:
+        RecipeError: naming the class, and what would be right.
+    """
+    there = {type(module).__name__ for module in model.modules()}
+    for name in wrapped:
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"those there are: {', '.join(sorted(there))}"
+            raise RecipeError(
+                f"{key}.fsdp_config.transformer_layer_cls_to_wrap: the model has no layer '{name}'; {hint}"
+            )
+
+
 def check_honoured(trainer: Any) -> None:
     """Refuse to train without FSDP what is to be trained with it.
 

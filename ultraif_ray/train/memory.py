@@ -4,14 +4,13 @@ Factors of bytes were read in the sources of TRL 1.16, transformers 5.23, accele
 is held against torch's own memory tracker (`tests/train/test_memory.py`).
 """
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.recipe import Train
-from ultraif_ray.train.settings import lora_config
+from ultraif_ray.train.settings import with_adapter
 
 GB = 10**9
 
@@ -98,7 +97,7 @@ def shapes_of(config: Any, lora: dict[str, Any] | None = None, trust_remote_code
         kinds = model._no_split_modules or ()
         layers = [module for module in model.modules() if type(module).__name__ in kinds]
         layer = max((sum(p.numel() for p in module.parameters()) for module in layers), default=weights)
-        adapter = 0 if lora is None else _adapter(model, lora)
+        adapter = 0 if lora is None else int(with_adapter(model, lora).num_parameters(only_trainable=True))
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     expert = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", 4 * text.hidden_size)
     return Shapes(
@@ -113,14 +112,6 @@ def shapes_of(config: Any, lora: dict[str, Any] | None = None, trust_remote_code
         mlp=expert * (getattr(text, "num_experts_per_tok", None) or 1),
         quantised=bool(getattr(config, "quantization_config", None)),
     )
-
-
-def _adapter(model: Any, lora: dict[str, Any]) -> int:
-    from peft import get_peft_model
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by names that it gives up
-        return int(get_peft_model(model, lora_config(lora)).num_parameters(only_trainable=True))
 
 
 # ---- a GPU's memory --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,14 @@ from ultraif_ray.engine.devices import check_devices
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Need
 from ultraif_ray.recipe import Composer, Policy, Recipe, Train
-from ultraif_ray.train.fsdp import check_plugin, check_settings, fsdp_arguments, set_precision
+from ultraif_ray.train.fsdp import (
+    check_layers,
+    check_plugin,
+    check_settings,
+    fsdp_arguments,
+    layers_to_wrap,
+    set_precision,
+)
 from ultraif_ray.train.job import Job
 
 
@@ -83,6 +91,15 @@ def lora_config(fields: dict[str, Any] | None) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **fields})
+
+
+def with_adapter(model: Any, lora: dict[str, Any]) -> Any:
+    """The model with the LoRA adapter that these fields of peft's `LoraConfig` describe."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by names that it gives up
+        return get_peft_model(model, lora_config(lora))
 
 
 def _config_class(trainer: str) -> Any:
@@ -282,6 +299,35 @@ def check_model(key: str, section: Composer | Policy) -> None:
     """
     _check_lora(f"{key}.lora", section.lora)
     load_tokenizer(key, section)
+
+
+def check_modules(key: str, section: Composer | Policy, fields_key: str, fields: dict[str, Any]) -> None:
+    """Refuse modules to adapt (LoRA) and layers to wrap (FSDP) that the model does not have: peft and accelerate would,
+    in a worker.
+
+    Args:
+        key: where the recipe has the model: `composer` or `policy`.
+        section: that section.
+        fields_key: where the recipe has the fields of TRL's config.
+        fields: those fields.
+
+    Raises:
+        RecipeError: naming the field, the value seen and what would be right.
+    """
+    wrapped = layers_to_wrap(fields)
+    if section.lora is None and not wrapped:
+        return
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(key, section), trust_remote_code=section.trust_remote_code)
+        check_layers(fields_key, wrapped, model)
+        try:
+            if section.lora is not None:
+                with_adapter(model, section.lora)
+        except ValueError as error:
+            raise RecipeError(f"{key}.lora: peft refuses it: {' '.join(str(error).split())[:300]}") from None
 
 
 def check_end(tokenizer: Any, fields: dict[str, Any]) -> None:
