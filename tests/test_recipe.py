@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Node
 from ultraif_ray.recipe import SHIPPED, VllmPool, difference, fingerprint, load_recipe, parse_recipe
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import all_needs, check_room
+from ultraif_ray.steps.serving import in_round
+from ultraif_ray.steps.step import Context
+from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.templates import load_shipped
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
@@ -31,6 +37,34 @@ def write(tmp_path: Path, data: Any) -> Path:
 @pytest.mark.parametrize("path", SHIPPED_FILES, ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
+
+
+HEADS = {
+    "base_model": ("One GPU of 24 GB", 1),
+    "demo": ("two CPU cores", 0),
+    "lora_24gb": ("a single GPU of 24 GB", 1),
+    "self_alignment": ("Eight GPUs of 80 GB, as in the paper, make good use of it; four work", 4),
+    "strong_to_weak": ("eight GPUs of 80 GB on one node, as in the paper, hold every step, and six are the fewest", 6),
+    "three_pools": ("fit a laptop", 0),
+}
+"""What the head of each shipped recipe says that it needs, and as GPUs of one node."""
+
+
+@pytest.mark.parametrize("path", SHIPPED_FILES, ids=lambda path: path.name)
+def test_every_shipped_recipe_fits_the_gpus_that_its_head_names_and_no_fewer(path: Path, tmp_path: Path) -> None:
+    words, gpus = HEADS[path.stem]
+    assert words in " ".join(path.read_text().replace("\n# ", " ").split())
+    recipe, folder = load_recipe(path), RunFolder(str(tmp_path))
+    steps = plan(recipe, folder)
+    needs = all_needs(steps, {step.name: Context(in_round(recipe, step.round), folder) for step in steps})
+
+    def node_of(gpus: int) -> Cluster:  # twelve cores a GPU, as the launchers' machines have; or a laptop's two
+        return Cluster((Node({"CPU": 12.0 * gpus or 2.0 + READING_AND_WRITING, "GPU": float(gpus)}),))
+
+    check_room(needs, node_of(gpus))
+    if gpus:
+        with pytest.raises(RecipeError, match="GPU"):
+            check_room(needs, node_of(gpus - 1))
 
 
 def test_the_recipe_in_the_readme_is_valid() -> None:
@@ -390,3 +424,11 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeyp
 def test_options_stand_in_place_of_what_the_recipe_says(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, MINIMAL), ["run=/here"], prompts=["a.jsonl"], run="/there")
     assert (recipe.prompts, recipe.run_folder) == (("a.jsonl",), "/there")
+
+
+def test_a_fingerprint_is_of_the_settings_and_not_of_their_order() -> None:
+    settings = {"pools": {"a": 1, "b": 2}, "k": 5}
+    assert fingerprint(settings) == fingerprint({"k": 5, "pools": {"b": 2, "a": 1}}) == "dd24d86125141f81"
+    other = {"pools": {"a": 1, "b": 3}, "l": 5}
+    assert fingerprint(other) != fingerprint(settings)
+    assert difference(settings, other) == ["k: 5 → None", "l: None → 5", "pools.b: 2 → 3"]

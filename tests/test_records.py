@@ -89,6 +89,17 @@ def test_ids_fit_an_int64_and_depend_on_content_alone(query: str, history: list[
     assert first == prompt_id(query, [Turn(role=t.role, content=t.content) for t in history])
 
 
+def test_ids_are_the_same_in_every_run_on_every_machine() -> None:
+    """Rows that were written, and what was held out by them, have these."""
+    history = [Turn(role="system", content="Be kind."), Turn(role="user", content="hi")]
+    later = Prompt(
+        id=prompt_id("plus court, s'il te plaît", history), query="plus court, s'il te plaît", history=history
+    )
+    assert prompt_id("Write about rain.", []) == 7024337314848548554
+    assert (later.id, later.conversation) == (7041762128848165479, 6762738953618462804)
+    assert prompt_id("half of a pair: \ud83d", []) == 2888264695071842644
+
+
 def test_ids_tell_apart_query_history_and_speaker() -> None:
     turn = Turn(role="user", content="b")
     ids = {

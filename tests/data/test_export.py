@@ -12,7 +12,7 @@ import yaml
 from trl.data_utils import apply_chat_template, is_conversational
 
 from tests.scripted import composed
-from ultraif_ray.data.export import SETS, export, held_out
+from ultraif_ray.data.export import SETS, SPLITS, export, held_out
 from ultraif_ray.data.ingest import to_prompts
 from ultraif_ray.recipe import Ingest, Recipe, parse_recipe
 from ultraif_ray.records import Constraint, Prompt, Response, Row, Turn, Verdict, prompt_id, to_table
@@ -170,33 +170,36 @@ def test_caps_hold_and_what_stays_depends_on_the_rows_alone(
         assert set(values[next(iter(most))].values()) == set(most.values())
 
 
-def test_no_prompt_stands_on_both_sides_and_the_share_holds(tmp_path: Path) -> None:
-    place, _ = exported(tmp_path)
-    for name in SETS:
-        train, held = ({e["id"] for e in lines(place / name / f"{split}.jsonl")} for split in ("train", "held_out"))
-        assert not train & held
+def test_a_share_of_all_conversations_is_held_out_by_their_hash_alone() -> None:
     share = sum(held_out(i * 7_919_111, 0.1) for i in range(20_000)) / 20_000
     assert share == pytest.approx(0.1, abs=0.01)
     assert not held_out(0, 0.0)
+    assert [held_out(number, 0.05) for number in (499, 500, 10_499, 10_500)] == [True, False, True, False]
 
 
-def test_all_prompts_of_a_conversation_stand_on_one_side(tmp_path: Path) -> None:
-    """As ingest makes them, of conversations some of which begin alike."""
+def test_all_examples_of_a_conversation_stand_on_one_side_in_every_set(tmp_path: Path) -> None:
+    """As ingest makes prompts, of conversations some of which begin alike; each gives a set several examples."""
     rows = []
-    for number in range(200):
-        turns = [f"start {number % 100}", f"answer {number}", "go deeper", "I did", "and now shorter"]
+    for number in range(80):
+        turns = [f"start {number % 40}", f"answer {number}", "go deeper", "I did", "and now shorter"]
         record = {"messages": [{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(turns)]}
         for prompt in to_prompts(record, f"f:{number}", Ingest(turns="all")):
             assert isinstance(prompt, Prompt)
-            texts = row(0, "good", "bad").model_dump(exclude=set(Prompt.model_fields))
+            texts = row(0, "good", "bad", constraints=2).model_dump(exclude=set(Prompt.model_fields))
+            texts["instructions"] *= 2
             rows.append(Row.model_validate(prompt.model_dump() | texts))
     beginning = {row.id: row.history[0].content if row.history else row.query for row in rows}
-    place, _ = exported(tmp_path, rows=rows, held_out=0.3)
+    place, counted = exported(tmp_path, rows=rows, held_out=0.3)
+    sides: dict[str, dict[str, set[str]]] = {
+        split: {name: {beginning[e["id"]] for e in lines(place / name / f"{split}.jsonl")} for name in SETS}
+        for split in SPLITS
+    }
+    assert {name: sum(made.values()) for name, made in counted.examples.items()} == dict.fromkeys(SETS, 2 * len(rows))
+    train, held = (set.union(*sides[split].values()) for split in SPLITS)
+    assert not train & held
+    assert len(held) == pytest.approx(12, abs=8)
     for name in SETS:
-        train, held = ({beginning[e["id"]] for e in lines(place / name / f"{s}.jsonl")} for s in ("train", "held_out"))
-        assert not train & held
-        assert len(train | held) == 100
-        assert len(held) == pytest.approx(30, abs=15)
+        assert (sides["train"][name], sides["held_out"][name]) == (train, held)
 
 
 def test_a_row_without_a_conversation_goes_by_its_beginning(tmp_path: Path) -> None:

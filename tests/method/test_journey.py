@@ -222,6 +222,7 @@ async def test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request() -
     weighted = settings(rounds={1: 1e9, 3: 1})
     drawn = [(await journey(World(), weighted, Row(id=i, query=QUERY), ("compose",))).rounds for i in range(20)]
     assert drawn == [1] * 20
+    assert depths[:8] == [2, 1, 2, 1, 3, 1, 1, 2]  # in every run, on every machine
 
 
 async def test_a_round_that_fails_costs_that_round_and_what_stood_before_is_answered() -> None:
