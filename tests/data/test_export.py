@@ -39,7 +39,7 @@ def row(number: int, *texts: str, history: list[Turn] | None = None, constraints
     )
 
 
-FAILED = Row(id=5, query="x", decomposed="failed", outcome="failed")
+FAILED = row(5, "good", "bad", constraints=0).model_copy(update={"outcome": "failed"})  # at a deeper instruction
 ROWS = [
     row(8_001, "bad", "good", history=HISTORY),
     row(8_002, "good", constraints=0),

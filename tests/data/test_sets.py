@@ -14,7 +14,7 @@ from ultraif_ray.data.ingest import Rejection
 from ultraif_ray.data.sets import check_set, read_set, to_example
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Export
-from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn
+from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, prompt_id
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -186,14 +186,16 @@ def test_every_record_is_counted_once_and_what_gave_no_example_is_kept(tmp_path:
     ]
 
 
-def test_the_split_is_by_prompt_as_in_export_unless_there_is_one_already(tmp_path: Path) -> None:
-    file = write(tmp_path / "in/train.jsonl", *(sft(n) for n in range(40)), *(sft(n) for n in range(40)))
+def test_the_split_is_by_conversation_as_in_export_unless_there_is_one_already(tmp_path: Path) -> None:
+    later = [{"instruction": f"more {n}", "output": "told", "history": [[f"ask {n}", "told"]]} for n in range(40)]
+    file = write(tmp_path / "in/train.jsonl", *(sft(n) for n in range(40)), *later)
     made = read(tmp_path, file, share=0.3)
     aside = prompts(tmp_path, "held_out")
     assert 0 < len(aside) == made.examples["sft"]["held_out"] < 40
-    assert not set(aside) & set(prompts(tmp_path, "train"))
-    ids = pq.read_table(tmp_path / "run/export/sft/held_out.parquet").column("id").to_pylist()
-    assert all(held_out(one, 0.3) for one in ids)
+    assert aside == [
+        f"{word} {n}" for word in ("ask", "more") for n in range(40) if held_out(prompt_id(f"ask {n}", []), 0.3)
+    ]
+    assert len(prompts(tmp_path, "train")) == 80 - len(aside)
     for name in ("held_out.jsonl", "test-00000-of-00001.jsonl", "validation.jsonl"):
         other = write(tmp_path / "in" / name, sft(99))
         made = read(tmp_path, tmp_path / "in", share=0.3)

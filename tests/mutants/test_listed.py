@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @cache
 def defined_in(file: str) -> set[str]:
+    """The names of its tests, those in a class after the class's."""
     tree = ast.parse((ROOT / file).read_text())
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {*_functions(tree), *(f"{one.name}::{name}" for one in classes for name in _functions(one))}
 
 
 @pytest.mark.parametrize("mutant", all_mutants(), ids=lambda mutant: mutant.name)
@@ -26,6 +28,10 @@ def test_a_mutant_applies_and_names_tests_that_exist(mutant: Mutant) -> None:
     for test in mutant.tests:
         file, _, function = test.partition("::")
         assert not function or function.partition("[")[0] in defined_in(file), test
+
+
+def _functions(within: ast.Module | ast.ClassDef) -> list[str]:
+    return [node.name for node in within.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def test_names_are_unique() -> None:
