@@ -235,7 +235,13 @@ def test_what_nobody_foresaw_is_one_line_and_ends_with_one(
 THREE_POOLS = ["three_pools"]
 ONE_POOL = ["demo", "composer=null", "policy=null"]
 SHORT = [f"roles.{role}.max_tokens=64" for role in ROLES]
-SHORT += ["decompose.attempts=1", "synthesize.attempts=1", "synthesize.k=2", "synthesize.rounds={1: 1}"]
+SHORT += [
+    "roles.responder.stop=['.']",
+    "decompose.attempts=1",
+    "synthesize.attempts=1",
+    "synthesize.k=2",
+    "synthesize.rounds={1: 1}",
+]
 
 
 @pytest.mark.vllm
@@ -266,4 +272,12 @@ def test_the_real_model_in_workers_of_ray_data(tmp_path: Path, recipe: list[str]
     for step in ("ingest", "decompose", "synthesize", "export"):
         assert ledger[step]["input"] == sum(ledger[step]["outcomes"].values()) == 2
     assert ledger["decompose"]["tokens"]["decomposer"]["generated"] > 0
-    assert ledger["synthesize"]["tokens"]["composer"]["generated"] > 0
+    assert all(ledger["synthesize"]["tokens"][role]["generated"] > 0 for role in ROLES[1:])
+    rows = rows_of(RunFolder(str(tmp_path / "run")))
+    assert {failure.stage for row in rows for failure in row.failures} <= {"decomposer", "composer"}  # by their replies
+    responses = [response for row in rows for one in row.instructions for response in one.responses]
+    assert responses
+    assert not any("." in response.text for response in responses)
+    verdicts = [verdict for response in responses for verdict in response.verdicts if verdict.answer != "not asked"]
+    assert verdicts
+    assert all(verdict.p_yes is not None and 0 < verdict.p_yes < 1 for verdict in verdicts)

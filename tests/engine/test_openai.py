@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.engine.reference import label_logprobs
 from ultraif_ray.engine.openai import OpenAIEngine
 from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import OpenAIPool, Sampling, parse_recipe
-from ultraif_ray.records import Row
+from ultraif_ray.records import ROLES, Row
 
 ASK = Request([{"role": "user", "content": "hi"}], temperature=0.5, max_tokens=7)
 GOOD = {
@@ -245,16 +246,16 @@ def vllm_server(packaged_model: str) -> Iterator[str]:
 
 @pytest.mark.vllm
 @pytest.mark.xdist_group("vllm")
-async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
-    roles = {role: {"pool": "s", "max_tokens": 48} for role in ("decomposer", "composer", "responder", "judge")}
+async def test_a_journey_through_vllms_own_server(vllm_server: str, packaged_model: str) -> None:
+    roles: dict[str, dict[str, Any]] = {role: {"pool": "s", "max_tokens": 48} for role in ROLES}
     recipe = parse_recipe(
         {
             "name": "x",
             "pools": {"s": {"engine": "openai", "model": "smol", "base_url": vllm_server}},
-            "roles": roles,
+            "roles": roles | {"responder": roles["responder"] | {"stop": ["."]}},
             "templates": "small",
             "decompose": {"max_constraints": 1, "attempts": 1},
-            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "ask_all": True, "attempts": 1},
+            "synthesize": {"judge": "logprob", "rounds": {1: 1}, "k": 2, "attempts": 1, "check": "text"},
         }
     )
     pool = recipe.pools["s"]
@@ -275,8 +276,16 @@ async def test_a_journey_through_vllms_own_server(vllm_server: str) -> None:
         assert {u.role for u in row.usage} >= {"decomposer", "composer"}
         assert all(u.prompt > 0 and u.generated > 0 for u in row.usage)
     assert sum(u.cached for row in rows for u in row.usage) > 0
-    judged = await engine.generate(Request([{"role": "user", "content": "Is water wet?"}], labels=("Yes", "No")))
-    assert set(judged.completions[0].label_logprobs) <= {"Yes", "No"}
+    responses = [response for row in rows for instruction in row.instructions for response in instruction.responses]
+    assert responses
+    assert not any("." in response.text for response in responses)
+    judged = [verdict for response in responses for verdict in response.verdicts if verdict.answer != "not asked"]
+    assert judged
+    assert all(verdict.p_yes is not None for verdict in judged)
+    asked = Request([{"role": "user", "content": "Is water wet? Reply with Yes or No alone."}], labels=("Yes", "No"))
+    expected = label_logprobs(packaged_model, asked.messages, asked.labels)
+    reply = await engine.generate(asked)
+    assert reply.completions[0].label_logprobs == pytest.approx(expected, abs=1e-3)
     held = await engine.generate(
         Request(
             [{"role": "user", "content": "a number"}],

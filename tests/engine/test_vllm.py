@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import random
 from collections.abc import AsyncIterator
@@ -11,15 +10,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pydantic import BaseModel
 
+from tests.engine.reference import label_logprobs
 from ultraif_ray.engine.devices import Gpu
 from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prepare_environment, sampling_params
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
-from ultraif_ray.method import compose, decompose, judge
+from ultraif_ray.method import compose, decompose, judge, prompts
 from ultraif_ray.method.checks import decomposition_holds
 from ultraif_ray.recipe import Sampling, VllmPool, parse_recipe
-from ultraif_ray.records import ROLES, Constraint, Prompt
+from ultraif_ray.records import ROLES, Constraint, Instruction, Message, Prompt
+from ultraif_ray.templates import load_shipped
 
 POOL = VllmPool(engine="vllm", model="packaged", max_model_len=1024)
 
@@ -245,31 +247,46 @@ class TestEngine:
         assert len(reply.completions) == 4
         assert reply.generated_tokens <= 48
 
-    async def test_every_schema_of_the_method_is_held(self, engine: VllmEngine) -> None:
-        prompt = Prompt(id=1, query="Write a poem about rain, no rhymes.")
-        schemas = [
-            decompose.reply_schema(1),
-            compose.reply_schema(compose.Composed, 1),
-            compose.reply_schema(compose.Addition, 1),
-            judge.reasoning_schema(["1", "2"]),
+    async def test_replies_of_every_role_follow_the_schema_that_the_method_reads(self, engine: VllmEngine) -> None:
+        told = load_shipped("small")
+        woven = told.model_copy(update={"composer": told.composer.model_copy(update={"writes": "query"})})
+        prompt, start = Prompt(id=1, query="Write a poem about rain."), Instruction(initial_query="Write about rain.")
+        questions = ["Is it about rain?", "Does it rhyme?"]
+        asked: list[tuple[list[Message], dict[str, object], type[BaseModel]]] = [
+            (prompts.decompose(told, prompt), decompose.reply_schema(1), decompose.Decomposition),
+            (prompts.compose(woven, start, "format"), compose.reply_schema(compose.Composed, 1), compose.Composed),
+            (prompts.compose(told, start, "format"), compose.reply_schema(compose.Addition, 1), compose.Addition),
+            (
+                prompts.judge_with_reasons(told, start, "Rain falls.", questions),
+                judge.reasoning_schema(["1", "2"]),
+                judge.Reasoning,
+            ),
         ]
-        replies = await asyncio.gather(
-            *(engine.generate(ask(prompt.query, schema=s, temperature=1.0, max_tokens=160)) for s in schemas)
-        )
-        for schema, reply in zip(schemas, replies, strict=True):
+        requests = [Request(messages, role="judge", schema=schema, max_tokens=300) for messages, schema, _ in asked]
+        replies = await asyncio.gather(*map(engine.generate, requests))
+        whole = 0
+        for (_, schema, model), reply in zip(asked, replies, strict=True):
             (made,), keys = reply.completions, schema["required"]
             assert made.text.startswith('{"' + keys[0] + '": ')  # type: ignore[index]
             if made.finish == "stop":
-                assert set(json.loads(made.text)) == set(keys)  # type: ignore[call-overload]
-        assert any(reply.completions[0].finish == "stop" for reply in replies)
+                read = json.loads(made.text)
+                assert model.model_validate_json(made.text)
+                assert list(read) == keys
+                assert made.text == json.dumps(read, ensure_ascii=False)  # no white space that would be paid for
+                whole += 1
+        assert whole >= 3  # a model of this size may reason until it is cut
 
-    async def test_labels_give_their_probabilities_for_one_token(self, engine: VllmEngine) -> None:
+    async def test_labels_give_the_probabilities_that_transformers_gives_them_for_one_token(
+        self, engine: VllmEngine, packaged_model: str, adapter: str
+    ) -> None:
         await engine.check(("Yes", "No"))
-        reply = await engine.generate(ask("Is water wet? Reply with Yes or No alone.", labels=("Yes", "No")))
-        logprobs = reply.completions[0].label_logprobs
-        assert set(logprobs) == {"Yes", "No"}
-        assert 0 < sum(math.exp(value) for value in logprobs.values()) <= 1.0001
-        assert reply.generated_tokens == 1
+        for of in ("", adapter):
+            request = ask("Is water wet? Reply with Yes or No alone.", labels=("Yes", "No"), adapter=of)
+            expected = label_logprobs(packaged_model, request.messages, request.labels, of)
+            assert abs(expected["Yes"] - expected["No"]) > 0.1
+            reply = await engine.generate(request)
+            assert reply.completions[0].label_logprobs == pytest.approx(expected, abs=1e-3)
+            assert reply.generated_tokens == 1
 
     async def test_the_checks_by_model_get_an_answer_behind_a_cached_prefix(self, engine: VllmEngine) -> None:
         roles = {role: {"pool": "m"} for role in ROLES}
@@ -323,5 +340,13 @@ class TestEngine:
             ask("Is it?", labels=("Yes", "No")),
             ask("Words.", max_tokens=6, n=2, temperature=0.7),
         ]
-        replies = await asyncio.gather(*(engine.generate(draw.choice(kinds)) for _ in range(40)))
-        assert all(reply.completions for reply in replies)
+        requests = draw.choices(kinds, k=40)
+        replies = await asyncio.gather(*map(engine.generate, requests))
+        for request, reply in zip(requests, replies, strict=True):
+            most = 1 if request.labels else request.max_tokens
+            assert request.n <= reply.generated_tokens <= request.n * most
+            assert [set(made.label_logprobs) for made in reply.completions] == [set(request.labels)] * request.n
+            assert all(made.text for made in reply.completions)
+        alike = [r.completions[0].label_logprobs for q, r in zip(requests, replies, strict=True) if q is kinds[1]]
+        assert len(alike) > 1
+        assert all(logprobs == pytest.approx(alike[0], abs=1e-3) for logprobs in alike)

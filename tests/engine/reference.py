@@ -1,0 +1,27 @@
+"""What transformers makes of the same weights: what an engine's probabilities are held against."""
+
+from ultraif_ray.records import Message
+
+
+def label_logprobs(model: str, messages: list[Message], labels: tuple[str, ...], adapter: str = "") -> dict[str, float]:
+    """The natural-log probability of each label, one token each, as the next token after the chat's prompt.
+
+    Args:
+        model: a folder.
+        messages: the conversation.
+        labels: their words.
+        adapter: a LoRA adapter's folder; empty for the model itself.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if adapter:
+        loaded = PeftModel.from_pretrained(loaded, adapter)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    with torch.inference_mode():
+        logprobs = loaded(**prompt).logits[0, -1].log_softmax(dim=-1)
+    (tokens,) = zip(*(tokenizer.encode(label, add_special_tokens=False) for label in labels), strict=True)
+    return {label: logprobs[token].item() for label, token in zip(labels, tokens, strict=True)}
