@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -15,15 +16,17 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import get_peft_model
 from torch.utils.data import BatchSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerControl
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback, TrainerControl
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from tests.train.data import example, job_for, tiny_model, write_tokenised
+from ultraif_ray.train import checkpointing
 from ultraif_ray.train.checkpointing import CheckpointCallback
 from ultraif_ray.train.order import FILLER, StepSampler
-from ultraif_ray.train.settings import trl_config
+from ultraif_ray.train.settings import lora_config, trl_config
 from ultraif_ray.train.tasks import TOKENS
 from ultraif_ray.train.worker import make_trainer
 
@@ -221,8 +224,7 @@ def test_the_loss_is_on_the_answer_alone(tiny: str, tmp_path: Path) -> None:
     assert text == example(row["id"], "sft")["completion"][0]["content"]
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("kind", "rows"), [("sft", 1), ("dpo", 3)])
 def test_fewer_examples_than_one_step_takes_are_one_step(
     tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"], rows: int
 ) -> None:
@@ -253,41 +255,96 @@ def test_ddp_looks_for_idle_weights_only_where_there_may_be_some(tiny: str, tmp_
     assert trainer_for("sft", experts, tmp_path, lora={"r": 4}).args.ddp_find_unused_parameters is True
 
 
-def test_only_the_adapter_is_trained_with_lora_and_dpo_goes_on_from_it(tiny: str, tmp_path: Path) -> None:
-    first = trainer_for("sft", tiny, tmp_path, lora={"r": 4})
-    first.train()
-    first.save_model(str(tmp_path / "step/model"))
-    trained = {name for name, p in first.model.named_parameters() if p.requires_grad}
-    assert trained
-    assert all("lora" in name for name in trained)
-    second = trainer_for("dpo", tiny, tmp_path, lora={"r": 4}, start=str(tmp_path / "step"))
-    weights = dict(second.model.named_parameters())
-    policy = [name for name, p in weights.items() if p.requires_grad]
-    assert policy
-    for name in policy:  # the reference is a frozen copy of where the round starts
-        reference = weights[name.replace(".default.", ".ref.")]
-        assert not reference.requires_grad
-        torch.testing.assert_close(weights[name].data, reference.data)
+def trained(trainer: Any) -> dict[str, torch.Tensor]:
+    """A copy of the weights that are trained."""
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def reference(trainer: Any) -> dict[str, torch.Tensor]:
+    """DPO's frozen reference, under the names of what is trained: a model, or a second adapter."""
+    model, there = (trainer.ref_model, "") if trainer.ref_model is not None else (trainer.model, ".ref.")
+    found = ((name, p) for name, p in model.named_parameters() if there in name)
+    return {name.replace(".ref.", ".default."): p.detach().clone() for name, p in found}
+
+
+def step_before(tiny: str, folder: Path, lora: dict[str, Any] | None) -> dict[str, torch.Tensor]:
+    """Leave a policy that was trained already in `folder`, a model or an adapter; the weights that were."""
+    model, draw = AutoModelForCausalLM.from_pretrained(tiny), torch.Generator().manual_seed(1)
+    model = get_peft_model(model, lora_config(lora)) if lora else model
+    learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for weights in learnt.values():
+            weights.add_(0.05 * torch.randn(weights.shape, generator=draw))
+    model.save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder / "model")
+    return learnt
+
+
+def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+    assert weights.keys() == others.keys()
+    torch.testing.assert_close(weights, others)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [("sft", {"r": 4, "lora_dropout": 0.5}), ("dpo", {"r": 4}), ("dpo", None)],
+    ids=["sft of an adapter", "dpo of an adapter", "dpo of a whole model"],
+)
+def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
+    tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"], lora: dict[str, Any] | None
+) -> None:
+    """Weights, optimizer, schedule and random state; and DPO keeps the reference that it began with, which is what
+    the step before left.
+    """
+    fields = {"max_length": 256, "per_device_train_batch_size": 1, "num_train_epochs": 1, "learning_rate": 3e-2}
+    fields |= {"save_steps": 1, "save_total_limit": 2}
+    before = step_before(tiny, tmp_path / "before", lora) if kind == "dpo" else {}
+    start = str(tmp_path / "before") if before else ""
+    trainer = trainer_for(kind, tiny, tmp_path, rows=2, lora=lora, start=start, fields=fields, global_batch=1)
+    began = trained(trainer)
+    if lora:
+        assert all("lora" in name for name in began)
+    if before:
+        assert_same(began, before)
+        assert_same(reference(trainer), before)
+    trainer.train()
+
+    job = job_for(kind, tiny, tmp_path / f"{kind}.parquet", lora=lora, start=start, fields=fields, global_batch=1)
+    resumed = make_trainer(job, str(tmp_path / "resumed"), 1, fresh=False)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "scratch/checkpoint-1"))
+    assert (trainer.state.global_step, resumed.state.global_step) == (2, 2)
+    assert_same(trained(resumed), trained(trainer))
+    assert any(not torch.equal(weights, began[name]) for name, weights in trained(resumed).items())
+    if before:
+        assert_same(reference(resumed), before)
 
 
 def test_a_checkpoint_is_due_by_the_clock_and_when_a_node_gives_notice(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, notices = trainer_for("sft", tiny, tmp_path), [None, "a", "a", "b", None]
+    trainer, notices, now = trainer_for("sft", tiny, tmp_path), [None, "a", "a", "b", None], 0
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: notices.pop(0) if notices else None)
+    monkeypatch.setattr(ray.train, "report", lambda metrics, checkpoint: None)
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: now))
 
     def saves(watch: CheckpointCallback) -> bool:
         return bool(watch.on_step_end(trainer.args, trainer.state, TrainerControl()).should_save)
 
     by_notice = CheckpointCallback(trainer, job_for("sft", tiny, tmp_path, save_every_s=1e9), None, 0)
     assert [saves(by_notice) for _ in range(5)] == [False, True, False, True, False]
-    assert saves(CheckpointCallback(trainer, job_for("sft", tiny, tmp_path, save_every_s=0), None, 0))
+    by_clock = CheckpointCallback(trainer, job_for("sft", tiny, tmp_path / "train.parquet", save_every_s=60), None, 0)
+    asked = []
+    for now in (50, 70, 80, 120, 140):  # noqa: B007 - the clock reads it
+        asked.append(saves(by_clock))
+        if asked[-1]:
+            by_clock.on_save(trainer.args, trainer.state, TrainerControl())
+    assert asked == [False, True, False, False, True]
 
 
-def test_rows_seen_are_those_of_each_epoch(tiny: str, tmp_path: Path) -> None:
+def test_rows_seen_are_those_of_each_epoch_a_global_batch_in_each_step(tiny: str, tmp_path: Path) -> None:
+    """Also where the batches of the workers do not add up to it."""
     fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 2}
-    trainer = trainer_for("sft", tiny, tmp_path, fields=fields, global_batch=4)
-    from transformers import TrainerCallback
+    trainer = trainer_for("sft", tiny, tmp_path, fields=fields, global_batch=3)
 
     class Note(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -297,3 +354,4 @@ def test_rows_seen_are_those_of_each_epoch(tiny: str, tmp_path: Path) -> None:
     trainer.train()
     by_epoch = {epoch: sorted(row for _, e, row, _ in trainer.seen if e == epoch) for epoch in (0, 1)}
     assert by_epoch == {0: [0, 1, 2, 3, 4], 1: [0, 1, 2, 3, 4]}
+    assert Counter(step for step, *_ in trainer.seen) == {1: 3, 2: 2, 3: 3, 4: 2}
