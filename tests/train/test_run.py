@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,16 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from tests.chaos.nodes import Nodes
 from tests.train.data import (
     check_training,
+    example,
     folder_with_sets,
     job_for,
     kill_with_its_ray,
@@ -33,6 +38,7 @@ from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train.run import fit
+from ultraif_ray.train.tasks import Chats, answer
 from ultraif_ray.train.worker import make_trainer
 
 pytestmark = pytest.mark.ray
@@ -57,12 +63,19 @@ def train_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return [process for process in mine if "RayTrainWorker" in "".join(process.cmdline())]
 
 
-def held_out_loss(model: str, run: Path) -> float:
-    """The loss of a model on a run's held-out examples, by TRL's own trainer in this process."""
+def logged(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "sft/metrics.jsonl").read_text().splitlines()]
+
+
+def losses(log: list[dict[str, Any]], name: str) -> list[float]:
+    return [entry[name] for entry in log if name in entry]
+
+
+def trainer_alone(model: str, run: Path, **job: Any) -> Any:
+    """TRL's own trainer in this process, of a run's examples."""
     place = run / "sft/examples"
     parts = {"train": str(place / "train.parquet"), "held_out": str(place / "held_out.parquet")}
-    trainer = make_trainer(job_for("sft", model, run / "alone", **parts), str(run / "alone"), 1, fresh=True)
-    return float(trainer.evaluate()["eval_loss"])
+    return make_trainer(job_for("sft", model, run / "alone", **parts, **job), str(run / "alone"), 1, fresh=True)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -80,8 +93,12 @@ def test_a_gpu_that_workers_would_not_find_is_said_before_they_start(tmp_path: P
 @pytest.mark.parametrize(
     "worker_dies", [False, pytest.param(True, marks=pytest.mark.long)], ids=["driver", "worker and driver"]
 )
-def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str, worker_dies: bool) -> None:
-    """Two workers, then one; answers of unlike lengths, and an odd number of them held out."""
+def test_what_is_killed_or_interrupted_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, tiny: str, worker_dies: bool
+) -> None:
+    """Nor does Ctrl-C. Two workers, then one; answers of unlike lengths, and an odd number of them held out. Steps are
+    those of a training that nothing befell.
+    """
     run = tmp_path / "run"
     folder_with_sets(run, train=44, held_out=5)
     made = training_recipe(
@@ -95,6 +112,7 @@ def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str,
     driver = start(run)
     try:
         wait_for(lambda: checkpoints(run), driver)
+        assert len(train_workers(driver)) == 2
         if worker_dies:
             before = checkpoints(run)[-1]
             wait_for(lambda: train_workers(driver), driver)[-1].send_signal(signal.SIGKILL)
@@ -102,9 +120,17 @@ def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str,
     finally:
         kill_with_its_ray(driver)
     assert not (run / "sft/model").exists()
-    assert (run / "sft/metrics.jsonl").read_text()  # so far
+    first, last = logged(run), checkpoints(run)[-1]  # so far
 
-    resumed = start(run, "train.cpus=3")  # room for one worker only
+    interrupted = start(run, "train.cpus=3")  # room for one worker only
+    wait_for(lambda: checkpoints(run)[-1] > last, interrupted)
+    interrupted.send_signal(signal.SIGINT)
+    output, _ = interrupted.communicate(timeout=600)
+    assert interrupted.returncode == 130, output
+    assert "The same command resumes it" in output
+    assert RunFolder(str(run)).state("sft") == "running"
+
+    resumed = start(run, "train.cpus=3")
     output, _ = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, output
     assert ", 1 workers" in output
@@ -113,12 +139,17 @@ def test_what_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, tiny: str,
         assert sorted(seen[seen[:, 1] == epoch, 2].tolist()) == list(range(44))
     per_step = Counter(seen[:, 0].tolist())
     assert [per_step[step] for step in range(1, 23)] == ([4] * 11) * 2
-    losses = [json.loads(line) for line in (run / "sft/metrics.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in losses if "loss" in entry] == list(range(1, 23))
-    held_out = [entry["eval_loss"] for entry in losses if "eval_loss" in entry]
+    log = logged(run)
+    assert log[0] == first[0]  # its seconds too: it was not begun anew
+    assert [entry["step"] for entry in log if "loss" in entry] == list(range(1, 23))
+    uninterrupted = trainer_alone(tiny, run, fields=dict(made.sft), global_batch=4, seed=made.seed)
+    uninterrupted.train()
+    for name in ("loss", "eval_loss"):
+        assert losses(log, name) == pytest.approx(losses(uninterrupted.state.log_history, name), abs=1e-3)
+    held_out = losses(log, "eval_loss")
     assert held_out[-1] < held_out[0]
-    assert held_out[0] == pytest.approx(held_out_loss(tiny, run), abs=1e-4)  # two workers say what one says
-    assert held_out[-1] == pytest.approx(held_out_loss(str(run / "sft/model"), run), abs=1e-4)
+    of_the_model = trainer_alone(str(run / "sft/model"), run).evaluate()["eval_loss"]
+    assert held_out[-1] == pytest.approx(of_the_model, abs=1e-4)
     assert not (run / "sft/checkpoints").exists()
     assert (run / "sft/model/model.safetensors").stat().st_size > 12_000_000
     ledger = json.loads((run / "ledger.json").read_text())
@@ -173,7 +204,7 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
         tiny,
         count=40,
         composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "eval_samples": 2, "min_pairs": 8},
-        policy={"model": tiny, "lora": {"r": 4}},
+        policy={"model": tiny, "lora": {"r": 4, "lora_alpha": 64}},  # moves much in a step or two
         sft=fields,
         dpo=fields,
         export={"held_out": 0.2},
@@ -181,6 +212,24 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
         train={"workers": {"min": 1, "max": 1}},
         **sections,
     )
+
+
+def weights(model: str, run: Path, step: str) -> dict[str, torch.Tensor]:
+    """A model's weights, with the adapter that a training step left worked in."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    if step:
+        loaded = PeftModel.from_pretrained(loaded, run / step / "model").merge_and_unload()
+    found: dict[str, torch.Tensor] = loaded.state_dict()
+    return found
+
+
+def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """How far apart the weights of two models are, at most."""
+    assert some.keys() == others.keys()
+    return max(float((some[name] - others[name]).abs().max()) for name in some)
 
 
 @pytest.mark.slow
@@ -204,21 +253,22 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     assert [step.name for step in plan(made, folder) if folder.state(step.name) != "done"] == []
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run/model")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/model")
-    assert tokenizer.chat_template
-    base = AutoModelForCausalLM.from_pretrained(tiny)
-    changed = [not (a == b).all() for a, b in zip(model.parameters(), base.parameters(), strict=True)]
-    assert any(changed)
+    assert AutoTokenizer.from_pretrained(tmp_path / "run/model").chat_template
+    start, sft, dpo = (weights(tiny, tmp_path / "run", step) for step in ("", "sft", "round-1/dpo"))
+    assert min(apart(start, sft), apart(sft, dpo)) > 1e-3  # each training moved it
+    assert apart(model.state_dict(), dpo) < 1e-6
     shown = json.loads((tmp_path / "run/model/before_and_after.json").read_text())
-    assert shown["prompt"]
-    assert "before" in shown
-    assert "after" in shown
+    asked = [Chats(place, [shown["prompt"]]) for place in (tiny, str(tmp_path / "run/model"))]
+    (before,), (after,) = answer(asked, max_new_tokens=8, gpu=False, trust_remote_code=False)
+    assert before != after
+    assert shown["before"].startswith(before)
+    assert shown["after"].startswith(after)
     for name in ("sft", "dpo", "composer"):
         assert load_dataset(str(tmp_path / "run/export" / name), split="train").num_rows
 
-    before = hashes(tmp_path / "run")
+    files = hashes(tmp_path / "run")
     run_recipe(made)
-    assert hashes(tmp_path / "run") == before
+    assert hashes(tmp_path / "run") == files
 
     changed_recipe = whole_loop(tmp_path, tiny, align={"extra_constraints": 2})
     with pytest.raises(RunError, match="Made from it: round-1/export, round-1/dpo, model"):
@@ -264,7 +314,10 @@ def test_a_set_that_exists_already_is_trained_on_with_one_command(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(tmp_path: Path, tiny: str) -> None:
+def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(
+    tmp_path: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But a round without a pair keeps the policy that it began with."""
     made = training_recipe(tmp_path, tiny, sft={"max_length": 4})
     with pytest.raises(RunError, match="sft is made from export, which is not done; run `ultraif run` first"):
         run_recipe(made, only="sft")
@@ -282,7 +335,26 @@ def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(tmp_path: Pat
         run_recipe(training_recipe(tmp_path, tiny), only="sft")
     with pytest.raises(RunError, match="this recipe has no step 'composer'"):
         run_recipe(made, only="composer")
-    assert RunFolder(str(run)).state("sft") != "done"
+    folder = RunFolder(str(run))
+    assert folder.state("sft") != "done"
+
+    for name in ("model", "merged"):
+        shutil.copytree(tiny, run / "sft" / name)
+    pq.write_table(pa.Table.from_pylist([example(n, "dpo") for n in range(2)]), run / "pairs.parquet")
+    for step in ("sft", "round-1/export"):
+        folder.open_step(step, {"made": "by hand"})
+        folder.finish(step)
+    (run / "round-1/export/dpo").mkdir(parents=True)
+    (run / "pairs.parquet").rename(run / "round-1/export/dpo/train.parquet")
+    run_recipe(training_recipe(tmp_path, tiny, dpo={"max_length": 4}), only="round-1/dpo")
+    assert "round-1/dpo: no pair to train on; the policy of sft is kept unchanged" in capsys.readouterr().err
+    assert folder.state("round-1/dpo") == "done"
+    assert folder.read_json("ledger.json")["round-1/dpo"]["outcomes"] == {"too long": 2}
+    for name in ("model", "merged"):
+        kept, copied = (
+            {path.name: path.read_bytes() for path in (run / step / name).iterdir()} for step in ("sft", "round-1/dpo")
+        )
+        assert kept == copied
 
 
 def test_the_environment_of_this_process_is_left_alone(tmp_path: Path, tiny: str) -> None:
