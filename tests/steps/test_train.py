@@ -25,7 +25,8 @@ from ultraif_ray.train.tasks import Chats
 HISTORY = [Turn(role="user", content="Is it cold there?"), Turn(role="assistant", content="Often.")]
 QUERIES = ["Describe fog", "Name three birds"]
 GOOD = [composer_answer(f"{query} in verse", "Is it verse?") for query in QUERIES]
-HALF = [GOOD[0], "no JSON"]
+HALF = [GOOD[0], composer_answer(QUERIES[1], "Is it three?")]  # to which nothing was added
+NONE = ["no JSON", "no JSON"]
 REPORT = Training(loss=[1.0], held_out_loss=[2.0, 1.0])
 
 
@@ -65,7 +66,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, trained: list[str], prompted: lis
 
 
 @pytest.mark.parametrize(
-    ("trained", "prompted", "takes_over"), [(GOOD, HALF, True), (GOOD, GOOD, True), (HALF, GOOD, False)]
+    ("trained", "prompted", "takes_over"),
+    [(GOOD, HALF, True), (GOOD, GOOD, True), (HALF, GOOD, False), (NONE, HALF, False)],
 )
 def test_it_takes_over_where_no_fewer_of_its_answers_can_be_used(
     tmp_path: Path,
@@ -79,8 +81,9 @@ def test_it_takes_over_where_no_fewer_of_its_answers_can_be_used(
     asked = answering(monkeypatch, trained, prompted)
     composer, synthesis = steps_of(context.recipe)
     report = composer.evaluate(context, REPORT)
-    usable, usable_prompted = (sum(text != "no JSON" for text in texts) / 2 for texts in (trained, prompted))
+    usable, usable_prompted = (sum(text in GOOD for text in texts) / 2 for texts in (trained, prompted))
     assert (report.evaluated, report.takes_over) == (2, takes_over)
+    assert report.valid_json == (0 if trained is NONE else 1)
     assert (report.usable, report.usable_prompted) == (usable, usable_prompted)
     assert [len(one.chats[0]) > 1 for one in asked] == [False, True]  # the prompted one gets the whole prompt
     assert "Is it cold there?" in asked[1].chats[0][-1]["content"]  # and what was said before
