@@ -73,10 +73,11 @@ def log_probabilities(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def dpo(model: str, folder: Path) -> Any:
-    """A DPO of the pairs in a folder, four in a step."""
+    """A DPO of the pairs in a folder, four in a step, from the policy in `folder/start`; the recipe's is `model`."""
     from tests.train.data import job_for
 
-    return job_for("dpo", model, folder / "pairs.parquet", fields=FIELDS, global_batch=4)
+    start = str(folder / "start")
+    return job_for("dpo", model, folder / "pairs.parquet", start=start, fields=FIELDS, global_batch=4)
 
 
 def train_dpo(rank: int, workers: int, model: str, folder: str) -> None:
@@ -113,10 +114,11 @@ def train_dpo(rank: int, workers: int, model: str, folder: str) -> None:
     trainer.save_model(f"{folder}/model")
 
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(2)])
-    for name, place, sharded in (("reference", model, trainer.ref_model), ("policy", f"{folder}/model", trainer.model)):
+    places = (("reference", "start/model", trainer.ref_model), ("policy", "model", trainer.model))
+    for name, place, sharded in places:
         sharded.eval()
         found[f"{name}'s log-probabilities"] = log_probabilities(sharded, batch)
-        whole = create_model_from_path(place, dtype="float32", device_map=None)
+        whole = create_model_from_path(f"{folder}/{place}", dtype="float32", device_map=None)
         add_fused_lm_head(whole)
         found[f"{name}'s in float32"] = log_probabilities(whole, batch)
 

@@ -141,12 +141,12 @@ def test_what_is_laid_over_the_last_round_is_looked_at_too(tmp_path: Path, packa
 def run(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DPO of two steps, four pairs each, that has left its findings and its model."""
     folder: Path = tmp_path_factory.mktemp("fsdp")
-    model = tiny_model(packaged_model, folder / "start", tied=False)
+    tiny_model(packaged_model, folder / "start/model", tied=False)
     pairs = [example(number, "dpo") for number in range(8)]
     for pair in pairs:
         pair["chosen"][0]["content"] *= 12  # long: what is summed is large
-    assert write_tokenised(forced.dpo(model, folder), pairs) == {"accepted": 8}
-    arguments = (WORKERS, model, str(folder))
+    assert write_tokenised(forced.dpo(packaged_model, folder), pairs) == {"accepted": 8}
+    arguments = (WORKERS, packaged_model, str(folder))
     torch.multiprocessing.spawn(forced.train_dpo, arguments, nprocs=WORKERS)
     return folder
 
@@ -195,7 +195,7 @@ def test_no_gradient_is_kept_whole_between_two_batches_of_a_step(found: dict[str
 def test_the_model_is_saved_whole_and_in_float32(run: Path) -> None:
     from safetensors.torch import load_file
 
-    before, after = load_file(run / "start/model.safetensors"), load_file(run / "model/model.safetensors")
+    before, after = load_file(run / "start/model/model.safetensors"), load_file(run / "model/model.safetensors")
     assert before.keys() == after.keys()
     assert {weights.dtype for weights in after.values()} == {torch.float32}
     assert all(not torch.equal(before[name], after[name]) for name in before)
