@@ -96,8 +96,8 @@ def test_a_gpu_that_workers_would_not_find_is_said_before_they_start(tmp_path: P
 def test_what_is_killed_or_interrupted_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, tiny: str, worker_dies: bool
 ) -> None:
-    """Nor does Ctrl-C. Two workers, then one; answers of unlike lengths, and an odd number of them held out. Steps are
-    those of a training that nothing befell.
+    """Two workers, killed; then one, interrupted by Ctrl-C; answers of unlike lengths, and an odd number of them held
+    out. Steps are those of a training that nothing befell.
     """
     run = tmp_path / "run"
     folder_with_sets(run, train=44, held_out=5)
