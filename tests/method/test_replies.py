@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -114,34 +114,34 @@ def test_the_probability_of_yes_is_among_the_two_labels() -> None:
 FOUND = {"constraint": "in French", "simplified_query": "Write", "question": "Is it?", "category": "format"}
 BARE = {key: value for key, value in FOUND.items() if key != "question"}
 VERDICT = {"explanation": "It is.", "answer": "YES"}
-SCHEMAS: list[tuple[dict[str, Any], type[BaseModel], Any, list[Any]]] = [
+SCHEMAS: list[tuple[Callable[[], dict[str, Any]], type[BaseModel], Any, list[Any]]] = [
     (
-        decompose.reply_schema(2),
+        lambda: decompose.reply_schema(2),
         decompose.Decomposition,
         {"constraints": [FOUND, FOUND]},
         [{"constraints": []}, {"constraints": [FOUND] * 3}, {"constraints": [BARE]}],
     ),
     (
-        decompose.reply_schema(2, questions=False),
+        lambda: decompose.reply_schema(2, questions=False),
         decompose.Decomposition,
         {"constraints": [BARE, BARE]},
         [{"constraints": []}, {"constraints": [BARE] * 3}, {"constraints": [FOUND]}],
     ),
-    (decompose.QUESTION_SCHEMA, decompose.Question, {"question": "Is it?"}, [{"question": ""}]),
+    (lambda: decompose.QUESTION_SCHEMA, decompose.Question, {"question": "Is it?"}, [{"question": ""}]),
     (
-        compose.reply_schema(compose.Composed, 3),
+        lambda: compose.reply_schema(compose.Composed, 3),
         compose.Composed,
         {"augmented query": "Write more", "question": ["Is it?"]},
         [{"augmented query": "x", "question": ["?"] * 3}, {"augmented query": "x", "question": ["?"] * 4}],
     ),
     (
-        compose.reply_schema(compose.Addition, 1),
+        lambda: compose.reply_schema(compose.Addition, 1),
         compose.Addition,
         {"addition": "More", "question": ["Is it?"]},
         [{"addition": "", "question": ["?"]}, {"addition": "", "question": []}],
     ),
     (
-        reasoning_schema(["1", "2"]),
+        lambda: reasoning_schema(["1", "2"]),
         Reasoning,
         {"1": VERDICT, "2": VERDICT},
         [{"1": VERDICT, "2": VERDICT | {"answer": "NO"}}, {"1": VERDICT}],
@@ -167,10 +167,11 @@ def broken(value: Any) -> Iterator[Any]:
         yield 3
 
 
-@pytest.mark.parametrize(("schema", "reply_model", "good", "others"), SCHEMAS)
+@pytest.mark.parametrize(("made", "reply_model", "good", "others"), SCHEMAS)
 def test_a_schema_lets_by_what_its_step_reads_and_nothing_else(
-    schema: dict[str, Any], reply_model: type[BaseModel], good: Any, others: list[Any]
+    made: Callable[[], dict[str, Any]], reply_model: type[BaseModel], good: Any, others: list[Any]
 ) -> None:
+    schema = made()
     Draft202012Validator.check_schema(schema)
     held = Draft202012Validator(schema)
     within, *beyond = others
