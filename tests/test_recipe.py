@@ -190,6 +190,11 @@ def test_a_global_batch_is_that_of_the_most_workers(fields: dict[str, int], work
     assert made.global_batch(fields) == batch
 
 
+def test_the_second_of_two_rounds_is_the_last_of_several() -> None:
+    made = parse_recipe(MINIMAL | {"align": {"iterations": 2}})
+    assert [made.dpo_in_round(number)["loss_type"] for number in (1, 2)] == [["sigmoid"], ["nca_pair"]]
+
+
 def test_a_fingerprint_is_of_the_content_and_a_difference_names_each_setting() -> None:
     one: dict[str, Any] = {"a": 1, "b": {"c": [1], "d": None}, "e": 2}
     assert fingerprint(one) == fingerprint(dict(reversed(one.items()))) == "24279665cd1c1386"

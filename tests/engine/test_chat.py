@@ -87,7 +87,7 @@ def test_how_a_template_is_applied_is_no_variable_of_it(tokenizer: Any) -> None:
     """Whatever arguments transformers has for that; tools and documents are shown to the model."""
     arguments = set(signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents", "kwargs"}
     assert len(arguments) > 8
-    for name in arguments:
+    for name in (*arguments, "messages"):
         with pytest.raises(ValidationError, match=f"{name} says how the template is applied"):
             VllmPool(engine="vllm", model="m", template_args={name: 1})
     assert VllmPool(engine="vllm", model="m", template_args={"documents": []})

@@ -10,6 +10,7 @@ from ultraif_ray.method.checks import (
     fault_of_decomposition,
     is_question,
 )
+from ultraif_ray.method.prompts import check_composition
 from ultraif_ray.records import Constraint
 
 POEM = "Write a poem about the rain in French, of at most 8 lines."
@@ -115,8 +116,8 @@ def test_bad_decompositions_are_named(constraint: str, simplified: str, question
 
 
 def some(kind: str, count: int) -> list[str]:
-    """So many words, all different."""
-    return [f"{kind}{number}" for number in range(count)]
+    """So many words, all different, and none with a number."""
+    return [f"{kind}{'x' * number}" for number in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_how_far_words_may_move(words: int, most: int) -> None:
 def test_how_many_words_of_a_query_a_composition_may_lose(words: int, most: int) -> None:
     query = some("word", words)
     for lost, fault in ((most, ""), (most + 1, "loses the subject of the query")):
-        assert fault_of_composition(" ".join(query), " ".join([*query[lost:], "and", "more"]), []).startswith(fault)
+        assert fault_of_composition(" ".join(query), " ".join([*query[lost:], "and", "more"]), []) == fault
 
 
 @pytest.mark.parametrize(
@@ -248,3 +249,5 @@ async def test_a_composition_is_shown_with_what_stood_before_and_its_own_questio
         "Request:\nWrite in verse.\n\nLonger request:\nWrite in verse, in French.\n\nQuestions: Is it French?"
     )
     assert engine.asked[0].query == made.query
+    made.added[-1].questions.append("Is it whole?")
+    assert check_composition(made)[-1]["content"].endswith("\n\nQuestions: Is it French? Is it whole?")

@@ -90,7 +90,8 @@ def test_a_decomposer_sees_requests_and_replies_in_turn_and_then_the_prompt(temp
     assert roles(messages) == ["system", *["user", "assistant"] * len(examples), "user"]
     for example, answer in zip(examples, messages[2::2], strict=True):
         reply = Decomposition.model_validate_json(answer["content"])
-        assert [found.constraint for found in reply.constraints] == [found.constraint for found in example.constraints]
+        shown = [(found.constraint, found.question) for found in example.constraints]
+        assert [(found.constraint, found.question) for found in reply.constraints] == shown
     assert messages[-1]["content"] == (
         "Earlier conversation:\nSystem: Speak like a pirate.\nUser: Who are you?\nAssistant: Arr.\n\n"
         "Request:\nGo on, in French"
