@@ -132,6 +132,8 @@ def test_the_papers_sampling_is_the_default() -> None:
         ),
         ("name.first=3", "name.first=3: 'name' holds a str ('x'), not a section"),
         ("openai=1", "openai: unknown key"),
+        ("sft=3", "sft: Input should be a valid dictionary (got 3)"),
+        ("prompts=[3]", "prompts.0: Input should be a valid string (got 3)"),
         ("pools.m={engine: openai, model: x, base_url: y, timeout: 1}", "pools.m.timeout: unknown key; did you mean"),
         (
             "pools.m={engine: openai, model: x, base_url: y, latency: 1}",
