@@ -249,7 +249,7 @@ class SimulatedPool(Placement):
     """Share of requests that are refused."""
     faults: tuple[Fault, ...] = ()
     replies: str | None = None
-    """A folder in which each process notes each reply (role, tokens generated): also of those that are lost later."""
+    """A folder in which each process notes each reply (row, role, tokens generated), also those that are lost later."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds after which the engine counts as hanging."""
     seed: int = 0

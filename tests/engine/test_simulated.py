@@ -39,11 +39,12 @@ async def test_failures_come_at_the_given_share() -> None:
 
 def test_each_reply_is_noted_where_that_is_asked_for(tmp_path: Path) -> None:
     noting = SimulatedEngine(SimulatedPool(engine="simulated", replies=str(tmp_path)))
-    requests = [Request(ASK, role="composer"), Request(ASK, role="judge")]
+    requests = [Request(ASK, role="composer", row=7), Request(ASK, role="judge", row=8)]
     made = [asyncio.run(noting.generate(request)).generated_tokens for request in requests]
     (file,) = tmp_path.iterdir()
     notes = [json.loads(line) for line in file.read_text().splitlines()]
-    assert notes == [{"role": r, "generated": n} for r, n in zip(("composer", "judge"), made, strict=True)]
+    asked = zip(requests, made, strict=True)
+    assert notes == [{"row": one.row, "role": one.role, "generated": tokens} for one, tokens in asked]
 
 
 async def test_a_whole_journey_runs_on_it() -> None:

@@ -33,6 +33,8 @@ class Request:
     """A JSON Schema that the text must follow, held by constrained decoding."""
     turn: int = 0
     """How many requests this row sent to this role before: tells repeated samples apart for a simulated engine."""
+    row: int = 0
+    """The id of the row that asks: for an engine that notes what it was asked."""
     adapter: str = ""
     """The LoRA adapter to answer with; the pool's own model when empty."""
     labels: tuple[str, ...] = ()
@@ -111,10 +113,13 @@ class RoleClient:
         recipe: which pool serves each role, how it samples and what it is told.
         engines: an engine per pool.
         meter: called with the generated tokens of each reply as it comes, for the progress display.
+        row: the row's id, which goes with each request.
     """
 
-    def __init__(self, recipe: Recipe, engines: dict[str, Engine], meter: Callable[[int], None] | None = None):
-        self._roles, self._engines, self._meter = recipe.roles, engines, meter
+    def __init__(
+        self, recipe: Recipe, engines: dict[str, Engine], meter: Callable[[int], None] | None = None, row: int = 0
+    ):
+        self._roles, self._engines, self._meter, self._row = recipe.roles, engines, meter, row
         self.templates = recipe.templates_of_roles
         self._usage: dict[Role, Usage] = {}
         self.dropped: list[Failure] = []
@@ -162,6 +167,7 @@ class RoleClient:
             n=n,
             schema=schema,
             turn=spent.requests,
+            row=self._row,
             adapter="" if base else settings.adapter or "",
             labels=labels,
         )

@@ -38,7 +38,7 @@ class SimulatedEngine:
             await asyncio.sleep(delay if delay > 1e-4 else 0)
         prompt = sum(len(message["content"]) for message in request.messages) // _CHARS_PER_TOKEN
         if self._pool.replies:
-            note = {"role": request.role, "generated": sum(generated)}
+            note = {"row": request.row, "role": request.role, "generated": sum(generated)}
             with (Path(self._pool.replies) / f"{os.getpid()}.jsonl").open("a") as file:
                 file.write(json.dumps(note) + "\n")
         return Reply(completions, prompt_tokens=prompt, cached_tokens=0, generated_tokens=sum(generated))

@@ -161,7 +161,7 @@ class Worker:
         return row
 
     async def _journey(self, row: Row, group: list[int] | None) -> Row:
-        client = RoleClient(self._for.recipe, self._engines, self._count_tokens)
+        client = RoleClient(self._for.recipe, self._engines, self._count_tokens, row.id)
         try:
             return await run_journey(row, self._for.stages, client, self._for.recipe)
         except EngineDead as error:  # leave at once: the next row must not come to the same engine
