@@ -19,7 +19,7 @@ check: lint
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm) and not long"
 
-# Some thirty kills of every kind at random moments, six of them on real vLLM; about twenty-five minutes.
+# Some thirty kills of every kind at random moments, six of them on real vLLM, four in a run that trains.
 chaos: install
 	$(BIN)/python -m tests.chaos.campaign
 

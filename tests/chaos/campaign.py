@@ -1,69 +1,53 @@
 """Kills of every kind at random moments of real runs, and what the files say afterwards.
 
-    python -m tests.chaos.campaign [--kills 30] [--vllm 6] [--seed 0]        (`make chaos`)
+    python -m tests.chaos.campaign [--kills 30] [--vllm 6] [--trained 4] [--seed N]        (`make chaos`)
 
-Prints a line for each kill and each run, and at the end one JSON line: kills, lost, doubled, wasted_tokens_share.
+Prints a line for each kill and each run, and at the end one JSON line with all of them. The seed is drawn if none is
+given, and printed; it decides who dies and how long after work was seen to go on, not how fast the machine is.
 """
 
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from tests.chaos.nodes import Nodes
+from tests.chaos.audit import Report, audit, summary, undisturbed
+from tests.chaos.kills import Victim
+from tests.chaos.nodes import Nodes, left_over
+from tests.train.data import tiny_model
+from ultraif_ray.recipe import parse_recipe
+from ultraif_ray.records import Row, prompt_id
 from ultraif_ray.store.folder import RunFolder
 
 ROLES = ("decomposer", "composer", "responder", "judge")
 KINDS = ("worker", "raylet", "node", "driver", "head", "drain")
 """Kinds of death for any engine; `engine` is one more where the engine is a process of its own."""
 
-SETTLE_S = 600
-"""Seconds within which work must go on after a kill, and an undisturbed rest of a run must end."""
+Moment = tuple[str, str]
+"""The step in which a death comes, and its kind."""
 
 
-@dataclass
-class Report:
-    """What a run came to, by its files.
-
-    `made` and `kept` are generated tokens, counted where the engine is simulated; `at_risk` is what the kills may cost.
-    """
-
-    kills: dict[str, int] = field(default_factory=dict)
-    rows: int = 0
-    lost: int = 0
-    doubled: int = 0
-    broken_ledgers: int = 0
-    unreadable: int = 0
-    orphans: list[str] = field(default_factory=list)
-    unexpected_ends: list[str] = field(default_factory=list)
-    made: int = 0
-    kept: int = 0
-    at_risk: int = 0
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was lost, doubled, broken, left behind, or paid for beyond what was in flight."""
-        faults = self.lost + self.doubled + self.broken_ledgers + self.unreadable + len(self.unexpected_ends)
-        return not faults and not self.orphans and self.made - self.kept <= self.at_risk
-
-
-def simulated() -> dict[str, Any]:
-    """A recipe of some seconds a row, on up to four replicas."""
+def simulated(replicas: int = 4) -> dict[str, Any]:
+    """A recipe of some seconds a row, on up to so many replicas, whose engines note what they make."""
     pool = {"engine": "simulated", "tokens_per_s": 150, "broken_share": 0.1, "rows_in_flight": 8, "cpus": 1,
-            "replicas": {"min": 1, "max": 4}}  # fmt: skip
+            "replicas": {"min": 1, "max": replicas}, "replies": "replies"}  # fmt: skip
     unchecked = {"check": "none"}  # what this engine says would not hold, and rows would end too soon to be killed
     synthesize = {"k": 3, **unchecked}
     roles = {role: {"pool": "m"} for role in ROLES}
     return {"pools": {"m": pool}, "roles": roles, "decompose": unchecked, "synthesize": synthesize}
+
+
+def trained(model: str) -> dict[str, Any]:
+    """The same with a policy that is really trained, for some steps more than a kill needs."""
+    fields = {"max_length": 512, "per_device_train_batch_size": 2, "num_train_epochs": 4, "learning_rate": 1e-3}
+    train = {"workers": {"min": 1, "max": 1}, "save_every_s": 2}
+    return simulated() | {"policy": {"model": model}, "sft": fields, "align": {"iterations": 0}, "train": train}
 
 
 def real() -> dict[str, Any]:
@@ -77,145 +61,72 @@ def real() -> dict[str, Any]:
     return {"pools": {"m": pool}, "roles": roles, "templates": "small", **steps}
 
 
-def campaign(place: Path, settings: dict[str, Any], kinds: list[str], seed: int, rows: int, nodes: int) -> Report:
-    """Run `rows` prompts to their end on a cluster of `nodes` nodes, while deaths of these kinds befall it in turn."""
-    draw, report = random.Random(seed), Report(rows=rows)
-    prompts = place / "prompts.jsonl"
-    lines = [json.dumps({"prompt": f"Write {i} lines about rain, no rhymes"}) for i in range(rows)]
-    prompts.write_text("\n".join(lines) + "\n")
+def campaign(place: Path, settings: dict[str, Any], moments: list[Moment], seed: int, rows: int, nodes: int) -> Report:
+    """Run `rows` prompts to their end on a cluster of `nodes` nodes, while these deaths befall it in turn."""
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    prompts = _write_prompts(place, rows)
+    files = sorted({row.source.split(":")[0] for row in prompts})
     flow = {"rows_per_block": 4, "progress_s": 5}
-    run = {"name": "chaos", "run": str(place / "run"), "prompts": [str(prompts)], "flow": flow, **settings}
-    if counted := settings["pools"]["m"]["engine"] == "simulated":
-        (place / "replies").mkdir()
-        run["pools"] = {"m": settings["pools"]["m"] | {"replies": str(place / "replies")}}
-    recipe = place / "recipe.json"
-    recipe.write_text(json.dumps(run))
-    folder = RunFolder(str(place / "run"))
+    run = {"name": "chaos", "run": str(place / "run"), "prompts": files, "flow": flow, **settings}
+    replies = None
+    if settings["pools"]["m"].get("replies"):
+        replies = place / "replies"
+        replies.mkdir()
+        run["pools"] = {"m": settings["pools"]["m"] | {"replies": str(replies)}}
+    recipe = parse_recipe(run)
+    file = place / "recipe.json"
+    file.write_text(json.dumps(run))
+    report = Report(seed)
     cluster = Nodes(place, nodes=nodes)
     try:
-        driver = _drive(cluster, recipe, place)
-        for kind in kinds:
-            driver = _wait_for_work(driver, cluster, recipe, place, folder, report, draw)
-            if folder.state("synthesize") == "done":
-                break
-            driver, met = _kill(kind, cluster, driver, recipe, place, draw)
-            if not met:
-                break
-            report.kills[kind] = report.kills.get(kind, 0) + 1
-            print(f"  {kind} killed at {folder.count('synthesize')} of {rows} rows", file=sys.stderr, flush=True)
-        for _ in range(3):
-            if driver.wait(timeout=2 * SETTLE_S) == 0:
-                break
-            report.unexpected_ends.append(_last_lines(place))
-            driver = _drive(cluster, recipe, place)
-        assert driver.wait(timeout=SETTLE_S) == 0, _last_lines(place)
-        engines = cluster.processes("EngineCore")
-        report.orphans += [f"engine {process.pid} after the run" for process in engines if _still(process)]
+        victim = Victim(place, file, RunFolder(recipe.run_folder), cluster, replies, rows, random.Random(seed))
+        try:
+            for step, kind in moments:
+                if not victim.befall(step, kind):
+                    print(f"  {step} was over before a {kind} could be killed in it", file=sys.stderr, flush=True)
+            victim.finish()
+        finally:
+            victim.stop()
+        report.left_over += left_over(cluster.at_work)
     finally:
         cluster.stop()
-    report.orphans += cluster.orphans()
-    _audit(place / "run", report, settings, nodes)
-    if counted:
-        lines = [line for file in (place / "replies").iterdir() for line in file.read_text().splitlines()]
-        report.made = sum(json.loads(line)["generated"] for line in lines)
+    report.left_over += left_over(cluster.processes)
+    report.unexpected_ends = victim.unexpected_ends
+    expected = undisturbed(recipe, prompts) if replies else {}
+    audit(report, recipe, prompts, expected, victim.kills, replies)
     return report
 
 
-def _drive(cluster: Nodes, recipe: Path, place: Path) -> subprocess.Popen[bytes]:
-    with (place / "driver.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ultraif_ray.cli", "run", str(recipe)],
-            env=cluster.environment, start_new_session=True, stdout=log, stderr=log,
-        )  # fmt: skip
+def _write_prompts(place: Path, rows: int) -> list[Row]:
+    """Write prompts into two files, which ingest reads in the cluster, and give what should become of them there."""
+    prompts: list[Row] = []
+    for part in (0, 1):
+        file = place / f"prompts-{part}.jsonl"
+        queries = [f"Write {i} lines about rain, no rhymes" for i in range(part, rows, 2)]
+        file.write_text("".join(json.dumps({"prompt": query}) + "\n" for query in queries))
+        prompts += [
+            Row(id=prompt_id(query, []), query=query, source=f"{file}:{line}") for line, query in enumerate(queries, 1)
+        ]
+    return prompts
 
 
-def _last_lines(place: Path) -> str:
-    return " | ".join((place / "driver.log").read_text().splitlines()[-4:])[-600:]
-
-
-def _wait_for_work(
-    driver: Any, cluster: Nodes, recipe: Path, place: Path, folder: RunFolder, report: Report, draw: random.Random
-) -> Any:
-    """Until new rows are in the files, and a random moment more. A driver that ended by itself is started again."""
-    before, deadline = folder.count("synthesize"), time.monotonic() + SETTLE_S
-    while folder.count("synthesize") == before and folder.state("synthesize") != "done":
-        if driver.poll():
-            report.unexpected_ends.append(_last_lines(place))
-            driver = _drive(cluster, recipe, place)
-        assert time.monotonic() < deadline, f"nothing went on in {SETTLE_S} s: {_last_lines(place)}"
-        time.sleep(0.2)
-    time.sleep(draw.uniform(0, 3))
-    return driver
-
-
-def _kill(kind: str, cluster: Nodes, driver: Any, recipe: Path, place: Path, draw: random.Random) -> tuple[Any, bool]:
-    """Let a death befall the run; the driver that runs now, and whether anything was there to die."""
-    if kind in ("worker", "engine"):
-        title = "ray::MapWorker" if kind == "worker" else "EngineCore"
-        while not (found := cluster.processes(title)) and driver.poll() is None:  # a kill that meets nobody is none
-            time.sleep(0.2)
-        if not found:
-            return driver, False
-        draw.choice(found).kill()
-    elif kind == "raylet":
-        cluster.kill_raylet(draw.choice(cluster.names))
-        cluster.add()
-    elif kind == "node":
-        cluster.kill_group(draw.choice(cluster.names))
-        cluster.add()
-    elif kind == "drain":
-        name = draw.choice(cluster.names)
-        cluster.add()
-        cluster.drain(name, seconds=3)
-    elif kind == "driver":
-        driver.kill()
-        driver.wait()
-        driver = _drive(cluster, recipe, place)
-    elif kind == "head":
-        driver.kill()
-        driver.wait()
-        size = len(cluster.names)
-        cluster.stop()
-        cluster.start(size)
-        driver = _drive(cluster, recipe, place)
-    return driver, True
-
-
-def _still(process: Any, patience_s: float = 20) -> bool:
-    try:
-        process.wait(timeout=patience_s)
-    except Exception:  # noqa: BLE001 - psutil's own TimeoutExpired
-        return bool(process.is_running())
-    return False
-
-
-def _audit(run: Path, report: Report, settings: dict[str, Any], nodes: int) -> None:
-    """Look at the files themselves."""
-    wanted = {one for file in (run / "ingest/rows").glob("*.parquet") for one in pq.read_table(file)["id"].to_pylist()}
-    found: Counter[int] = Counter()
-    costs: list[int] = []
-    for name in json.loads((run / "synthesize/files.json").read_text())["files"]:
-        try:
-            table = pq.read_table(run / "synthesize/rows" / name)
-        except Exception:  # noqa: BLE001 - whatever makes it unreadable
-            report.unreadable += 1
-            continue
-        found.update(table["id"].to_pylist())
-        costs += [sum(usage["generated"] for usage in row) for row in table["usage"].to_pylist()]
-    report.lost = len(wanted - found.keys())
-    report.doubled = sum(found.values()) - len(found)
-    report.kept = sum(costs) if settings["pools"]["m"]["engine"] == "simulated" else 0
-    ledger = json.loads((run / "ledger.json").read_text())
-    for entry in ledger.values():
-        report.broken_ledgers += sum(entry["outcomes"].values()) != entry["input"]
-    report.broken_ledgers += ledger["synthesize"]["input"] != len(wanted)
-    # A replica holds the blocks in flight, and some that are made and wait for the writer.
-    pool = settings["pools"]["m"]
-    replicas = pool.get("replicas", {"max": 1})["max"]
-    rows_at_risk = (pool["rows_in_flight"] // 4 + 2) * 4
-    hit = {"worker": 1, "engine": 1, "driver": replicas, "head": replicas}
-    deaths = sum(count * hit.get(kind, -(-replicas // nodes)) for kind, count in report.kills.items())
-    report.at_risk = deaths * rows_at_risk * max(costs, default=0)
+def plans(
+    kills: int, on_vllm: int, trained_kills: int, draw: random.Random
+) -> list[tuple[str, list[Moment], int, int]]:
+    """The runs of the long form: their kind, the deaths that befall each, its rows and nodes."""
+    runs: list[tuple[str, list[Moment], int, int]] = []
+    engines = [("synthesize", ("engine", "worker", "engine")[i % 3]) for i in range(on_vllm)]
+    runs += [("vllm", engines[i : i + 3], 28, 1) for i in range(0, on_vllm, 3)]
+    trainings = [("sft", "trainer"), ("sft", "driver"), ("export", "driver"), ("model", "driver")][:trained_kills]
+    if trainings:
+        order = ("export", "sft", "model")
+        runs.append(("trained", sorted(trainings, key=lambda moment: order.index(moment[0])), 40, 2))
+    others = [KINDS[i % len(KINDS)] for i in range(kills - on_vllm - len(trainings))]
+    draw.shuffle(others)
+    for i in range(0, len(others), 8):
+        among = [("synthesize", kind) for kind in others[i + 2 : i + 8]]
+        runs.append(("simulated", [("ingest", "driver"), *among, ("export", "driver")], 240, 2))
+    return runs
 
 
 def main() -> None:
@@ -223,44 +134,32 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=30, help="kills in all")
     parser.add_argument("--vllm", type=int, default=6, help="how many of them on real vLLM")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trained", type=int, default=4, help="how many of them in a run that trains, at most 4")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    on_vllm = [("engine", "worker", "engine")[i % 3] for i in range(options.vllm)]
-    others = [KINDS[i % len(KINDS)] for i in range(options.kills - options.vllm)]
-    draw.shuffle(others)
+    print(f"--seed {options.seed}", file=sys.stderr, flush=True)
     reports: list[Report] = []
-    while on_vllm or others:
-        kinds, rows, settings = (on_vllm[:3], 28, real) if on_vllm else (others[:8], 240, simulated)
+    for kind, moments, rows, nodes in plans(options.kills, options.vllm, options.trained, draw):
         with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
-            nodes = 1 if on_vllm else 2
-            report = campaign(Path(scratch), settings(), kinds, draw.randrange(1 << 30), rows, nodes)
+            place = Path(scratch)
+            settings: dict[str, Callable[[], dict[str, Any]]] = {
+                "vllm": real,
+                "simulated": simulated,
+                "trained": partial(_trained_tiny, place / "tiny"),
+            }
+            report = campaign(place, settings[kind](), moments, draw.randrange(1 << 30), rows, nodes)
         print(f"run {len(reports) + 1}: {json.dumps(asdict(report))}", file=sys.stderr, flush=True)
+        assert report.kills, "a run ended before anything was killed"
         reports.append(report)
-        done = sum(report.kills.values())
-        assert done, "a run ended before anything was killed"
-        left = on_vllm if on_vllm else others
-        del left[:done]
     print(json.dumps(summary(reports)), flush=True)
     sys.exit(0 if all(report.clean for report in reports) else 1)
 
 
-def summary(reports: list[Report]) -> dict[str, Any]:
-    """All runs in one."""
-    by_kind = sum((Counter(report.kills) for report in reports), Counter())
-    made, kept = sum(report.made for report in reports), sum(report.kept for report in reports)
-    return {
-        "kills": by_kind.total(),
-        "by_kind": dict(by_kind),
-        "rows": sum(report.rows for report in reports),
-        "lost": sum(report.lost for report in reports),
-        "doubled": sum(report.doubled for report in reports),
-        "wasted_tokens_share": round((made - kept) / max(made, 1), 4),
-        "wasted_within_what_was_in_flight": all(r.made - r.kept <= r.at_risk for r in reports),
-        "orphans": sum(len(report.orphans) for report in reports),
-        "unexpected_ends": sum(len(report.unexpected_ends) for report in reports),
-        "clean": all(report.clean for report in reports),
-    }
+def _trained_tiny(place: Path) -> dict[str, Any]:
+    from ultraif_ray.engine.models import resolve_model
+
+    return trained(tiny_model(resolve_model("packaged"), place))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 MARK = "ULTRAIF_CHAOS"
+
+OF_A_RUN = ("ray::MapWorker", "RayTrainWorker", "ray::CrashTracker", "ray::Scoreboard", "EngineCore")
+"""Names of the processes that a run starts in a cluster."""
 
 
 class Nodes:
@@ -89,6 +93,16 @@ class Nodes:
         """The nodes beside the head."""
         return [name for name in self._groups if name != "head"]
 
+    def on(self, name: str, title: str) -> list[psutil.Process]:
+        """The processes of one node whose name begins with `title`."""
+        found = []
+        with suppress(psutil.Error):
+            for process in psutil.Process(self._groups[name].pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if " ".join(process.cmdline()).startswith(title):
+                        found.append(process)
+        return found
+
     def processes(self, title: str = "") -> list[psutil.Process]:
         """Our living processes whose command line holds `title`."""
         found = []
@@ -154,9 +168,21 @@ class Nodes:
             self.kill_group(name)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def orphans(self, patience_s: float = 20) -> list[str]:
-        """What is still alive after `stop`, once it has had its time."""
-        deadline = time.monotonic() + patience_s
-        while (found := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        return [" ".join(process.cmdline())[:100] for process in found]
+    def at_work(self) -> list[psutil.Process]:
+        """What is there for a run and should end with it; Ray keeps actors of its own, and workers without work."""
+        return [process for title in OF_A_RUN for process in self.processes(title)]
+
+
+def left_over(look: Callable[[], list[psutil.Process]], patience_s: float = 20) -> list[str]:
+    """What `look` still finds once it has had its time to end."""
+    deadline = time.monotonic() + patience_s
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return [_words(process)[:100] for process in found]
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()) or process.name()
+    except psutil.Error:
+        return f"process {process.pid}"
