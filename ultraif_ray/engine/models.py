@@ -89,7 +89,7 @@ def weight_bytes(model: str) -> int | None:
 
 def _fetch(uri: str, weights: bool) -> Path:
     """A copy of a remote folder, made once per machine and version of its files."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # a training may have made it anew
     try:
         files = sorted(file for file in fs.find(path) if weights or not file.endswith(_WEIGHTS))
     except OSError as error:

@@ -36,12 +36,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The store of a path or URI, and the path in it. Listings are never remembered: other processes write here too."""
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    return fs, str(path)
+
+
 class RunFolder:
     """A run's folder, local or on any store that fsspec knows."""
 
     def __init__(self, root: str):
         try:
-            self.fs, path = fsspec.core.url_to_fs(root)
+            self.fs, path = filesystem(root)
         except (ImportError, ValueError) as error:
             raise RunError(f"{root}: cannot be a run's folder: {error}") from None
         self.path: str = path.rstrip("/")
@@ -65,8 +71,8 @@ class RunFolder:
             RunError: the file is there and is no JSON object.
         """
         try:
-            with self.fs.open(self.at(*parts), "r", encoding="utf-8") as file:
-                value = json.load(file)
+            # One request: between the two of `open` another process may replace the file.
+            value = json.loads(self.fs.cat_file(self.at(*parts)))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError as error:
@@ -309,7 +315,6 @@ class RunFolder:
     def names(self, *parts: str) -> list[str]:
         """What stands in a folder inside; nothing when there is no such folder."""
         folder = self.at(*parts)
-        self.fs.invalidate_cache(folder)
         if not self.fs.exists(folder):
             return []
         return [path.rsplit("/", 1)[-1] for path in self.fs.ls(folder, detail=False)]

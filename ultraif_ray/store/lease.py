@@ -95,7 +95,6 @@ class Lease:
         return True
 
     def _read(self) -> dict[str, Any]:
-        self._folder.fs.invalidate_cache(self._folder.path)
         return self._folder.read_json(LEASE)
 
     def _write(self) -> None:

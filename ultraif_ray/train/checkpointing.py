@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import ray.train
 import torch
@@ -15,6 +14,7 @@ from accelerate.utils import broadcast
 from transformers import TrainerCallback
 
 from ultraif_ray.errors import RunError
+from ultraif_ray.store.folder import filesystem
 from ultraif_ray.train.job import Job
 
 ROWS_SEEN = "rows_seen.npy"
@@ -75,7 +75,7 @@ class CheckpointCallback(TrainerCallback):
 
 def upload_metrics(trainer: Any, scratch: str, output: str) -> None:
     """The losses and the rows seen so far, and TensorBoard's events where it was asked for, into the step's folder."""
-    fs, path = fsspec.core.url_to_fs(output)
+    fs, path = filesystem(output)
     fs.makedirs(path, exist_ok=True)
     with fs.open(f"{path}/metrics.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
@@ -95,7 +95,7 @@ def upload_model(folder: str, output: str) -> None:
     Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, of use to nobody else
     if not any(name.endswith((".safetensors", ".bin")) for name in os.listdir(folder)):
         raise RunError(f"the trained model was not saved whole: there are no weights among {os.listdir(folder)}")
-    fs, path = fsspec.core.url_to_fs(output)
+    fs, path = filesystem(output)
     if fs.exists(f"{path}/model"):  # of a driver that died before it could mark the step as done
         fs.rm(f"{path}/model", recursive=True)
     fs.makedirs(f"{path}/model", exist_ok=True)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
-import fsspec
 import pyarrow.parquet as pq
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -21,6 +20,7 @@ from ultraif_ray.flow.graph import unwrap_error
 from ultraif_ray.flow.progress import Display
 from ultraif_ray.flow.ray_internals import forget_dead_cluster
 from ultraif_ray.recipe import Train
+from ultraif_ray.store.folder import filesystem
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job, work
@@ -128,7 +128,7 @@ def tokenise(job: Job, source: str, target: str) -> dict[str, int]:
     Returns:
         Examples by what became of them, see `tasks.tokenise`.
     """
-    fs, path = fsspec.core.url_to_fs(source)
+    fs, path = filesystem(source)
     if not fs.exists(path):
         return {}
     with fs.open(path, "rb") as raw:
@@ -138,7 +138,7 @@ def tokenise(job: Job, source: str, target: str) -> dict[str, int]:
     parts = (task.remote(job, tokenizer, source, groups[n : n + _GROUPS]) for n in range(0, len(groups), _GROUPS))
     most = 2 * int(ray.cluster_resources().get("CPU", 1))
     counts: Counter[str] = Counter()
-    fs, path = fsspec.core.url_to_fs(target)
+    fs, path = filesystem(target)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     with fs.open(path, "wb") as copy, pq.ParquetWriter(copy, schema) as writer:
         waiting = deque(islice(parts, most))  # no more, so that memory stays flat

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.records import Message
+from ultraif_ray.store.folder import filesystem
 from ultraif_ray.train.job import Job
 
 TOKENS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
@@ -53,7 +53,7 @@ def tokenise(job: Job, tokenizer: Any, source: str, groups: list[int]) -> tuple[
     Raises:
         RequestRefused: the template refuses a conversation.
     """
-    fs, path = fsspec.core.url_to_fs(source)
+    fs, path = filesystem(source)
     with fs.open(path, "rb") as raw:
         examples = pq.ParquetFile(raw).read_row_groups(groups)
     chat = Chat(tokenizer)
@@ -182,7 +182,7 @@ def _load(model: str, adapter: str, gpu: bool, trust_remote_code: bool, dtype: s
 def _save(model: Any, tokenizer: Any, target: str) -> None:
     import tempfile
 
-    fs, path = fsspec.core.url_to_fs(target)
+    fs, path = filesystem(target)
     fs.makedirs(path, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(scratch)
@@ -197,7 +197,7 @@ def _batches(chats: list[list[Message]]) -> Iterator[list[list[Message]]]:
 
 def read_examples(uri: str, most: int) -> list[dict[str, Any]]:
     """The first examples of a Parquet file; none when it is not there."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = filesystem(uri)
     if not most or not fs.exists(path):
         return []
     with fs.open(path, "rb") as raw:
@@ -208,6 +208,6 @@ def read_examples(uri: str, most: int) -> list[dict[str, Any]]:
 
 def read_metrics(uri: str) -> list[dict[str, float]]:
     """What TRL's trainer logged, entry by entry (`metrics.jsonl`)."""
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = filesystem(uri)
     with fs.open(path, "r", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
