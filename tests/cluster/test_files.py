@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 from transformers import LlamaConfig
 
@@ -37,8 +40,10 @@ def test_launcher_files_are_what_ray_takes(name: str) -> None:
     assert types["head"]["resources"]["CPU"] == 0
     assert types["head"]["max_workers"] == 0
     assert {types[kind]["labels"]["ray.io/market-type"] for kind in types if kind != "head"} == {"spot", "on-demand"}
-    assert all("--num-cpus=0" in c and "--dashboard-host=127.0.0.1" in c for c in made["head_start_ray_commands"][1:])
-    assert all("RAY_AUTH_MODE=token" in c for c in made["worker_start_ray_commands"][1:])
+    (head,) = (c for c in made["head_start_ray_commands"] if "ray start" in c)
+    (worker,) = (c for c in made["worker_start_ray_commands"] if "ray start" in c)
+    assert all(word in head for word in ("--num-cpus=0", "--dashboard-host=127.0.0.1", "RAY_AUTH_MODE=token"))
+    assert "RAY_AUTH_MODE=token" in worker
 
 
 @pytest.mark.parametrize("name", ["self_alignment", "strong_to_weak"])
@@ -165,8 +170,13 @@ def test_kuberay_manifests_keep_the_head_free_and_outlast_a_drain(name: str) -> 
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert cluster["authOptions"]["mode"] == "token"
     assert cluster["autoscalerOptions"]["version"] == "v2"
-    for group in cluster["workerGroupSpecs"]:
-        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 30  # RAY's default drain time
+    assert cluster["workerGroupSpecs"]
+    for pod in (group["template"]["spec"] for group in cluster["workerGroupSpecs"]):
+        (container,) = pod["containers"]
+        hook, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert hook == "/home/ray/drain.sh"
+        assert all("cluster/drain.sh ./" in (CLUSTER / image).read_text() for image in ("Dockerfile", "Dockerfile.cpu"))
+        assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 20  # and Ray's own end after it
 
 
 def test_the_image_has_no_nvcc_and_turns_off_what_would_ask_for_it() -> None:
@@ -192,11 +202,55 @@ def test_kuberay_pods_get_the_hubs_token_where_its_secret_is_there(name: str) ->
         assert variable["valueFrom"]["secretKeyRef"] == {"name": "huggingface", "key": "token", "optional": True}
 
 
+SECRETS = (
+    r"\b(AKIA|ASIA)[A-Z0-9]{12,}", r"-----BEGIN [A-Z ]*PRIVATE KEY", r"\bhf_\w{8,}", r"\bgh[pousr]_\w{16,}",
+    # A value after such a name, that is no variable, placeholder, mapping or path.
+    r"(?i)(password|passwd|secret|secret_access_key|api_?key|token)[\"']?\s*[:=]\s*[\"']?(?![\"'${*~/(]|token\b)[\w+/-]{12,}",
+)  # fmt: skip
+"""How providers' keys begin, and what looks like a password."""
+
+
+def secrets_in(text: str) -> list[str]:
+    return [found.group(0) for shape in SECRETS for found in re.finditer(shape, text)]
+
+
 def test_no_file_holds_a_secret() -> None:
-    for file in CLUSTER.rglob("*"):
-        if file.is_file():
-            text = file.read_text()
-            assert not any(word in text for word in ("AKIA", "BEGIN PRIVATE", "hf_", "aws_secret")), file
+    files = [file for place in (CLUSTER, CLUSTER.parent / "jobs") for file in place.rglob("*") if file.is_file()]
+    found = {file.name: secrets_in(file.read_text()) for file in files if file.suffix != ".pyc"}
+    assert not {name: texts for name, texts in found.items() if texts}
+    assert {"aws.yaml", "raycluster.yaml", "local.sh"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["key: AKIA" + "A" * 16, "-----BEGIN RSA " + "PRIVATE KEY-----", "redisPassword: correct-horse-battery",
+     "HF_TOKEN=hf_" + "a" * 20, 'AWS_SECRET_ACCESS_KEY="' + "a/B+" * 10 + '"'],
+)  # fmt: skip
+def test_what_a_secret_looks_like(text: str) -> None:
+    assert secrets_in(text)
+
+
+EXTRAS = {"cpu": ("cpu", "train", "packaged", "cloud", "dev"), "gpu": ("gpu", "train", "packaged", "cloud")}
+"""What `make lock` puts into each lock."""
+
+
+@pytest.mark.parametrize("lock", EXTRAS)
+def test_the_locks_have_what_the_project_asks_for(lock: str) -> None:
+    project = tomllib.loads((CLUSTER.parent / "pyproject.toml").read_text())["project"]
+    text = (CLUSTER.parent / f"requirements/{lock}.lock").read_text()
+    entries = re.findall(r"^(\S+)==(\S+)(.*(?:\n    .*)*)", text, re.MULTILINE)
+    pinned = {canonicalize_name(name.split("[")[0]): version for name, version, _ in entries}
+    assert len(pinned) > 100
+    hashed = re.compile(r"( ;.*)? \\(\n    --hash=sha256:[0-9a-f]{64}( \\)?)+")
+    assert [name for name, _, rest in entries if not hashed.fullmatch(rest)] == []
+    assert "://" not in text  # no addresses: who installs says where from
+    assert len(entries) == sum(not line.startswith((" ", "#")) for line in text.splitlines())
+    asked = project["dependencies"] + [one for extra in EXTRAS[lock] for one in project["optional-dependencies"][extra]]
+    for requirement in map(Requirement, asked):
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+    overrides = "overrides.txt" if lock == "cpu" else "overrides-gpu.txt"
+    left_out = [line.split()[0] for line in (CLUSTER.parent / "requirements" / overrides).read_text().splitlines()]
+    assert not {one for one in left_out if one != "#"} & pinned.keys()
 
 
 @pytest.mark.parametrize("script", ["drain.sh", "local.sh", "slurm.sh"])
@@ -212,7 +266,8 @@ def test_slurm_starts_one_ray_on_every_node_and_runs_the_command(tmp_path: Path)
     for name, body in {
         "scontrol": "echo node-a; echo node-b",
         "hostname": "echo 10.0.0.7",
-        "srun": 'while [[ $1 == --* ]]; do shift; done; if [ "$1" = hostname ]; then echo 10.0.0.7; else echo "$@"; fi',
+        "srun": 'while [[ $1 == --* ]]; do shift; done; if [ "$1" = hostname ]; then echo 10.0.0.7; '
+        'else echo "mode $RAY_AUTH_MODE, a token of $(printenv RAY_AUTH_TOKEN | wc -c)"; echo "$@"; fi',
     }.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -223,6 +278,7 @@ def test_slurm_starts_one_ray_on_every_node_and_runs_the_command(tmp_path: Path)
     }  # fmt: skip
     command = [str(CLUSTER / "slurm.sh"), "python", "jobs/align.py", "--recipe", "r.yaml"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mode token, a token of 65\n")  # srun hands its environment on
     assert done.stdout.split("ray ", 1)[1].strip() == (
         "symmetric-run --address 10.0.0.7:20042 --min-nodes 2 --num-cpus=64 --num-gpus=8 -- "
         "env RAY_ADDRESS=10.0.0.7:20042 python jobs/align.py --recipe r.yaml"

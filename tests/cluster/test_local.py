@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +107,35 @@ def test_a_second_cluster_in_the_same_place_is_refused(cluster: dict[str, str]) 
     again = subprocess.run([SCRIPT, "start"], env=cluster, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "is running already" in again.stderr
+
+
+def test_who_has_no_token_is_refused(cluster: dict[str, str]) -> None:
+    """The dashboard, which takes jobs, and the cluster's own port."""
+    jobs = f"{cluster['RAY_API_SERVER_ADDRESS']}/api/jobs/"
+    with pytest.raises(urllib.error.HTTPError, match=r"401|403"):
+        urllib.request.urlopen(jobs, timeout=60)  # noqa: S310 - our own server
+    token = Path(cluster["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o077 == 0
+    asked = urllib.request.Request(jobs, headers={"Authorization": f"Bearer {token.read_text().strip()}"})  # noqa: S310
+    with urllib.request.urlopen(asked, timeout=60) as said:  # noqa: S310
+        assert said.status == 200
+    wrong = cluster | {"RAY_AUTH_TOKEN": "0" * 64}
+    check = ["ray", "list", "nodes"]
+    assert subprocess.run(check, env=cluster, capture_output=True, check=False).returncode == 0
+    assert subprocess.run(check, env=wrong, capture_output=True, check=False).returncode != 0
+
+
+def test_a_node_is_added(cluster: dict[str, str]) -> None:
+    state = ["ray", "list", "nodes", "--filter", "state=ALIVE", "--format", "json"]
+
+    def alive() -> set[str]:
+        listed = subprocess.run(state, env=cluster, capture_output=True, text=True, check=True)
+        return {name for node in json.loads(listed.stdout) for name in node["resources_total"] if "node_" in name}
+
+    before = alive()
+    added = subprocess.run([SCRIPT, "add"], env=cluster, capture_output=True, text=True, check=True)
+    number = re.findall(r"^node (\d+) is starting", added.stdout)[0]
+    deadline = time.monotonic() + 120
+    while f"node_{number}" not in alive() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert alive() == before | {f"node_{number}"}
