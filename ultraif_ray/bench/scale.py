@@ -4,7 +4,8 @@
 
 Makes ROWS prompts, takes them through ingest and the whole journey with the simulated engine on a Ray of this machine,
 kills the run with SIGKILL when the share `kill-at` of the rows is written, and starts it again. Memory is what the
-processes hold for themselves (unique set size), sampled all the while. Prints a line a phase and one JSON line.
+processes hold for themselves (unique set size), sampled all the while. Prints a line a phase and one JSON line;
+exits with 2 where rows are missing or a driver did not end as meant.
 """
 
 import json
@@ -22,6 +23,7 @@ import psutil
 import typer
 
 from ultraif_ray.cli import report_errors
+from ultraif_ray.errors import RunError
 from ultraif_ray.records import ROLES
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import read
@@ -31,6 +33,9 @@ STEPS = ("ingest", "synthesize", "export")
 
 SAMPLE_S = 5.0
 """Seconds between two looks at the memory."""
+
+UNTIL_THE_KILL = "until the kill"
+"""The phase whose driver is killed."""
 
 _TOPICS = ("rain", "bread", "tax law", "a lost key", "graph theory", "the sea", "an old bicycle", "winter in Oslo")
 
@@ -48,18 +53,39 @@ def measure(
         folder = RunFolder(str(home / "run"))
         phases = []
         if kill_at:
-            phases.append(_phase("until the kill", recipe, folder, stop_at=int(rows * kill_at)))
+            phases.append(_phase(UNTIL_THE_KILL, recipe, folder, stop_at=int(rows * kill_at)))
         phases.append(_phase("to the end", recipe, folder, stop_at=0))
         files = [Path(path) for path in folder.data_files("synthesize")]
         result = {
             "rows": rows,
             "phases": phases,
             "files": len(files),
-            "median_file_kb": round(float(np.median([file.stat().st_size for file in files])) / 1024),
-            "ledger_sums": all(sum(e.outcomes.values()) == e.input for e in read(folder).values()),
+            "median_file_kb": round(float(np.median([file.stat().st_size for file in files] or [0])) / 1024),
+            "ledger_sums": _sums(folder),
             "rows_in_files": folder.count("synthesize"),
         }
         print(json.dumps(result), flush=True)
+        if faults := faults_of(result):
+            raise RunError("this measured nothing: " + "; ".join(faults))
+
+
+def faults_of(result: dict[str, Any]) -> list[str]:
+    """Why a result says nothing: rows that are not there, a ledger that does not sum, drivers that ended otherwise."""
+    faults = []
+    if result["rows_in_files"] != result["rows"]:
+        faults.append(f"{result['rows_in_files']} of {result['rows']} rows are in the files")
+    if not result["ledger_sums"]:
+        faults.append("the ledger does not sum")
+    for phase in result["phases"]:
+        meant = -signal.SIGKILL if phase["phase"] == UNTIL_THE_KILL else 0
+        if phase["exit"] != meant:
+            faults.append(f"the driver of {phase['phase']!r} ended with {phase['exit']}, not {meant}")
+    return faults
+
+
+def _sums(folder: RunFolder) -> bool:
+    entries = read(folder)
+    return entries.keys() >= set(STEPS) and all(sum(e.outcomes.values()) == e.input for e in entries.values())
 
 
 def _recipe(home: Path, rows: int) -> Path:
@@ -107,6 +133,7 @@ def _phase(name: str, recipe: Path, folder: RunFolder, stop_at: int) -> dict[str
     done = folder.count("synthesize")
     result = {
         "phase": name,
+        "exit": driver.returncode,
         "seconds": round(seconds),
         "rows": done - begun,
         "seconds_to_first_row": round(first_row_s),

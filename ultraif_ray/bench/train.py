@@ -12,9 +12,12 @@ import math
 import multiprocessing
 import statistics
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import typer
 
@@ -23,7 +26,19 @@ from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import Recipe, load_recipe
 from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.train.checkpointing import ROWS_SEEN
 from ultraif_ray.train.settings import load_tokenizer, lora_config, trl_arguments, trl_config
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One training: seconds without start-up and saving, optimizer steps, and examples, each as often as it was seen
+    (TRL alone: those of its dataset, once).
+    """
+
+    seconds: float
+    steps: int
+    examples: int
 
 
 def compare(
@@ -45,7 +60,8 @@ def compare(
     fields = recipe.sft | {"num_train_epochs": epochs, "save_strategy": "no"}
     one = recipe.train.model_copy(update={"workers": type(recipe.train.workers)()})
     recipe = recipe.model_copy(update={"sft": fields, "train": one})
-    ours, plain = [], []
+    ours: list[Measured] = []
+    plain: list[Measured] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as scratch:
             pq.write_table(table, f"{scratch}/train.parquet")
@@ -54,17 +70,29 @@ def compare(
         with tempfile.TemporaryDirectory() as scratch:
             ours.append(_under_ray(recipe, table, scratch))
     trained_on = epochs * len(table)
+    if fault := unlike(ours, plain, trained_on):
+        raise RunError(f"{run}: {fault}; leave out examples above sft.max_length, and measure again")
+    of_ours, of_plain = (statistics.median(one.seconds for one in way) for way in (ours, plain))
     result = {
         "examples": trained_on,
-        "plain_examples_per_s": round(trained_on / statistics.median(plain), 3),
-        "ray_train_examples_per_s": round(trained_on / statistics.median(ours), 3),
-        "ratio": round(statistics.median(plain) / statistics.median(ours), 3),
+        "plain_examples_per_s": round(trained_on / of_plain, 3),
+        "ray_train_examples_per_s": round(trained_on / of_ours, 3),
+        "ratio": round(of_plain / of_ours, 3),
     }
     print(json.dumps(result), flush=True)
 
 
-def _plain(recipe: Recipe, examples: str, scratch: str) -> float:
-    """TRL as its documentation shows it. Seconds of training."""
+def unlike(ours: Sequence[Measured], plain: Sequence[Measured], examples: int) -> str:
+    """How what the two ways did differs, since then their times say nothing; or empty."""
+    seen = {one.examples for one in ours}
+    if seen != {examples}:
+        return f"the step trained on {sorted(seen)} examples, TRL on {examples}"
+    steps = [sorted({one.steps for one in way}) for way in (ours, plain)]
+    return "" if steps[0] == steps[1] else f"the step made {steps[0]} optimizer steps, TRL {steps[1]}"
+
+
+def _plain(recipe: Recipe, examples: str, scratch: str) -> Measured:
+    """TRL as its documentation shows it."""
     from datasets import load_dataset
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -83,11 +111,11 @@ def _plain(recipe: Recipe, examples: str, scratch: str) -> float:
         peft_config=lora_config(policy.lora),
     )
     trainer.train()
-    return _runtime(trainer.state.log_history)
+    return _measured(trainer.state.log_history, len(trainer.train_dataset))
 
 
-def _under_ray(recipe: Recipe, table: Any, scratch: str) -> float:
-    """The same as a step of a run. Seconds of training."""
+def _under_ray(recipe: Recipe, table: Any, scratch: str) -> Measured:
+    """The same as a step of a run."""
     place = Path(scratch) / "export/sft"
     place.mkdir(parents=True)
     pq.write_table(table, place / "train.parquet")
@@ -96,11 +124,13 @@ def _under_ray(recipe: Recipe, table: Any, scratch: str) -> float:
     folder.finish("export")
     run_recipe(recipe.model_copy(update={"run": scratch}), only="sft")
     with folder.fs.open(folder.at("sft", "metrics.jsonl"), "r") as file:
-        return _runtime([json.loads(line) for line in file])
+        history = [json.loads(line) for line in file]
+    return _measured(history, len(np.load(Path(scratch) / "sft" / ROWS_SEEN)))
 
 
-def _runtime(history: list[dict[str, Any]]) -> float:
-    return float(next(entry["train_runtime"] for entry in history if "train_runtime" in entry))
+def _measured(history: list[dict[str, Any]], examples: int) -> Measured:
+    end = next(entry for entry in history if "train_runtime" in entry)
+    return Measured(float(end["train_runtime"]), int(end["step"]), examples)
 
 
 if __name__ == "__main__":
