@@ -1,7 +1,7 @@
 """Settings for every test. Ray and vLLM are started once each and shared by the tests that want them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -23,6 +23,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items if config.getoption("loadgroup", False) else ():
         group = item.get_closest_marker("xdist_group")
         assert group is None or item.nodeid.endswith(f"@{group.args[0]}"), "pytest-xdist puts no group on one lane"
+
+
+SKIPS = ("this machine has a GPU",)
+"""Why a test may be skipped: that its subject is not here. A tool or a file that is missing is no reason."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip for a reason that SKIPS does not list is a failure: else a test goes missing, and nobody sees it."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in SKIPS:
+            report.outcome, report.longrepr = "failed", f"skipped for a reason that is not in SKIPS: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")
