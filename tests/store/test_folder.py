@@ -1,8 +1,16 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import RunFolder
@@ -70,13 +78,13 @@ def test_paths_for_ray_are_absolute_and_keep_their_scheme(tmp_path: Path, monkey
 
 
 def step_with(tmp_path: Path, files: dict[str, list[int]], checkpoints: dict[str, list[int]]) -> RunFolder:
+    folder = RunFolder(str(tmp_path))
+    folder.open_step("synthesize", {})
     for kind, tables in (("rows", files), ("checkpoint", checkpoints)):
         (tmp_path / "synthesize" / kind).mkdir(parents=True)
         for name, ids in tables.items():
             table = pa.table({"id": ids, "outcome": ["failed" if one % 2 else "paired" for one in ids]})
             pq.write_table(table, tmp_path / "synthesize" / kind / f"{name}.parquet")
-    folder = RunFolder(str(tmp_path))
-    folder.open_step("synthesize", {})
     return folder
 
 
@@ -98,13 +106,6 @@ def test_settle_leaves_each_id_once_and_forgets_ids_without_their_rows(tmp_path:
     assert folder.repair("synthesize") == 3
     assert ids_in(folder) == ids_done(folder) == [1, 2, 3]
     assert folder.repair("synthesize") == 0
-
-
-def test_settle_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    """The ids are replaced before the rows."""
-    folder = step_with(tmp_path, {"a-0": [1, 2, 3]}, {"a": [2]})
-    assert folder.repair("synthesize") == 2
-    assert ids_in(folder) == [2]
 
 
 def test_forget_takes_failed_rows_out_and_keeps_them_beside(tmp_path: Path) -> None:
@@ -146,3 +147,133 @@ def test_a_folder_holds_steps_once_one_has_begun(tmp_path: Path) -> None:
     assert not folder.holds_steps()
     folder.open_step("export", {})
     assert folder.holds_steps()
+
+
+# ---- cut off anywhere ------------------------------------------------------------------------------------------------
+
+
+class Cut(OSError):
+    """The process is gone."""
+
+
+class DyingFileSystem(LocalFileSystem):
+    """Local files, for a process that dies at its n-th change: a file that it was writing is cut short, and of a folder
+    that it was deleting, what comes last by name is gone. Nothing it tries afterwards is done."""
+
+    cachable = False
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.left = n
+
+    def _dies(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise Cut
+        return self.left == 0
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if "r" not in mode and self._dies():
+            Path(path).write_bytes(b"{")
+            raise Cut
+        return super()._open(path, mode, **options)
+
+    def mv(self, path1: str, path2: str, **options: Any) -> None:
+        if self._dies():
+            raise Cut
+        super().mv(path1, path2, **options)
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        if self._dies():
+            for file in sorted(one for one in Path(path).rglob("*") if one.is_file())[-1:]:
+                file.unlink()
+            raise Cut
+        super().rm(path, recursive, maxdepth)
+
+
+def cut_at_every_change(start: Path, scratch: Path, act: Callable[[RunFolder], Any]) -> list[RunFolder]:
+    """Copies of the folder `start` in which `act` was cut off at its 1st, 2nd, … change; the last is not cut off."""
+    found = []
+    for n in count(1):
+        copy = scratch / str(n)
+        shutil.copytree(start, copy)
+        folder = RunFolder(str(copy))
+        folder.fs = DyingFileSystem(n)
+        try:
+            act(folder)
+        except (Cut, RunError):
+            found.append(RunFolder(str(copy)))
+        else:
+            return [*found, RunFolder(str(copy))]
+    raise AssertionError
+
+
+@dataclass(frozen=True)
+class Left:
+    """A file of rows that a run left: which of its ids its checkpoint holds, and whether that is committed."""
+
+    rows: frozenset[int]
+    committed: frozenset[int]
+    pending: bool
+
+
+one_file = st.builds(
+    lambda rows, short, pending: Left(frozenset(rows), frozenset(sorted(rows)[short:]), pending),
+    st.sets(st.integers(0, 5), min_size=1),
+    st.sampled_from([0, 0, 1]),
+    st.sampled_from([False, False, True]),
+)
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(one_file, min_size=1, max_size=3), st.booleans())
+@example([Left(frozenset({1, 2, 3}), frozenset({2, 3}), False), Left(frozenset({3}), frozenset({3}), False)], True)
+def test_a_repair_or_a_retry_that_is_cut_off_anywhere_loses_no_row_and_doubles_none(
+    tmp_path_factory: pytest.TempPathFactory, left: list[Left], orphan: bool
+) -> None:
+    base = tmp_path_factory.mktemp("cut")
+    files = {f"{n}-0": sorted(one.rows) for n, one in enumerate(left)}
+    ids = {f"{n}.pending" if one.pending else f"{n}": sorted(one.committed) for n, one in enumerate(left)}
+    step_with(base / "left", files, ids | ({"orphan": [7]} if orphan else {}))
+    settled = sorted({one for file in left if not file.pending for one in file.committed})
+
+    for n, folder in enumerate(cut_at_every_change(base / "left", base / "repair", lambda it: it.repair("synthesize"))):
+        assert set(ids_done(folder)) - {7} == set(settled), n
+        folder.repair("synthesize")
+        assert ids_in(folder) == ids_done(folder) == settled, n
+
+    whole = RunFolder(str(base / "left"))
+    whole.repair("synthesize")
+    whole.finish("synthesize")
+    failed = [one for one in settled if one % 2]
+    for folder in cut_at_every_change(base / "left", base / "retry", forget_failed):
+        assert folder.state("synthesize") == "running" or ids_in(folder) == settled
+        forget_failed(folder)
+        assert ids_in(folder) == ids_done(folder) == [one for one in settled if not one % 2]
+        assert folder.state("synthesize") == ("running" if failed else "done")
+        kept = [folder.at("synthesize", "retried", name) for name in folder.names("synthesize", "retried")]
+        assert {one for file in kept for one in pq.read_table(file)["id"].to_pylist()} == set(failed)
+
+
+def forget_failed(folder: RunFolder) -> None:
+    folder.forget("synthesize", "outcome", "failed")
+
+
+def test_a_step_that_is_finished_while_it_is_cut_off_is_done_with_its_files_or_not_done(tmp_path: Path) -> None:
+    step_with(tmp_path / "made", {"a-0": [1, 2]}, {"a": [1, 2]})
+    cuts = cut_at_every_change(tmp_path / "made", tmp_path / "cut", lambda folder: folder.finish("synthesize"))
+    assert [folder.state("synthesize") for folder in cuts][-1] == "done"
+    for folder in cuts:
+        done = folder.state("synthesize") == "done"
+        assert not done or folder.read_json("synthesize", "files.json") == {"files": ["a-0.parquet"]}
+
+
+def test_a_step_whose_deletion_is_cut_off_is_done_with_all_its_rows_or_not_done(tmp_path: Path) -> None:
+    folder = step_with(tmp_path / "made", {"a-0": [1], "b-0": [2]}, {"a": [1], "b": [2]})
+    folder.finish("synthesize")
+    cuts = cut_at_every_change(
+        tmp_path / "made", tmp_path / "cut", lambda it: it.open_step("synthesize", {"k": 2}, remake=True)
+    )
+    assert any(not Path(cut.at("synthesize", "rows", "b-0.parquet")).exists() for cut in cuts[:-1])
+    for cut in cuts:
+        assert cut.state("synthesize") != "done" or ids_in(cut) == [1, 2]

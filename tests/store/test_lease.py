@@ -3,7 +3,7 @@ import multiprocessing
 import os
 import threading
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,17 +34,24 @@ def take_and_die(folder: Path) -> None:
         os._exit(9)
 
 
-def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class CountsReads(RunFolder):
+    """A folder that counts how often its lease is looked at."""
+
+    reads = 0
+
+    def read_json(self, *parts: str) -> dict[str, Any]:
+        self.reads += 1
+        return super().read_json(*parts)
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_is_taken_without_watching_it(tmp_path: Path) -> None:
     holder = multiprocessing.get_context("spawn").Process(target=take_and_die, args=(tmp_path,))
     holder.start()
     holder.join()
     assert holder.exitcode == 9
-    watch = SimpleNamespace(monotonic=lambda: pytest.fail("it is watched"))
-    monkeypatch.setattr("ultraif_ray.store.lease.time", watch)
-    with lease(tmp_path) as mine:
-        mine.check()
+    folder = CountsReads(str(tmp_path))
+    with Lease(folder, beat_s=0.2, silent_s=1.0):
+        assert folder.reads == 2  # what it finds, and whether its own is there
 
 
 def test_the_lease_of_another_machine_is_taken_when_it_is_silent(tmp_path: Path) -> None:
@@ -55,15 +62,18 @@ def test_the_lease_of_another_machine_is_taken_when_it_is_silent(tmp_path: Path)
 
 def test_a_run_that_was_suspended_too_long_stops(tmp_path: Path) -> None:
     other = {"holder": "x", "host": "elsewhere", "pid": 1, "beats": 1}
+    went_on = False
 
     def work() -> None:
+        nonlocal went_on
         with lease(tmp_path):
             (tmp_path / LEASE).write_text(json.dumps(other))
             threading.Event().wait(5)  # is interrupted
-            pytest.fail("the run went on")
+            went_on = True
 
     with pytest.raises(RunError, match="process 1 on elsewhere has taken this folder over"):
         work()
+    assert not went_on
     assert json.loads((tmp_path / LEASE).read_text()) == other
 
 

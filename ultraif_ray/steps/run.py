@@ -119,8 +119,9 @@ def _begin(step: Step, steps: list[Step], context: Context, remake: bool) -> boo
                 f"{folder}: {step.name} is made from {source.name}, which is not done; run `ultraif run` first"
             )
     settings = whole_settings(step, context)
-    changed = folder.fingerprint_of(step.name) != fingerprint(settings)
-    if (not step.resumes and folder.state(step.name) != "done") or (step.cheap and changed):
+    changed, state = folder.fingerprint_of(step.name) != fingerprint(settings), folder.state(step.name)
+    goes_on = state == "running" and step.resumes  # without a state, what is there was left by a deletion cut off
+    if not (goes_on or state == "done") or (step.cheap and changed):
         folder.clear(step.name)
     later = [made for made in following(step, steps) if folder.state(made.name)]
     if folder.open_step(step.name, settings, [made.name for made in later], remake):

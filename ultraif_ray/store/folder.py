@@ -129,6 +129,8 @@ class RunFolder:
         if manifest.get("state") == "done":
             return True
         if changed:  # new, or begun with other settings and nothing written yet
+            if manifest:
+                self.clear(step)  # files that do not count yet are of the other settings too
             begun = {"format": FORMAT, "state": "running", "fingerprint": print_now, "settings": settings}
             self.write_json(begun, step, "manifest.json")
         return False
@@ -187,7 +189,10 @@ class RunFolder:
         return str(self._manifest(step).get("state", ""))
 
     def clear(self, step: str, *parts: str) -> None:
-        """Delete a step's folder or a part of it."""
+        """Delete a step's folder, its manifest first, or a part of it."""
+        if not parts:
+            with suppress(FileNotFoundError):
+                self.fs.rm(self.at(step, "manifest.json"))
         with suppress(FileNotFoundError):
             self.fs.rm(self.at(step, *parts), recursive=True)
 
