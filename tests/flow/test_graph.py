@@ -5,7 +5,7 @@ import pyarrow.dataset as ds
 import pytest
 from ray.exceptions import RayTaskError
 
-from ultraif_ray.errors import InputError, NodeLost, RecipeError, RunError
+from ultraif_ray.errors import GO_ON, InputError, NodeLost, RecipeError, RunError
 from ultraif_ray.flow.graph import lies_in, unwrap_error
 from ultraif_ray.records import IdSlice
 
@@ -45,3 +45,14 @@ def test_the_error_of_a_task_is_told_whole_and_without_rays_traceback() -> None:
     outer = RuntimeError("the pipeline ended")
     outer.__cause__ = raised
     assert unwrap_error(outer) is cause
+
+
+def test_what_the_disk_refuses_a_task_is_told_in_one_line_with_how_to_go_on() -> None:
+    cause = OSError(28, "No space left on device")
+    text = "ray::Write()\n  File …\nOSError: [Errno 28] No space left on device"
+    told = unwrap_error(RayTaskError("Write", text, cause).as_instanceof_cause())
+    assert isinstance(told, RunError)
+    assert not isinstance(told, NodeLost)
+    said, how = str(told).splitlines()
+    assert "No space left on device" in said
+    assert GO_ON in how

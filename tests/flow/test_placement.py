@@ -7,7 +7,7 @@ import pytest
 from tests.scripted import recipe
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node, check_needs
-from ultraif_ray.flow.placement import cut, needs, resources
+from ultraif_ray.flow.placement import actor_options, cut, needs, resources
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, parse_recipe
 
@@ -113,6 +113,20 @@ def test_resources_of_a_replica() -> None:
     pools = {"m": {"engine": "simulated", "cpus": 0.5, "gpus": 0.25, "resources": {"spot": 1}}}
     made = laid_out(pools, "m", "m", "m", "m")
     assert resources(made, cut(made, STAGES)[0]) == {"CPU": 0.5, "GPU": 0.25, "spot": 1}
+
+
+def test_ray_is_told_all_that_the_pools_of_a_worker_ask_for() -> None:
+    one = {"engine": "simulated", "cpus": 0.5, "gpus": 1, "resources": {"spot": 1}, "labels": {"market": "spot"}}
+    other = {"engine": "simulated", "cpus": 1, "gpus": 1, "accelerator_type": "L4", "labels": {"zone": "a"}}
+    made = laid_out({"m": one, "n": other}, "m", "m", "m", "n")
+    (only,) = cut(made, ("respond",))
+    assert actor_options(made, only, []) == {
+        "num_cpus": 1.5,
+        "num_gpus": 2,
+        "accelerator_type": "L4",
+        "resources": {"spot": 1},
+        "label_selector": {"market": "spot", "zone": "a"},
+    }
 
 
 def test_the_recipe_for_these_tests_has_three_pools() -> None:
