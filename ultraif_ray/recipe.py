@@ -223,15 +223,15 @@ class OpenAIPool(Placement):
 class Fault(Section):
     """Something that goes wrong in a simulated engine."""
 
-    kind: Literal["die", "hang", "exit"]
-    """The engine dies, gives no answer any more, or ends its worker's process."""
+    kind: Literal["die", "hang", "exit", "refuse"]
+    """The engine dies, gives no answer any more, ends its worker's process, or refuses the request."""
     when: Literal["start", "request"] = "request"
     query: str = ""
     """A text in the query of the requests that it strikes; all where empty."""
     once: str | None = None
     """A file to make when it strikes: while that is there it does not strike again. Else it strikes every time."""
     message: str = "a fault of the simulation"
-    """What the engine says as it dies."""
+    """What the engine says as it dies or refuses."""
 
 
 class SimulatedPool(Placement):

@@ -10,11 +10,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from ray.data._internal.execution.operators.map_operator import MapOperator
 
 from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_usage
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
 from ultraif_ray.flow import ray_internals
-from ultraif_ray.records import Row, to_table
+from ultraif_ray.records import Row, Usage, to_table
+from ultraif_ray.steps import ingest
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import retry, run, run_steps
 from ultraif_ray.steps.step import Context, whole_settings
@@ -78,7 +80,12 @@ def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
     decomposed = {row.id: row.constraints for row in rows_of(folder, "decompose")}
     synthesized = {row.id: row.constraints for row in rows_of(folder)}
     assert decomposed == synthesized
+    assert spent_by(rows_of(folder), "decomposer") == spent_by(rows_of(folder, "decompose"), "decomposer")
     assert set(folder.read_json("ledger.json")) == {"ingest", "decompose", "synthesize", "export"}
+
+
+def spent_by(rows: list[Row], role: str) -> dict[int, list[Usage]]:
+    return {row.id: [usage for usage in row.usage if usage.role == role] for row in rows}
 
 
 def test_a_round_takes_the_constraints_of_rows_that_were_synthesized_in_one_go_and_nothing_else_of_them(
@@ -132,13 +139,15 @@ def test_a_composers_own_prompts_are_decomposed_for_it_alone(tmp_path: Path) -> 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """What Ray Data's executor holds at each of its steps while a pipeline runs."""
-    seen: dict[str, list[int]] = {"statistics": [], "waiting": [], "workers": []}
+    seen: dict[str, list[int]] = {"statistics": [], "kept": [], "waiting": [], "workers": []}
 
     class Watched(ray_internals.ForgetBlocks):
         def on_execution_step(self, executor: Any) -> None:
+            maps = [op for op in executor._topology if isinstance(op, MapOperator)]
+            seen["statistics"].append(sum(len(op._output_blocks_stats) for op in maps))
             super().on_execution_step(executor)
+            seen["kept"].append(sum(len(op._output_blocks_stats) for op in maps))
             for op, state in executor._topology.items():
-                seen["statistics"].append(len(getattr(op, "_output_blocks_stats", [])))
                 if "Worker" in op.name:
                     seen["waiting"].append(state.total_enqueued_input_blocks())
                     seen["workers"].append(op._actor_pool.current_size())
@@ -156,8 +165,8 @@ def test_a_pool_grows_with_its_backlog_and_no_further_and_the_driver_holds_few_b
     assert (seen["workers"][0], max(seen["workers"])) == (1, 3)
     assert len(rows_of(folder)) == 120
     assert 0 < max(seen["waiting"]) <= 16  # 60 blocks in all
-    assert seen["statistics"]
-    assert not any(seen["statistics"])
+    assert any(seen["statistics"])
+    assert not any(seen["kept"])
     seen["workers"].clear()
     (few := tmp_path / "few").mkdir()
     run(with_pool(recipe(few, count=3, flow={"rows_per_block": 2}), pool))
@@ -222,10 +231,27 @@ def test_nothing_is_deleted_before_all_is_checked(tmp_path: Path) -> None:
     assert folder.state("ingest") == folder.state("sft") == "done"
 
 
-def test_rejected_records_are_kept_with_their_reason(tmp_path: Path) -> None:
-    folder = run(recipe(tmp_path, count=3), until="ingest")
+def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file has more than a task hands on at once, and takes longer than the second, which repeats it."""
+    monkeypatch.setattr(ingest, "ROWS_PER_FILE", 2_000)
+    lines = {"a": [f"ask {n}" for n in range(4_500)], "b": ["ask 4500", " ", "ask 4", "ask 4501"]}
+    for name, asked in lines.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
+    made = recipe(tmp_path).model_copy(update={"prompts": tuple(str(tmp_path / f"{name}.jsonl") for name in lines)})
+    folder = run(made, until="ingest")
+    rows = [(row.query, row.source.split("/")[-1]) for row in rows_of(folder, "ingest")]
+    in_order = [(text, f"{name}.jsonl:{n}") for name, asked in lines.items() for n, text in enumerate(asked, 1)]
+    assert rows == [one for one in in_order if one[1] not in ("b.jsonl:2", "b.jsonl:3")]
+    assert [pq.read_metadata(file).num_rows for file in folder.data_files("ingest")] == [2_000, 2_000, 502]
     rejected = pq.read_table(folder.at("ingest", "rejected")).to_pylist()
-    assert sorted(r["reason"] for r in rejected) == ["duplicate", "empty"]
+    assert [(one["source"].split("/")[-1], one["reason"]) for one in rejected] == [
+        ("b.jsonl:2", "empty"),
+        ("b.jsonl:3", "duplicate"),
+    ]
+    outcomes = {"accepted": 4_502, "empty": 1, "duplicate": 1}
+    assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes}
 
 
 def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
@@ -242,25 +268,51 @@ def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
     assert folder.state("export") == folder.state("sft") == "done"
 
 
-def test_failed_rows_are_done_again_and_what_they_were_is_kept(tmp_path: Path) -> None:
-    flaky = {"engine": "simulated", "refused_share": 0.2}
-    folder = run(with_pool(recipe(tmp_path), flaky))
-    before = without_usage(rows_of(folder))
-    failed = {one for one, row in before.items() if row["outcome"] == "failed"}
-    assert failed
-    with pytest.raises(RunError, match=r"set these back:\n  pools\.m\.refused_share: 0\.2 → 0\.3"):
-        retry(with_pool(recipe(tmp_path), {"engine": "simulated", "refused_share": 0.3}))
-    assert without_usage(rows_of(folder)) == before
-    assert retry(with_pool(recipe(tmp_path), flaky)) == len(failed)
-    after = without_usage(rows_of(folder))
+def test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept(tmp_path: Path) -> None:
+    (replies := tmp_path / "replies").mkdir()
+    pool = {"engine": "simulated", "replies": str(replies)}
+    refusing = pool | {"faults": [{"kind": "refuse", "query": f"number {n} "} for n in (7, 23)]}
+    made = recipe(tmp_path, policy={"model": "packaged"})
+    folder = run(with_pool(made, refusing), until="export")
+    before = {row.id: row for row in rows_of(folder)}
+    failed = {one for one, row in before.items() if row.outcome == "failed"}
+    assert {before[one].query.split(" number ")[1] for one in failed} == {"7 please", "23 please"}
+    without_failed = everything(folder, "synthesize", "rows")
+    for file in [file for file in without_failed if failed & set(pq.read_table(file)["id"].to_pylist())]:
+        del without_failed[file]
+
+    with pytest.raises(RunError, match=r"set these back:\n  pools\.m\.refused_share: 0\.0 → 0\.3"):
+        retry(with_pool(made, {"engine": "simulated", "refused_share": 0.3}))
+    sft = next(step for step in plan(made, folder) if step.name == "sft")
+    folder.open_step("sft", whole_settings(sft, Context(with_pool(made, pool), folder)))
+    folder.finish("sft")  # the simulated engine serves no model
+    finished = everything(folder)
+    with pytest.raises(RunError, match=r"made from synthesize: sft\. Add --remake to delete these and retry"):
+        retry(with_pool(made, pool))
+    assert everything(folder) == finished
+
+    assert retry(with_pool(made, pool), remake=True) == len(failed)
+    after = {row.id: row for row in rows_of(folder)}
+    assert len(rows_of(folder)) == len(after)
     assert after.keys() == before.keys()
+    assert not any(row.outcome == "failed" for row in after.values())
     assert all(after[one] == before[one] for one in before.keys() - failed)
+    assert without_failed
+    assert without_failed.items() <= everything(folder, "synthesize", "rows").items()
     kept = pq.read_table(folder.at("synthesize", "retried", "attempt-1.parquet")).to_pylist()
     assert {row["id"] for row in kept} == failed
     spent = sum(usage["generated"] for row in kept for usage in row["usage"])
     ledger = folder.read_json("ledger.json")
-    assert ledger["synthesize"]["retried"] == {"attempts": len(failed), "generated": spent}
-    assert folder.state("export") == "done"
+    assert ledger["synthesize"].get("retried") == {"attempts": len(failed), "generated": spent}
+    paid = spent + sum(usage.generated for row in after.values() for usage in row.usage)
+    notes = [json.loads(line) for file in replies.iterdir() for line in file.read_text().splitlines()]
+    assert sum(note["generated"] for note in notes) == paid
+    assert (folder.state("export"), folder.state("sft")) == ("done", "")
+
+
+def everything(folder: RunFolder, *parts: str) -> dict[Path, int]:
+    """Each file and the time it was written at."""
+    return {file: file.stat().st_mtime_ns for file in Path(folder.at(*parts)).rglob("*") if file.is_file()}
 
 
 def test_an_engine_that_is_lost_dies_or_hangs_is_replaced_and_a_prompt_that_kills_it_every_time_fails_alone(

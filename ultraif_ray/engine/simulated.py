@@ -65,6 +65,8 @@ class SimulatedEngine:
                 os._exit(1)
             if fault.kind == "hang":
                 await asyncio.sleep(86_400)
+            if fault.kind == "refuse":
+                raise RequestRefused(fault.message)
             raise EngineDead(fault.message)
 
     def _hash(self, request: Request) -> bytes:

@@ -1,0 +1,161 @@
+"""Mutants of `ultraif_ray/steps/`: what is done again, what is deleted, and what is refused."""
+
+from tests.mutants.mutant import Mutant
+
+RUN = "ultraif_ray/steps/run.py"
+STEPS = "tests/steps/test_step.py"
+REMAKE = (f"{STEPS}::test_remake_deletes_the_step_that_changed_and_what_was_made_from_it_and_a_refusal_nothing",)
+IN_USE = f"{STEPS}::test_a_command_in_a_folder_that_another_works_in_is_refused_and_changes_nothing"
+RUNS = "tests/steps/test_run.py"
+RETRY = (f"{RUNS}::test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept",)
+SEVERAL = (f"{RUNS}::test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept",)
+
+MUTANTS = (
+    Mutant(
+        "a run holds no lease",
+        "cluster/README.md: two runs in one folder are refused",
+        RUN,
+        "    with _own_ray(), Lease(folder) as lease:\n        await_room",
+        "    lease = Lease(folder)\n    with _own_ray():\n        await_room",
+        (f"{IN_USE}[run]",),
+    ),
+    Mutant(
+        "a retry holds no lease",
+        "cluster/README.md: two runs in one folder are refused",
+        RUN,
+        "    with Lease(folder):\n        for later",
+        "    if True:\n        for later",
+        (f"{IN_USE}[retry]",),
+    ),
+    Mutant(
+        "the next step begins in a folder that was lost",
+        "docs: a run that was suspended so long that another took over stops",
+        RUN,
+        "            lease.check()\n",
+        "",
+        (f"{STEPS}::test_a_run_that_lost_its_folder_begins_no_further_step",),
+    ),
+    Mutant(
+        "remake leaves what was made from the step",
+        "ultraif run --remake: and what was made from it",
+        "ultraif_ray/store/folder.py",
+        "            for one in (*later, step):\n",
+        "            for one in (step,):\n",
+        REMAKE,
+    ),
+    Mutant(
+        "remake deletes every later step",
+        "ultraif run --remake: what was made from it, and no more",
+        RUN,
+        "    later = [made for made in following(step, steps) if folder.state(made.name)]\n    if folder.open_step",
+        "    later = [made for made in steps if made != step and folder.state(made.name)]\n    if folder.open_step",
+        REMAKE,
+    ),
+    Mutant(
+        "a step is deleted before it is refused",
+        "ultraif run: a refusal deletes nothing",
+        "ultraif_ray/store/folder.py",
+        "            if not remake:\n                lines",
+        "            if not remake:\n                self.clear(step, 'note.json')\n                lines",
+        REMAKE,
+    ),
+    Mutant(
+        "a step begun with other settings keeps its files",
+        "RunFolder.open_step: rows of two kinds are not mixed",
+        "ultraif_ray/store/folder.py",
+        """            if manifest:
+                self.clear(step)  # files that do not count yet are of the other settings too
+""",
+        "",
+        REMAKE,
+    ),
+    Mutant(
+        "the ledger keeps the entries of what was deleted",
+        "RUN/ledger.json: per step",
+        RUN,
+        "    gone = [step, *(made for made in later if not folder.state(made.name))]\n",
+        "    gone = [step]\n",
+        REMAKE,
+    ),
+    Mutant(
+        "what a deletion left is taken for a step's own",
+        "_begin: without a state, what is there was left by a deletion cut off",
+        RUN,
+        '    goes_on = state == "running" and step.resumes',
+        "    goes_on = step.resumes",
+        (f"{STEPS}::test_a_step_goes_on_with_what_it_has_but_not_with_what_a_deletion_that_was_cut_off_has_left",),
+    ),
+    Mutant(
+        "every step begins anew",
+        "README: the same command resumes it",
+        RUN,
+        '    goes_on = state == "running" and step.resumes',
+        "    goes_on = False",
+        (f"{STEPS}::test_a_step_goes_on_with_what_it_has_but_not_with_what_a_deletion_that_was_cut_off_has_left",),
+    ),
+    Mutant(
+        "what the disk refuses is a traceback",
+        "naming: tell the user which step it was",
+        RUN,
+        "    except OSError as error:\n        raise RunError",
+        "    except FileNotFoundError as error:\n        raise RunError",
+        (f"{STEPS}::test_what_the_disk_refuses_names_the_step_in_one_line_and_the_same_command_goes_on",),
+    ),
+    Mutant(
+        "what was paid for is thrown away at every start",
+        "README: never more than what is in flight is done again",
+        "ultraif_ray/steps/engines.py",
+        "        part = self.part(context.recipe)\n",
+        """        part = self.part(context.recipe)
+        folder.clear(self.name, "rows")
+        folder.clear(self.name, "checkpoint")
+""",
+        RETRY,
+        heavy=True,
+    ),
+    Mutant(
+        "a refused retry has deleted what was trained",
+        "ultraif retry: a refusal deletes nothing",
+        RUN,
+        "    if costly and not remake:\n",
+        "    [folder.clear(later.name) for later in made]\n    if costly and not remake:\n",
+        RETRY,
+        heavy=True,
+    ),
+    Mutant(
+        "what was decomposed is decomposed again",
+        "docs: decompose feeds synthesis",
+        "ultraif_ray/steps/synthesize.py",
+        "        return STAGES if self._in_one_go else STAGES[1:]\n",
+        "        return STAGES\n",
+        (f"{RUNS}::test_decompose_as_a_step_of_its_own_feeds_synthesis",),
+        heavy=True,
+    ),
+    Mutant(
+        "a file of prompts is read up to its first part",
+        "README: every row is counted",
+        "ultraif_ray/steps/ingest.py",
+        "        while some := list(islice(rows, ROWS_AT_ONCE)):\n",
+        "        if some := list(islice(rows, ROWS_AT_ONCE)):\n",
+        SEVERAL,
+        heavy=True,
+    ),
+    Mutant(
+        "files of prompts come in any order",
+        "docs: of two duplicates, the first stays",
+        "ultraif_ray/steps/ingest.py",
+        "    dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays\n",
+        "    dataset.context.execution_options.preserve_order = False\n",
+        SEVERAL,
+        heavy=True,
+    ),
+    Mutant(
+        "each file that ingest writes takes the place of the one before",
+        "README: every row is counted",
+        "ultraif_ray/steps/ingest.py",
+        "        self._rows, self._chars, self._files = [], 0, self._files + 1\n",
+        "        self._rows, self._chars, self._files = [], 0, 1\n",
+        SEVERAL,
+        heavy=True,
+    ),
+)
