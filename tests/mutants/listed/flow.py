@@ -1,0 +1,87 @@
+"""Mutants of `ultraif_ray/flow/`, and of how a worker opens its engines: where things run, and on what."""
+
+from tests.mutants.mutant import Mutant
+
+PLACEMENT = "ultraif_ray/flow/placement.py"
+OPENING = "ultraif_ray/engine/opening.py"
+TOLD = ("tests/flow/test_placement.py::test_ray_is_told_all_that_the_pools_of_a_worker_ask_for",)
+SHARED = ("tests/engine/test_opening.py::test_engines_that_share_a_worker_see_a_part_of_its_gpus_each",)
+
+MUTANTS = (
+    Mutant(
+        "Ray is not told a pool's labels",
+        "cluster/README.md: to keep a pool on either, give it Ray's node label",
+        PLACEMENT,
+        '        options["label_selector"] = labels\n',
+        "        pass\n",
+        TOLD,
+    ),
+    Mutant(
+        "Ray is not told a pool's accelerator",
+        "pools.*.accelerator_type",
+        PLACEMENT,
+        '            options["accelerator_type"] = accelerators[0].accelerator_type\n',
+        "            pass\n",
+        TOLD,
+    ),
+    Mutant(
+        "Ray is not told a pool's further resources",
+        "pools.*.resources",
+        PLACEMENT,
+        '            options["resources"] = asked\n',
+        "            pass\n",
+        TOLD,
+    ),
+    Mutant(
+        "every engine of a worker sees all of its GPUs",
+        "_devices_of: show an engine only its own part of the worker's GPUs",
+        OPENING,
+        '    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[start : start + wanted[name]])\n',
+        "",
+        SHARED,
+    ),
+    Mutant(
+        "every engine of a worker begins at its first GPU",
+        "_devices_of: show an engine only its own part of the worker's GPUs",
+        OPENING,
+        "    start = sum(wanted[pool] for pool in pools[: pools.index(name)])\n",
+        "    start = 0\n",
+        SHARED,
+    ),
+    Mutant(
+        "the worker's GPUs stay hidden when an engine does not open",
+        "_devices_of: where several engines share the worker",
+        OPENING,
+        """    try:
+        yield
+    finally:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+""",
+        """    yield
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+""",
+        ("tests/engine/test_opening.py::test_the_workers_gpus_are_put_back_where_an_engine_does_not_open",),
+    ),
+    Mutant(
+        "the driver keeps what Ray notes of every block",
+        "keep_memory_flat: however many blocks go by",
+        "ultraif_ray/flow/ray_internals.py",
+        "                op._output_blocks_stats.clear()\n",
+        "                pass\n",
+        ("tests/steps/test_run.py::test_a_pool_grows_with_its_backlog_and_no_further_and_the_driver_holds_few_blocks",),
+        heavy=True,
+    ),
+    Mutant(
+        "Ray has renamed the statistics of a block",
+        "keep_memory_flat: however many blocks go by",
+        "ultraif_ray/flow/ray_internals.py",
+        """            if hasattr(op, "_output_blocks_stats"):
+                op._output_blocks_stats.clear()
+""",
+        """            if hasattr(op, "_output_blocks_statistics"):
+                op._output_blocks_statistics.clear()
+""",
+        ("tests/steps/test_run.py::test_a_pool_grows_with_its_backlog_and_no_further_and_the_driver_holds_few_blocks",),
+        heavy=True,
+    ),
+)
