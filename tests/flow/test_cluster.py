@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.simulated import recipe, rows_of, with_pool
-from ultraif_ray.errors import RecipeError, RunError
+from ultraif_ray.errors import RecipeError, RunError, UltraIFError
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import parse_recipe
 from ultraif_ray.records import ROLES
@@ -40,74 +40,83 @@ def apart(program: Callable[..., Found], *arguments: Any) -> Found:
         os.environ.update(kept)
 
 
-class NodesOfItsGroup:
-    """A Ray Data worker: on how many nodes its placement group is."""
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        from ray.util import get_current_placement_group, placement_group_table
-
-        group = placement_group_table(get_current_placement_group())
-        batch["nodes"] = [len(set(group["bundles_to_node_id"].values()))] * len(batch["id"])
-        return batch
-
-
 def two_nodes(place: Path) -> Found:
     import ray
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    for kind in ("a", "b"):
-        nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": kind})
+    nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": "a"}, resources={"spot": 1})
+    nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": "b"}, resources={"accelerator_type:L4": 1})
     ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    found = {"spread": spread_engine(), "rows": two_pools(place)}
+    found = three_pools(place) | spread_engine(place)
     ray.shutdown()
     nodes.shutdown()
     return found
 
 
-def spread_engine() -> Found:
+def three_pools(place: Path) -> Found:
+    """On which kind of node each role was asked: who asked is in the notes of the engines, where it ran in Ray's."""
     import ray
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray._private.state import actors
 
-    from ultraif_ray.flow.cluster import cluster
-    from ultraif_ray.flow.placement import actor_options, cut
-
-    args = {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}
-    pool = {"engine": "vllm", "model": "packaged", "gpus": 4, "args": args}
-    made = parse_recipe({"name": "x", "pools": {"m": pool}, "roles": {role: {"pool": "m"} for role in ROLES}})
-    groups: list[PlacementGroup] = []
-    options = actor_options(made, cut(made, STAGES)[0], groups)
-    one = ray.data.ActorPoolStrategy(size=1)
-    rows = ray.data.range(4).map_batches(NodesOfItsGroup, compute=one, **options).take_all()
-
-    def free() -> float:
-        return float(ray.available_resources().get("GPU", 0))
-
-    held = free()
-    for group in groups:
-        remove_placement_group(group)
-    for _ in range(50):
-        if free() == 4:
-            break
-        time.sleep(0.2)
-    return {"nodes": rows[0]["nodes"], "held": held, "free": free(), "grows": cluster().grows}
-
-
-def two_pools(place: Path) -> int:
     from ultraif_ray.steps.run import run
 
+    (replies := place / "replies").mkdir()
     made = recipe(place, count=24, pools="three")
-    engine = {"engine": "simulated", "gpus": 1, "cpus": 0.1, "replicas": {"min": 1, "max": 4}}
-    pools = {"a": engine | {"labels": {"kind": "a"}}, "b": engine, "c": engine | {"labels": {"kind": "b"}}}
-    return len(rows_of(run(parse_recipe(made.model_dump() | {"pools": pools}))))
+    engine = {"engine": "simulated", "gpus": 1, "cpus": 0.1, "replicas": {"min": 1, "max": 4}, "replies": str(replies)}
+    pools = {
+        "a": engine | {"accelerator_type": "L4"},
+        "b": engine | {"labels": {"kind": "b"}},
+        "c": engine | {"resources": {"spot": 0.5}},
+    }
+    rows = rows_of(run(parse_recipe(made.model_dump() | {"pools": pools})))
+    kinds = {node["NodeID"]: node["Labels"].get("kind", "") for node in ray.nodes()}
+    kind_of = {str(one["Pid"]): kinds.get(one["Address"]["NodeID"], "") for one in actors().values()}
+    asked_on: dict[str, set[str]] = {}
+    for file in replies.iterdir():
+        for line in file.read_text().splitlines():
+            asked_on.setdefault(json.loads(line)["role"], set()).add(kind_of[file.stem])
+    return {"rows": len(rows), "asked on": asked_on}
 
 
-def test_an_engine_over_two_nodes_has_a_group_of_its_own_and_pools_that_want_all_the_gpus_share_them(
+def spread_engine(place: Path) -> Found:
+    """An engine over both nodes, whose model is nowhere: it ends as soon as it is placed."""
+    import ray
+    from ray.util import placement_group_table
+
+    from ultraif_ray.flow.cluster import cluster
+    from ultraif_ray.flow.graph import run_pipeline
+    from ultraif_ray.store.folder import RunFolder
+
+    args = {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}
+    pool = {"engine": "vllm", "model": "no/such/model", "gpus": 4, "args": args}
+    made = parse_recipe({"name": "x", "pools": {"m": pool}, "roles": {role: {"pool": "m"} for role in ROLES}})
+    try:
+        run_pipeline(made, RunFolder(str(place / "run")), "ingest", "spread", STAGES, 24)
+        ended = ""
+    except UltraIFError as error:
+        ended = str(error)
+    groups = placement_group_table().values()
+    for _ in range(50):
+        free = ray.available_resources().get("GPU", 0)
+        if free == 4:
+            break
+        time.sleep(0.2)
+    return {
+        "nodes": max(len(set(group["bundles_to_node_id"].values())) for group in groups),
+        "ended": ended,
+        "free": free,
+        "grows": cluster().grows,
+    }
+
+
+def test_pools_run_where_their_labels_accelerators_and_resources_say_and_an_engine_over_two_nodes_gives_them_back(
     tmp_path: Path,
 ) -> None:
-    """The group is freed, or the pools, which come after it, would have no GPU."""
-    spread = {"nodes": 2, "held": 0, "free": 4, "grows": False}
-    assert apart(two_nodes, tmp_path) == {"spread": spread, "rows": 24}
+    found = apart(two_nodes, tmp_path)
+    assert found.pop("asked on") == {"decomposer": {"b"}, "composer": {"b"}, "responder": {"a"}, "judge": {"a"}}
+    assert "'no/such/model', which is no folder here" in found.pop("ended")
+    assert found == {"rows": 24, "nodes": 2, "free": 4, "grows": False}
 
 
 def autoscaled(place: Path, version: str) -> Found:

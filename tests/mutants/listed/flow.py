@@ -2,10 +2,15 @@
 
 from tests.mutants.mutant import Mutant
 
+GRAPH = "ultraif_ray/flow/graph.py"
 PLACEMENT = "ultraif_ray/flow/placement.py"
 OPENING = "ultraif_ray/engine/opening.py"
 TOLD = ("tests/flow/test_placement.py::test_ray_is_told_all_that_the_pools_of_a_worker_ask_for",)
 SHARED = ("tests/engine/test_opening.py::test_engines_that_share_a_worker_see_a_part_of_its_gpus_each",)
+NODES = (
+    "tests/flow/test_cluster.py::"
+    "test_pools_run_where_their_labels_accelerators_and_resources_say_and_an_engine_over_two_nodes_gives_them_back",
+)
 
 MUTANTS = (
     Mutant(
@@ -31,6 +36,24 @@ MUTANTS = (
         '            options["resources"] = asked\n',
         "            pass\n",
         TOLD,
+    ),
+    Mutant(
+        "a worker's options go nowhere",
+        "cluster/README.md: to keep a pool on either, give it Ray's node label",
+        GRAPH,
+        "        **actor_options(recipe, operator, groups),\n",
+        "        num_gpus=1,\n",
+        NODES,
+        heavy=True,
+    ),
+    Mutant(
+        "an engine's GPUs are held after its step",
+        "actor_options: the group ends up in `groups`, to be freed",
+        GRAPH,
+        "            remove_placement_group(group)\n",
+        "            pass\n",
+        NODES,
+        heavy=True,
     ),
     Mutant(
         "every engine of a worker sees all of its GPUs",
