@@ -19,6 +19,7 @@ from tests.simulated import rows_of, without_usage
 from ultraif_ray.cli import main, report_errors
 from ultraif_ray.recipe import SHIPPED
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.lease import LEASE
 
 PROMPTS = str(SHIPPED / "prompts/demo.jsonl")
 ROLES = ("decomposer", "composer", "responder", "judge")
@@ -126,7 +127,14 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulate
     first = rows_of(folder)
     assert 4 <= len(first) < 32
 
-    until(len(first) + 2, interrupted := drive(slow))
+    written = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
+    interrupted = drive(slow)
+    while folder.read_json(LEASE).get("pid") != interrupted.pid and interrupted.poll() is None:
+        time.sleep(0.1)
+    beside = ultraif(*fast)  # while the other's Ray starts
+    assert beside.returncode == 2
+    assert f"is in use by the run of process {interrupted.pid}" in beside.stderr
+    until(len(first) + 2, interrupted)
     interrupted.send_signal(signal.SIGINT)
     _, said = interrupted.communicate(timeout=600)
     assert interrupted.returncode == 130, said
@@ -142,6 +150,8 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulate
         assert part in ended.stdout
     left = 32 - len(second)
     assert f"synthesize: {left}/{left} rows" in ended.stderr
+    assert len(rows_of(folder)) == 32
+    assert written == {path: Path(path).stat().st_mtime_ns for path in written}
     after = without_usage(rows_of(folder))
     assert len(after) == 32
     assert all(after[row.id] == row.model_dump(exclude={"usage"}) for row in first + second)
