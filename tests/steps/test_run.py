@@ -234,7 +234,7 @@ def test_nothing_is_deleted_before_all_is_checked(tmp_path: Path) -> None:
 def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first file has more than a task hands on at once, and takes longer than the second, which repeats it."""
+    """The first file has more than a task hands on at once; the second repeats some of it."""
     monkeypatch.setattr(ingest, "ROWS_PER_FILE", 2_000)
     lines = {"a": [f"ask {n}" for n in range(4_500)], "b": ["ask 4500", " ", "ask 4", "ask 4501"]}
     for name, asked in lines.items():

@@ -141,15 +141,6 @@ MUTANTS = (
         heavy=True,
     ),
     Mutant(
-        "files of prompts come in any order",
-        "docs: of two duplicates, the first stays",
-        "ultraif_ray/steps/ingest.py",
-        "    dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays\n",
-        "    dataset.context.execution_options.preserve_order = False\n",
-        SEVERAL,
-        heavy=True,
-    ),
-    Mutant(
         "each file that ingest writes takes the place of the one before",
         "README: every row is counted",
         "ultraif_ray/steps/ingest.py",
