@@ -19,6 +19,10 @@ def defined_in(file: str) -> set[str]:
     return {*_functions(tree), *(f"{one.name}::{name}" for one in classes for name in _functions(one))}
 
 
+def _functions(within: ast.Module | ast.ClassDef) -> list[str]:
+    return [node.name for node in within.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
 @pytest.mark.parametrize("mutant", all_mutants(), ids=lambda mutant: mutant.name)
 def test_a_mutant_applies_and_names_tests_that_exist(mutant: Mutant) -> None:
     mutated = mutant.applied((ROOT / mutant.file).read_text())
@@ -28,10 +32,6 @@ def test_a_mutant_applies_and_names_tests_that_exist(mutant: Mutant) -> None:
     for test in mutant.tests:
         file, _, function = test.partition("::")
         assert not function or function.partition("[")[0] in defined_in(file), test
-
-
-def _functions(within: ast.Module | ast.ClassDef) -> list[str]:
-    return [node.name for node in within.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def test_names_are_unique() -> None:

@@ -364,7 +364,7 @@ DATA = (
         "ultraif_ray/data/export.py",
         "held_out(row.conversation, settings.held_out)",
         "held_out(row.id, settings.held_out)",
-        (f"{EXPORT}::test_all_prompts_of_a_conversation_stand_on_one_side",),
+        (f"{EXPORT}::test_all_examples_of_a_conversation_stand_on_one_side_in_every_set",),
     ),
     Mutant(
         "sets are Parquet alone",
@@ -416,11 +416,11 @@ DATA = (
     ),
     Mutant(
         "a file called test is trained on",
-        "README: held out by prompt, unless a file is called `held_out`, `test`, `validation`, `eval` or `dev`",
+        "README: held out by conversation, unless a file is called `held_out`, `test`, `validation`, `eval` or `dev`",
         "ultraif_ray/data/sets.py",
         "(held_out|test|validation|valid|eval|dev)",
         "(held_out|validation|valid|eval|dev)",
-        (f"{SETS}::test_the_split_is_by_prompt_as_in_export_unless_there_is_one_already",),
+        (f"{SETS}::test_the_split_is_by_conversation_as_in_export_unless_there_is_one_already",),
     ),
     Mutant(
         "a record that gives no example is not counted",
@@ -610,7 +610,7 @@ RUNS = (
         "ultraif_ray/cli.py",
         "import json\nimport os\n",
         "import json\nimport os\n\nimport ray  # noqa\n",
-        (f"{CLI}::test_help_names_every_command_and_imports_nothing_heavy",),
+        (f"{CLI}::test_help_and_the_readme_name_every_command_and_nothing_heavy_is_imported",),
     ),
     Mutant(
         "the method loads torch",

@@ -6,7 +6,7 @@ GRAPH = "ultraif_ray/flow/graph.py"
 PLACEMENT = "ultraif_ray/flow/placement.py"
 OPENING = "ultraif_ray/engine/opening.py"
 TOLD = ("tests/flow/test_placement.py::test_ray_is_told_all_that_the_pools_of_a_worker_ask_for",)
-SHARED = ("tests/engine/test_opening.py::test_engines_that_share_a_worker_see_a_part_of_its_gpus_each",)
+SHARED = ("tests/engine/test_opening.py::test_engines_of_whole_gpus_that_share_a_worker_see_their_own",)
 NODES = (
     "tests/flow/test_cluster.py::"
     "test_pools_run_where_their_labels_accelerators_and_resources_say_and_an_engine_over_two_nodes_gives_them_back",
@@ -62,28 +62,6 @@ MUTANTS = (
         '    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[start : start + wanted[name]])\n',
         "",
         SHARED,
-    ),
-    Mutant(
-        "every engine of a worker begins at its first GPU",
-        "_devices_of: show an engine only its own part of the worker's GPUs",
-        OPENING,
-        "    start = sum(wanted[pool] for pool in pools[: pools.index(name)])\n",
-        "    start = 0\n",
-        SHARED,
-    ),
-    Mutant(
-        "the worker's GPUs stay hidden when an engine does not open",
-        "_devices_of: where several engines share the worker",
-        OPENING,
-        """    try:
-        yield
-    finally:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
-""",
-        """    yield
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible
-""",
-        ("tests/engine/test_opening.py::test_the_workers_gpus_are_put_back_where_an_engine_does_not_open",),
     ),
     Mutant(
         "the driver keeps what Ray notes of every block",

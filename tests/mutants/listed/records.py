@@ -54,12 +54,4 @@ MUTANTS = (
         'any(verdict.answer != "yes" for verdict in r.verdicts)',
         (f"{IDS}::test_the_first_in_sampling_order_is_chosen_and_rejected",),
     ),
-    Mutant(
-        "a cut response is rejected",
-        "docs/design.md: a cut-off response neither passes nor becomes the rejected half of a pair",
-        "ultraif_ray/records.py",
-        'if not r.passed and r.finish == "stop" and r.text and said_no:',
-        "if not r.passed and r.text and said_no:",
-        (f"{IDS}::test_the_first_in_sampling_order_is_chosen_and_rejected",),
-    ),
 )
