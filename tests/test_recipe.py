@@ -205,6 +205,15 @@ def test_a_fingerprint_is_of_the_content_and_a_difference_names_each_setting() -
     assert difference(one, one) == []
 
 
+def test_a_budget_of_thought_for_a_model_without_thoughts_is_refused(tmp_path: Path) -> None:
+    pool = "pools.m={engine: openai, model: x, base_url: 'http://host/v1', thinking: null}"
+    with pytest.raises(RecipeError, match=r"roles\.judge\.thinking_tokens is given, but pools\.m\.thinking is null"):
+        load_recipe(write(tmp_path, MINIMAL), [pool, "roles.judge.thinking_tokens=0"])
+    load_recipe(write(tmp_path, MINIMAL), [pool.replace("null", "{end: '[/THINK]'}"), "roles.judge.thinking_tokens=0"])
+    with pytest.raises(RecipeError, match=r"pools\.m\.thinking\.end: without a text there"):
+        load_recipe(write(tmp_path, MINIMAL), [pool.replace("null", "{end: ' '}")])
+
+
 def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     made = load_recipe(write(tmp_path, MINIMAL), ["synthesize.k=3", "synthesize.rounds={2: 1}", "export.held_out=0"])
     assert load_recipe(write(tmp_path, MINIMAL), ["roles.judge.system=a=b"]).roles.judge.system == "a=b"

@@ -92,6 +92,21 @@ def _template_text(text: str) -> str:
 # ---- pools: engines, and where they run --------------------------------------------------------------------------
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("without a text there, thoughts could not be told from answers; for a model without: null")
+    return text
+
+
+class Thinking(Section):
+    """How a reasoning model sets its thoughts apart from its answer: the texts before and after them, with the white
+    space that its chat template puts there. They are found whatever white space is there.
+    """
+
+    start: Annotated[str, AfterValidator(_not_blank)] = "<think>\n"
+    end: Annotated[str, AfterValidator(_not_blank)] = "\n</think>\n\n"
+
+
 class Replicas(Section):
     """How many copies of a pool run: Ray Data adds copies up to `max` while rows wait, and drops idle ones."""
 
@@ -163,6 +178,9 @@ class VllmPool(Placement):
     what stands here afterwards, and in the fingerprint, is its text."""
     template_args: TemplateArguments = {}
     """Variables for the chat template, such as `{enable_thinking: false}`."""
+    thinking: Thinking | None = Thinking()
+    """What stands around the model's thoughts, should it have any: by default as Qwen3 and DeepSeek R1 have it. They
+    are no part of a reply. null: whatever the model writes is its answer."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds after which a request without an answer, waiting included, means that the engine hangs: it is replaced,
     and its rows are done again."""
@@ -209,6 +227,9 @@ class OpenAIPool(Placement):
     template_args: TemplateArguments = {}
     """Variables for the chat template, such as `{enable_thinking: false}`; sent as `chat_template_kwargs`, which vLLM's
     server knows."""
+    thinking: Thinking | None = Thinking()
+    """What stands around the model's thoughts where the server does not take them out of the answer itself (`vllm serve
+    --reasoning-parser`). null: whatever the model writes is its answer."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a recipe."""
     max_concurrency: PositiveInt = 64
@@ -298,6 +319,11 @@ class RoleSettings(Sampling):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: PositiveInt = 1024
     """Most tokens of one reply."""
+    thinking_tokens: int | None = Field(None, ge=0)
+    """Most tokens of the thought before a reply, on top of `max_tokens`: the model is made to think, and after so many
+    tokens to answer. A reply's grammar, or the label whose probability is asked for, begins after the thought. 0: the
+    thought is empty. null: free text has the thought that the model chooses, within `max_tokens`; JSON and labels have
+    none. On an openai pool this is vLLM's `thinking_token_budget`, and the server needs its `--reasoning-parser`."""
     adapter: Address | None = None
     """A LoRA adapter on the pool's model: a folder or hub id (vllm), or the name it is served under (openai)."""
 
@@ -707,6 +733,11 @@ class Recipe(Section):
             if pool not in self.pools:
                 raise ValueError(f"roles.{role}.pool is '{pool}', which is not defined; there is {_names(self.pools)}")
             used.add(pool)
+            if getattr(self.roles, role).thinking_tokens is not None and not getattr(self.pools[pool], "thinking", 1):
+                raise ValueError(
+                    f"roles.{role}.thinking_tokens is given, but pools.{pool}.thinking is null: that model has no "
+                    "thoughts. Remove one of the two"
+                )
         if missing := used - set(self.pools):
             raise ValueError(f"policy.pool is {_names(missing)}, which is not defined; there is {_names(self.pools)}")
         if unused := set(self.pools) - used:

@@ -157,6 +157,9 @@ def turned(*turns: tuple[str, Any], **options: Any) -> Prompt | Rejection:
         ([("system", "s"), ("gpt", "hello"), ("human", "a"), ("gpt", "b")], ["s"], "a"),
         ([("human", "a"), ("system", "s"), ("gpt", "b"), ("human", "c")], ["a", "b"], "c"),
         ([("Human", " a \x00\r\n")], [], "a"),
+        ([("human", "a"), ("gpt", "<think>\nhm\n</think>\n\nb"), ("human", "c")], ["a", "b"], "c"),
+        ([("human", "a"), ("gpt", "<think>\nhm"), ("human", "c")], [], "a\n\nc"),
+        ([("human", "<think>hm</think>a")], [], "<think>hm</think>a"),
     ],
 )
 def test_odd_orders_follow_one_rule(turns: list[tuple[str, Any]], history: list[str], query: str) -> None:

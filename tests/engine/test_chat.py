@@ -1,15 +1,18 @@
 """Through chat templates that take a system message, refuse it, or drop it."""
 
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trl
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from ultraif_ray.engine.chat import Chat, fold_system
+from ultraif_ray.engine.thoughts import USUAL, is_open, is_over
 from ultraif_ray.errors import RequestRefused
-from ultraif_ray.recipe import SHIPPED, VllmPool
+from ultraif_ray.recipe import SHIPPED, Thinking, VllmPool
 
 TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 RAISES = (
@@ -95,3 +98,25 @@ def test_how_a_template_is_applied_is_no_variable_of_it(tokenizer: Any) -> None:
 
 def test_a_system_message_that_no_user_turn_follows_becomes_one() -> None:
     assert fold_system(CONVERSATION[:1]) == [{"role": "user", "content": "Be brief."}]
+
+
+@pytest.mark.parametrize(
+    ("model", "variables", "opens", "ends", "thinking"),
+    [
+        ("qwen3", {}, False, False, USUAL),
+        ("qwen3", {"enable_thinking": False}, False, True, USUAL),
+        ("qwen3_5_think", {}, True, False, USUAL),
+        ("qwen3_5_think", {"enable_thinking": False}, False, True, USUAL),
+        ("deepseek_r1_distill", {}, True, False, USUAL),
+        ("qwen3_instruct_2507", {}, False, False, USUAL),
+        ("gptoss", {}, False, False, Thinking(start="<|channel|>analysis<|message|>")),
+    ],
+)
+def test_whether_a_real_template_begins_a_thought_or_ends_it_shows_in_its_prompt(
+    tokenizer: Any, model: str, variables: dict[str, Any], opens: bool, ends: bool, thinking: Thinking
+) -> None:
+    template = (Path(trl.__file__).parent / "chat_templates" / f"{model}.jinja").read_text()  # as TRL has them
+    chat = Chat(tokenizer, template, variables)
+    prompt = chat.text([{"role": "user", "content": "Is it wet?"}])
+    assert (is_open(prompt, thinking), is_over(prompt, thinking)) == (opens, ends)
+    assert chat.encode(prompt) == chat.tokens([{"role": "user", "content": "Is it wet?"}])

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from aiohttp import web
 from tests.engine.reference import label_logprobs
 from ultraif_ray.engine.openai import OpenAIEngine
 from ultraif_ray.engine.protocol import Request, RoleClient
+from ultraif_ray.engine.simulated import SimulatedEngine
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method.journey import STAGES, run_journey
-from ultraif_ray.recipe import OpenAIPool, Sampling, parse_recipe
+from ultraif_ray.recipe import OpenAIPool, Sampling, SimulatedPool, parse_recipe
 from ultraif_ray.records import ROLES, Row
 
 ASK = Request([{"role": "user", "content": "hi"}], temperature=0.5, max_tokens=7)
@@ -124,6 +126,72 @@ async def test_a_server_whose_template_knows_no_system_role_gets_none() -> None:
         assert seen[0][1].get("chat_template_kwargs") == (None if takes else args)
 
 
+def with_choice(**choice: Any) -> dict[str, Any]:
+    return GOOD | {"choices": [GOOD["choices"][0] | choice]}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "expected"),
+    [
+        ({"content": "hello", "reasoning": "hm"}, "stop", ("hello", "stop", "hm")),
+        ({"content": "hello", "reasoning_content": "hm"}, "stop", ("hello", "stop", "hm")),
+        ({"content": "<think>hm</think>\n\nhello"}, "stop", ("hello", "stop", "hm")),
+        ({"content": "hm\n</think>\n\nhello"}, "stop", ("hello", "stop", "hm")),  # its template began the thought
+        ({"content": None, "reasoning": "hm"}, "stop", ("", "length", "hm")),
+        ({"content": "<think>hm"}, "stop", ("", "length", "hm")),
+        ({"content": "hel", "reasoning": "hm"}, "length", ("hel", "length", "hm")),
+    ],
+)
+async def test_thoughts_are_no_part_of_an_answer_whoever_takes_them_out(
+    message: dict[str, Any], finish: str, expected: tuple[str, str, str]
+) -> None:
+    answer = with_choice(message={"role": "assistant"} | message, finish_reason=finish)
+    async with server(lambda request, n: answer) as (engine, _):
+        (one,) = (await engine.generate(ASK)).completions
+    assert (one.text, one.finish, one.thoughts) == expected
+
+
+async def test_a_pool_whose_model_has_no_thoughts_keeps_what_looks_like_one() -> None:
+    answer = with_choice(message={"role": "assistant", "content": "<think>hm</think>hello"})
+    async with server(lambda request, n: answer, thinking=None) as (engine, _):
+        assert (await engine.generate(ASK)).completions[0].text == "<think>hm</think>hello"
+
+
+async def test_a_budget_of_thought_is_asked_for_on_top_of_the_answers() -> None:
+    async with server(lambda request, n: GOOD) as (engine, seen):
+        for request in (ASK, replace(ASK, thinking_tokens=100), replace(ASK, thinking_tokens=0)):
+            await engine.generate(request)
+    sent = [(body["max_tokens"], body.get("thinking_token_budget")) for _, body in seen]
+    assert sent == [(7, None), (107, 100), (7, 0)]
+
+
+def tokens(*texts: str) -> dict[str, Any]:
+    """Log-probabilities of a server: at each token Yes is less likely by one than at the one before."""
+
+    def entry(text: str, place: int) -> dict[str, Any]:
+        top = [{"token": "Yes", "logprob": -float(place), "bytes": None}]
+        return {"token": text, "logprob": -0.1, "bytes": None, "top_logprobs": top}
+
+    return {"content": [entry(text, place) for place, text in enumerate(texts)], "refusal": None}
+
+
+@pytest.mark.parametrize(
+    ("texts", "place"),
+    [
+        (("<think>", "Yes", "</think>", "\n\n", "No"), 4),
+        (("hm", "</", "think", ">\n\n", "No", "."), 4),
+        (("No",), 0),
+        (("<think>", "Yes", "No"), None),
+    ],
+)
+async def test_a_label_is_read_where_the_answer_begins(texts: tuple[str, ...], place: int | None) -> None:
+    answer = with_choice(logprobs=tokens(*texts), message={"role": "assistant", "content": "".join(texts)})
+    async with server(lambda request, n: answer) as (engine, seen):
+        (one,) = (await engine.generate(Request([], labels=("Yes", "No"), thinking_tokens=50))).completions
+    assert one.label_logprobs == ({} if place is None else {"Yes": -place})
+    assert 50 < seen[0][1]["max_tokens"] <= 100
+
+
 @pytest.mark.parametrize("code", [429, 500, 503])
 async def test_a_busy_server_is_asked_again(code: int) -> None:
     answers = [status(code, **{"Retry-After": "0"}), status(code), GOOD]
@@ -212,6 +280,45 @@ async def test_a_bound_that_the_servers_context_may_not_hold_is_left_to_the_serv
     assert [body.get("max_tokens") for _, body in seen[1:]] == [900, None]
 
 
+THOUGHT = "Whoever reads this reads a thought."
+
+
+@pytest.mark.parametrize(
+    "judged", [{"judge": "rationale"}, {"judge": "logprob", "ask_all": True}], ids=["rationale", "logprob"]
+)
+async def test_no_role_lets_a_thought_into_a_row(judged: dict[str, Any]) -> None:
+    says = SimulatedEngine(SimulatedPool(engine="simulated"))
+
+    async def think_and_say(request: web.Request) -> Any:
+        body = await request.json()
+        form = body.get("response_format")
+        asked = Request(body["messages"], query="fog at sea", schema=form and form["json_schema"]["schema"])
+        said = (await says.generate(asked)).completions[0].text
+        words = ["<think>", THOUGHT, "</think>", "\n\n", "No" if body.get("logprobs") else said]
+        message = {"role": "assistant", "content": "".join(words)}
+        return with_choice(message=message, logprobs=tokens(*words))
+
+    async with server(lambda request, n: think_and_say(request)) as (engine, seen):
+        recipe = parse_recipe(
+            {
+                "name": "x",
+                "pools": {"m": {"engine": "openai", "model": "m", "base_url": "http://x"}},
+                "roles": {role: {"pool": "m", "thinking_tokens": 20} for role in ROLES},
+                "decompose": {"check": "none"},
+                "synthesize": {"check": "none", "rounds": {1: 1}, "k": 2, **judged},
+            }
+        )
+        row = await run_journey(Row(id=1, query="fog at sea"), STAGES, RoleClient(recipe, {"m": engine}), recipe)
+    (instruction,) = row.instructions
+    assert row.constraints
+    assert instruction.responses
+    assert all(verdict.answer in ("yes", "no") for one in instruction.responses for verdict in one.verdicts)
+    assert {usage.role for usage in row.usage} == set(ROLES)
+    assert not row.failures
+    assert THOUGHT not in row.model_dump_json()
+    assert THOUGHT not in json.dumps([body for _, body in seen])  # nor into what a role is asked
+
+
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +405,8 @@ async def test_a_journey_through_vllms_own_server(vllm_server: str, packaged_mod
         )
     )
     assert set(json.loads(held.completions[0].text)) == {"n"}
+    with pytest.raises(RequestRefused, match="set --reasoning-parser"):  # which this server was started without
+        await engine.generate(Request([{"role": "user", "content": "hi"}], thinking_tokens=5))
     with pytest.raises(RequestRefused, match="context length"):
         await engine.generate(Request([{"role": "user", "content": "word " * 3000}]))
     await engine.close()

@@ -7,6 +7,7 @@ from ultraif_ray.records import ROLES
 async def test_a_request_samples_as_its_role_says_and_names_its_row() -> None:
     roles = {role: {"pool": "m"} for role in ROLES}
     own = {"responder": {"pool": "m", "stop": ["END"], "min_p": 0.05, "temperature": 0.8}}
+    own["judge"] = {"pool": "m", "thinking_tokens": 300}
     made = parse_recipe({"name": "x", "pools": {"m": {"engine": "simulated"}}, "roles": roles | own})
     engine = saying("a", "b")
     client = RoleClient(made, {"m": engine}, row=7)
@@ -16,3 +17,4 @@ async def test_a_request_samples_as_its_role_says_and_names_its_row() -> None:
     assert (responder.temperature, responder.sampling.given) == (0.8, {"stop": ["END"], "min_p": 0.05})
     assert judge.sampling.given == {}
     assert (responder.row, judge.row) == (7, 7)
+    assert (responder.thinking_tokens, judge.thinking_tokens) == (None, 300)

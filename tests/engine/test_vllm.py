@@ -5,12 +5,14 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
+from transformers import AutoTokenizer
 
 from tests.engine.reference import label_logprobs
 from ultraif_ray.engine.devices import Gpu
@@ -19,9 +21,11 @@ from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prep
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge, prompts
 from ultraif_ray.method.checks import decomposition_holds
-from ultraif_ray.recipe import Sampling, VllmPool, parse_recipe
+from ultraif_ray.recipe import Sampling, Thinking, VllmPool, parse_recipe
 from ultraif_ray.records import ROLES, Constraint, Instruction, Message, Prompt
 from ultraif_ray.templates import load_shipped
+
+CAPITAL, THOUGHT = "Think: What is the capital of France?", "The answer is"
 
 POOL = VllmPool(engine="vllm", model="packaged", max_model_len=1024)
 
@@ -220,8 +224,16 @@ def test_engine_makes_room_for_the_adapters_that_roles_use_and_no_more(adapter: 
 @pytest.mark.asyncio(loop_scope="module")
 class TestEngine:
     @pytest_asyncio.fixture(scope="class", loop_scope="module")
-    async def engine(self, adapter: str) -> AsyncIterator[VllmEngine]:
-        small = POOL.model_copy(update={"args": {"kv_cache_memory_bytes": 1 << 29}})  # which is quick to zero
+    async def engine(self, adapter: str, packaged_model: str) -> AsyncIterator[VllmEngine]:
+        template = AutoTokenizer.from_pretrained(packaged_model).chat_template
+        small = POOL.model_copy(
+            update={
+                "args": {"kv_cache_memory_bytes": 1 << 29},  # which is quick to zero
+                # A model that thinks where it is asked to, and ends a thought with what this one is sure to write.
+                "chat_template": template + "{% if 'Think:' in messages[-1]['content'] %}<think>\n{% endif %}",
+                "thinking": Thinking(end="Paris"),
+            }
+        )
         made = VllmEngine(small, seed=0, adapters=(adapter,))
         yield made
         await made.close()
@@ -275,6 +287,45 @@ class TestEngine:
                 assert made.text == json.dumps(read, ensure_ascii=False)  # no white space that would be paid for
                 whole += 1
         assert whole >= 3  # a model of this size may reason until it is cut
+
+    async def test_a_thought_that_the_template_began_is_no_part_of_the_answer(self, engine: VllmEngine) -> None:
+        (whole,) = (await engine.generate(ask(CAPITAL, max_tokens=16))).completions
+        assert whole.thoughts == THOUGHT
+        assert whole.text
+        assert THOUGHT not in whole.text
+        (cut,) = (await engine.generate(ask(CAPITAL, max_tokens=2))).completions
+        assert (cut.text, cut.finish) == ("", "length")
+        assert THOUGHT.startswith(cut.thoughts)
+
+    async def test_a_grammar_begins_after_the_thought_and_the_thought_counts_once(self, engine: VllmEngine) -> None:
+        stop = Sampling(stop=("answer",))  # which would end the thought, were it the thought's
+        held = ask(CAPITAL, schema={"type": "string", "enum": ["Rome"]}, role="judge", sampling=stop)
+        replies = [await engine.generate(replace(held, thinking_tokens=budget)) for budget in (40, 2, 0, None)]
+        assert [reply.completions[0].text for reply in replies] == ['"Rome"'] * 4
+        to_its_end, in_budget, *without = (reply.completions[0].thoughts for reply in replies)
+        assert to_its_end == THOUGHT
+        assert in_budget in THOUGHT[:-1]
+        assert without == ["", ""]
+        ended, bound, empty, closed = (reply.generated_tokens for reply in replies)
+        assert ended > bound == empty + 2 == closed + 2
+        assert replies[0].prompt_tokens == replies[1].prompt_tokens < replies[2].prompt_tokens  # with the end in it
+
+    async def test_a_label_is_read_after_the_thought(self, engine: VllmEngine) -> None:
+        asked = ask(CAPITAL, labels=("Yes", "No"), thinking_tokens=40)
+        unasked = ask(CAPITAL.removeprefix("Think: "), labels=("Yes", "No"), thinking_tokens=4)
+        thought, empty, made = [
+            await engine.generate(request) for request in (asked, replace(asked, thinking_tokens=0), unasked)
+        ]
+        assert thought.completions[0].label_logprobs != empty.completions[0].label_logprobs
+        assert thought.generated_tokens > empty.generated_tokens == 1
+        assert made.completions[0].thoughts  # though the template did not begin it
+        assert 1 < made.generated_tokens <= 5
+
+    async def test_each_of_several_answers_has_a_thought_of_its_own(self, engine: VllmEngine) -> None:
+        asked = ask("Think: name a colour.", n=3, temperature=1.0, max_tokens=5, thinking_tokens=6)
+        reply = await engine.generate(asked)
+        assert len({one.thoughts for one in reply.completions}) == 3
+        assert 18 <= reply.generated_tokens <= 33
 
     async def test_labels_give_the_probabilities_that_transformers_gives_them_for_one_token(
         self, engine: VllmEngine, packaged_model: str, adapter: str

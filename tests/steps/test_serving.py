@@ -39,6 +39,21 @@ def test_a_whole_model_gets_a_pool_placed_like_the_one_it_takes_over_from() -> N
     assert later.pools[later.roles.judge.pool].model == "org/base"
 
 
+def test_what_was_trained_on_answers_alone_is_asked_for_no_thought_and_its_tags_are_its_own() -> None:
+    tags = {"start": "[T]", "end": "[/T]"}
+    thinks = {role: {"pool": "m", "thinking_tokens": 9} for role in ROLES}
+    for model, start in (("org/base", "[T]"), ("org/policy", "<think>\n")):
+        recipe = parse_recipe(
+            {"name": "x", "pools": {"m": BASE | {"thinking": tags}}, "roles": thinks, "policy": {"model": model}}
+        )
+        later = with_trained_models(recipe, policy="/run/sft")
+        policy = later.pools["trained-responder"]
+        assert isinstance(policy, VllmPool)
+        assert policy.thinking
+        assert policy.thinking.start == start
+        assert (later.roles.responder.thinking_tokens, later.roles.judge.thinking_tokens) == (None, 9)
+
+
 def test_a_pool_with_a_template_of_its_own_serves_no_adapter_that_was_trained_without_it() -> None:
     pool = BASE | {"chat_template": "{{ messages }}"}
     later = with_trained_models(made({"m": pool}, composer={"model": "org/base", "lora": {}}), composer="/run/composer")

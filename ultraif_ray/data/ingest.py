@@ -1,6 +1,7 @@
 """From a record of any accepted shape to its prompts, and to rejections that are counted.
 
-The rule for turns, one for all sources. First the conversation: empty turns are dropped; turns before the first human
+The rule for turns, one for all sources. First the conversation: what a reasoning model thought (`<think>`) is taken out
+of its turns; empty turns are dropped; turns before the first human
 one are dropped, except a system message; neighbours by the same speaker are joined with a blank line. Then the queries:
 of the human turns, those that `ingest.turns` chooses; everything before a query is its history, and what follows it
 (the old answer) is dropped. A chosen turn that asks nothing ("continue", "thanks") is rejected, but stays in the
@@ -19,6 +20,7 @@ from typing import Any
 
 from ultraif_ray.data.asking import asks_nothing
 from ultraif_ray.data.readers import FORMATS, Fault, Record, Source, first_records, read_records
+from ultraif_ray.engine.thoughts import split
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Ingest
 from ultraif_ray.records import Prompt, Turn, content_hash, prompt_id
@@ -101,7 +103,7 @@ def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt 
         yield Rejection(where, record.reason, record.seen[:200])
         return
     try:
-        turns = in_order(turns_of(record))
+        turns = in_order([_without_thoughts(turn) for turn in turns_of(record)])
     except (NoShape, BadTurns) as error:
         yield Rejection(where, str(error).split(":")[0], shorten(record))
         return
@@ -210,6 +212,11 @@ def turn_of(message: Any) -> Turn:
     if role is None:
         raise BadTurns(f"unknown speaker: {speaker[:40]}")
     return Turn(role=role, content=text or "")
+
+
+def _without_thoughts(turn: Turn) -> Turn:
+    """A turn as a later one may quote it: of a reasoning model's, the answer alone."""
+    return turn if turn.role != "assistant" else Turn(role=turn.role, content=split(turn.content)[1] or "")
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

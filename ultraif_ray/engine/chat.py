@@ -39,13 +39,27 @@ class Chat:
         Raises:
             RequestRefused: the template refuses the conversation, for instance two user turns in a row.
         """
+        return list(self._apply(messages, add_generation_prompt, return_dict=True)["input_ids"])
+
+    def text(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
+        """The same as text.
+
+        Raises:
+            RequestRefused: as `tokens`.
+        """
+        return str(self._apply(messages, add_generation_prompt, tokenize=False))
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text that has all that the template puts into it."""
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _apply(self, messages: list[Message], add_generation_prompt: bool, **form: bool) -> Any:
         try:
-            encoded = self._tokenizer.apply_chat_template(
-                self.fit(messages), add_generation_prompt=add_generation_prompt, return_dict=True, **self._options
+            return self._tokenizer.apply_chat_template(
+                self.fit(messages), add_generation_prompt=add_generation_prompt, **form, **self._options
             )
         except TemplateError as error:
             raise RequestRefused(f"the model's chat template refuses this conversation: {error}") from error
-        return list(encoded["input_ids"])
 
     def _takes_system(self) -> bool:
         """Whether a system message comes out of the template again; its errors have no common form to tell them by."""

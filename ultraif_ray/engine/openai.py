@@ -8,15 +8,20 @@ import os
 from typing import Any
 
 import openai
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionTokenLogprob
+from openai.types.chat.chat_completion import Choice
 
+from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import fold_system
 from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
-from ultraif_ray.recipe import OpenAIPool
+from ultraif_ray.recipe import OpenAIPool, Thinking
 
 TOP_LOGPROBS = 20
 """The most that OpenAI's and vLLM's servers give; a label outside them counts as impossible."""
+
+_END_OF_THOUGHT = 16
+"""Tokens that an answer of one label may take after a thought's last one: the thought's end, white space, the label."""
 
 _OPENAIS_OWN = {"stop", "presence_penalty", "frequency_penalty"}
 """The part of `Sampling` that OpenAI's API knows."""
@@ -96,6 +101,8 @@ class OpenAIEngine:
         further = request.sampling.given
         if self._pool.template_args:
             further["chat_template_kwargs"] = self._pool.template_args
+        if request.thinking_tokens is not None:
+            further["thinking_token_budget"] = request.thinking_tokens
         known: dict[str, Any] = {name: further.pop(name) for name in _OPENAIS_OWN & further.keys()}
         return await self._client.chat.completions.create(
             model=request.adapter or self._pool.model,
@@ -115,32 +122,58 @@ class OpenAIEngine:
         """The bound to send. One that may not fit the server's context would be refused; without one, vLLM's server
         gives what is left of it.
         """
-        if request.labels:
+        if request.labels and request.thinking_tokens is None:
             return 1
+        bound = (_END_OF_THOUGHT if request.labels else request.max_tokens) + (request.thinking_tokens or 0)
         prompt = sum(estimate_tokens(message["content"]) for message in request.messages)
-        if self._context is not None and prompt + request.max_tokens > self._context:
+        if self._context is not None and prompt + bound > self._context:
             return openai.omit
-        return request.max_tokens
+        return bound
 
     def _reply(self, answer: ChatCompletion, request: Request) -> Reply:
         if not getattr(answer, "choices", None):
             raise EngineUnavailable(f"{self._pool.base_url}: an answer without choices: {str(answer)[:200]}")
-        completions = []
-        for choice in sorted(answer.choices, key=lambda choice: choice.index):
-            first = choice.logprobs.content[0] if choice.logprobs and choice.logprobs.content else None
-            top = {entry.token: entry.logprob for entry in first.top_logprobs} if first else {}
-            completions.append(
-                Completion(
-                    text=choice.message.content or "",
-                    finish="stop" if choice.finish_reason == "stop" or request.labels else "length",
-                    label_logprobs={label: top[label] for label in request.labels if label in top},
-                )
-            )
+        choices = sorted(answer.choices, key=lambda choice: choice.index)
         usage = answer.usage
         details = usage.prompt_tokens_details if usage else None
         return Reply(
-            completions,
+            [self._completion(choice, request) for choice in choices],
             prompt_tokens=usage.prompt_tokens if usage else 0,
             cached_tokens=(details.cached_tokens or 0) if details else 0,
             generated_tokens=usage.completion_tokens if usage else 0,
         )
+
+    def _completion(self, choice: Choice, request: Request) -> Completion:
+        thinking, thought, content = self._pool.thinking, _thought_of(choice), choice.message.content or ""
+        text = content or None if thought else content
+        if thinking and not thought and not request.labels:
+            thought, text = thoughts.split(content, thinking, is_json=bool(request.schema))
+        first = _first_of_answer(choice, thinking) if request.labels else None
+        top = {entry.token: entry.logprob for entry in first.top_logprobs} if first else {}
+        whole = request.labels or (choice.finish_reason == "stop" and text is not None)
+        return Completion(
+            text=text or "",
+            finish="stop" if whole else "length",
+            label_logprobs={label: top[label] for label in request.labels if label in top},
+            thoughts=thought,
+        )
+
+
+def _first_of_answer(choice: Choice, thinking: Thinking | None) -> ChatCompletionTokenLogprob | None:
+    """The first token after a thought's end that is no white space: servers tell of the thought's tokens too. Without a
+    thought, the first of all; None where a thought has no end.
+    """
+    tokens = (choice.logprobs and choice.logprobs.content) or []
+    text = ""
+    for entry in tokens:
+        if thinking and thinking.end.strip() in text and entry.token.strip():
+            return entry
+        text += entry.token
+    thinks = _thought_of(choice) or (thinking and text.lstrip().startswith(thinking.start.strip()))
+    return None if thinks or not tokens else tokens[0]
+
+
+def _thought_of(choice: Choice) -> str:
+    """The thought that the server took out: in vLLM's field, or in that of DeepSeek, SGLang and older vLLM."""
+    message = choice.message
+    return getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""

@@ -38,25 +38,32 @@ class Request:
     adapter: str = ""
     """The LoRA adapter to answer with; the pool's own model when empty."""
     labels: tuple[str, ...] = ()
-    """Single-token strings whose probability as the very next token is wanted; then nothing else is generated."""
+    """Single-token strings whose probability as the answer's first token is wanted; then nothing else is generated."""
+    thinking_tokens: int | None = None
+    """Most tokens of a thought before the answer; see `RoleSettings.thinking_tokens`."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One text. `finish` is `length` when it was cut off: by `max_tokens`, the context, a filter, or a loop it was in.
+    """One answer. `finish` is `length` when it was cut off: by `max_tokens`, the context, a filter, or a loop. Behind a
+    thought without an end there is none: `text` is empty, and `finish` is `length`.
 
-    `label_logprobs` holds the natural-log probability of each label as the first token; one that the engine did not
-    report is absent.
+    `label_logprobs` holds the natural-log probability of each label as the answer's first token; one that the engine
+    did not report is absent. `thoughts` is what a reasoning model wrote before it answered. Rows do not keep it:
+    nothing that comes after reads it, and it is many times as long as the answer.
     """
 
     text: str
     finish: Literal["stop", "length"] = "stop"
     label_logprobs: dict[str, float] = field(default_factory=dict)
+    thoughts: str = ""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: `n` completions and what they cost in tokens."""
+    """What came back: `n` completions and what they cost in tokens. Thoughts are among those generated; where they are
+    read again for the answer they are no part of the prompt.
+    """
 
     completions: list[Completion]
     prompt_tokens: int
@@ -170,6 +177,7 @@ class RoleClient:
             row=self._row,
             adapter="" if base else settings.adapter or "",
             labels=labels,
+            thinking_tokens=settings.thinking_tokens,
         )
         spent.requests += 1
         engine = self._engines[settings.pool]

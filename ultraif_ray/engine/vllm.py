@@ -3,23 +3,29 @@
 This is the only file that imports vllm.
 """
 
+import asyncio
 import itertools
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.devices import SHARE, Gpu, cache_memory, check_devices, check_weights
 from ultraif_ray.engine.models import check_access, resolve_model, weight_bytes
 from ultraif_ray.engine.packaged import PACKAGED
 from ultraif_ray.engine.protocol import Completion, Reply, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
-from ultraif_ray.recipe import VllmPool
+from ultraif_ray.recipe import Thinking, VllmPool
 
 LEAST_ROOM = 16
 """A prompt that leaves fewer tokens than this of the context for the answer is refused."""
+
+_TAIL = 32
+"""Tokens at a prompt's end that tell whether its template began or ended a thought: more than any tag has."""
 
 
 class VllmEngine:
@@ -52,13 +58,63 @@ class VllmEngine:
                 "chat_template"
             )
         self._chat = Chat(self._tokenizer, pool.chat_template, pool.template_args)
+        self._thinking = pool.thinking
+        tags = self._chat.encode(f"{pool.thinking.start}{pool.thinking.end}") if pool.thinking else []
+        shown, hidden = (self._tokenizer.decode(tags, skip_special_tokens=skip) for skip in (False, True))
+        # As GPT-OSS's channels are. vLLM leaves such tokens out of a text, and its thoughts would have no end.
+        self._tags_are_special = shown != hidden
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
+        prompt = self._chat.tokens(request.messages)
+        if self._thinking is None:
+            return self._reply(await self._run(prompt, request), request)
+        tail = self._tokenizer.decode(prompt[-_TAIL:])
+        opened = thoughts.is_open(tail, self._thinking)
+        asked = request.thinking_tokens is not None and not thoughts.is_over(tail, self._thinking)
+        # A grammar or a label inside a thought would be the thought's.
+        if asked or (opened and (request.schema or request.labels)):
+            return await self._think_first(request, opened, self._thinking)
+        return self._reply(await self._run(prompt, request), request, opened)
+
+    async def _think_first(self, request: Request, opened: bool, thinking: Thinking) -> Reply:
+        """Think, then answer in a turn that goes on from the same text: a grammar holds from a turn's first token."""
+        begun = self._chat.text(request.messages) + ("" if opened else thinking.start)
+        prompt = self._chat.encode(begun)
+        thought = replace(
+            request,
+            schema=None,
+            labels=(),
+            # The answer needs room too.
+            max_tokens=min(request.thinking_tokens or 0, (self._context - len(prompt)) // 2),
+            sampling=request.sampling.model_copy(update={"stop": (thinking.end.strip(),)}),
+        )
+        if thought.max_tokens <= 0:
+            empty = self._chat.encode(begun + thinking.end)
+            return self._reply(await self._run(empty, request), request)
+        first = await self._run(prompt, thought)
+        thoughts_of = [thoughts.split(one.text, thinking, opened=True)[0] for one in first.outputs]
+        answers = await asyncio.gather(
+            *(self._answer_after(f"{begun}{one}{thinking.end}", replace(request, n=1)) for one in thoughts_of)
+        )
+        return Reply(
+            completions=[
+                replace(answer.completions[0], thoughts=one) for one, answer in zip(thoughts_of, answers, strict=True)
+            ],
+            prompt_tokens=len(prompt),
+            cached_tokens=first.num_cached_tokens or 0,
+            generated_tokens=sum(len(one.token_ids) for one in first.outputs)
+            + sum(answer.generated_tokens for answer in answers),
+        )
+
+    async def _answer_after(self, text: str, request: Request) -> Reply:
+        return self._reply(await self._run(self._chat.encode(text), request), request)
+
+    async def _run(self, prompt: list[int], request: Request) -> Any:
+        """One turn: vLLM's own output."""
         from vllm.exceptions import VLLMClientError, VLLMError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        prompt = self._chat.tokens(request.messages)
         room = self._context - len(prompt)
         if room < LEAST_ROOM:
             raise RequestRefused(
@@ -69,6 +125,7 @@ class VllmEngine:
         output: Any = None
         try:
             params = sampling_params(request, room, labels)
+            params.skip_special_tokens = not self._tags_are_special
             stream = self._llm.generate(
                 {"prompt_token_ids": prompt},
                 params,
@@ -86,12 +143,7 @@ class VllmEngine:
             raise (EngineDead if self._llm.errored else EngineUnavailable)(why) from error
         if output is None or any(one.finish_reason in ("abort", "error", None) for one in output.outputs):
             raise EngineUnavailable("vLLM gave a request up; the worker's log says why")
-        return Reply(
-            completions=[self._completion(one, request.labels) for one in output.outputs],
-            prompt_tokens=len(prompt),
-            cached_tokens=output.num_cached_tokens or 0,
-            generated_tokens=sum(len(one.token_ids) for one in output.outputs),
-        )
+        return output
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
@@ -106,13 +158,26 @@ class VllmEngine:
         """Stop the engine process."""
         self._llm.shutdown()
 
-    def _completion(self, output: Any, labels: tuple[str, ...]) -> Completion:
-        first = output.logprobs[0] if labels else {}
-        tokens = {label: self._label_token(label) for label in labels}
+    def _reply(self, output: Any, request: Request, opened: bool = False) -> Reply:
+        return Reply(
+            completions=[self._completion(one, request, opened) for one in output.outputs],
+            prompt_tokens=len(output.prompt_token_ids),
+            cached_tokens=output.num_cached_tokens or 0,
+            generated_tokens=sum(len(one.token_ids) for one in output.outputs),
+        )
+
+    def _completion(self, output: Any, request: Request, opened: bool) -> Completion:
+        first = output.logprobs[0] if request.labels else {}
+        tokens = {label: self._label_token(label) for label in request.labels}
+        thought, answer = "", output.text
+        if self._thinking and not request.labels:
+            thought, answer = thoughts.split(output.text, self._thinking, opened=opened, is_json=bool(request.schema))
+        whole = request.labels or (output.finish_reason == "stop" and answer is not None)
         return Completion(
-            text=output.text,
-            finish="stop" if output.finish_reason == "stop" or labels else "length",
+            text=answer or "",
+            finish="stop" if whole else "length",
             label_logprobs={label: first[t].logprob for label, t in tokens.items() if t in first},
+            thoughts=thought,
         )
 
     def _label_token(self, label: str) -> int:

@@ -6,7 +6,7 @@ gets a pool of its own, placed like the one it takes over from.
 
 from typing import Any
 
-from ultraif_ray.recipe import Composer, Policy, Recipe, VllmPool, parse_recipe
+from ultraif_ray.recipe import Composer, Policy, Recipe, Thinking, VllmPool, parse_recipe
 
 
 def in_round(recipe: Recipe, number: int) -> Recipe:
@@ -69,7 +69,7 @@ def is_adapter(recipe: Recipe, trained: Composer | Policy, pool: str) -> bool:
 def _serve(data: dict[str, Any], recipe: Recipe, role: str, trained: Composer | Policy, pool: str, folder: str) -> None:
     """Let `role` be played by the model in a training step's `folder`."""
     placed = recipe.pools[pool]
-    data["roles"][role]["pool"] = pool
+    data["roles"][role] |= {"pool": pool, "thinking_tokens": None}  # it was trained on answers alone
     if not isinstance(placed, VllmPool):
         return  # simulated, in scale tests: there is no model to change
     if is_adapter(recipe, trained, pool):
@@ -80,5 +80,6 @@ def _serve(data: dict[str, Any], recipe: Recipe, role: str, trained: Composer | 
         "model": f"{folder}/{'merged' if trained.lora is not None else 'model'}",
         "trust_remote_code": trained.trust_remote_code,
         "chat_template": None,  # the trained model's own, which it was trained with
+        "thinking": Thinking().model_dump() if trained.model != placed.model else data["pools"][pool]["thinking"],
     }
     data["roles"][role] |= {"pool": name, "adapter": None}  # the recipe's own adapter belongs to another model

@@ -808,7 +808,7 @@ ENGINES = (
         "logprob judging samples an answer",
         "docs/method.md: `logprob` asks each question for one token",
         "ultraif_ray/engine/openai.py",
-        "        if request.labels:\n            return 1\n",
+        "        if request.labels and request.thinking_tokens is None:\n            return 1\n",
         "",
         (f"{OPENAI}::test_schema_and_labels_are_asked_for",),
     ),

@@ -82,7 +82,7 @@ MUTANTS = (
         "a server's cut answer counts as whole",
         "docs/design.md: a cut-off response neither passes nor becomes the rejected half of a pair",
         "ultraif_ray/engine/openai.py",
-        'finish="stop" if choice.finish_reason == "stop" or request.labels else "length",',
+        'finish="stop" if whole else "length",',
         'finish="stop",',
         (f"{OPENAI}::test_several_samples_come_in_the_order_of_their_index_and_not_in_the_servers",),
     ),
