@@ -6,9 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trl
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests.train.data import example, job_for, tiny_model, write_tokenised
+from ultraif_ray.engine.chat import Chat
 from ultraif_ray.errors import RequestRefused
 from ultraif_ray.train import run, tasks
 from ultraif_ray.train.job import Job
@@ -68,6 +70,33 @@ def test_examples_have_no_system_message_where_the_template_knows_none(job: Job)
     assert copies[1] == row | {"prompt": [{"role": "user", "content": "Be brief.\n\nhi"}]}
 
 
+LEARNT = {  # by what TRL has of real templates
+    "qwen3": "<think>\n\n</think>\n\nAfter one comes two.<|im_end|>\n",
+    "qwen3_5_think": "\n</think>\n\nAfter one comes two.<|im_end|>\n",
+    "deepseek_r1_distill": "\n</think>\n\nAfter one comes two.<｜end▁of▁sentence｜>",
+    "qwen3_instruct_2507": "After one comes two.<|im_end|>\n",
+}
+
+
+def test_a_model_that_thinks_learns_an_empty_thought_behind_the_prompt_that_it_is_asked_with(
+    job: Job, tmp_path: Path
+) -> None:
+    tokenizer = tasks.tokenizer_of(job)
+    for kind in ("sft", "dpo"):
+        pq.write_table(pa.Table.from_pylist([example(0, kind)]), tmp_path / "a.parquet")
+        for model, learnt in LEARNT.items():
+            tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{model}.jinja").read_text()
+            table, _ = tasks.tokenise(replace(job, kind=kind), tokenizer, str(tmp_path / "a.parquet"), [0])
+            (made,) = table.to_pylist()
+            if kind == "dpo":
+                asked, ids = made["prompt_ids"], made["chosen_ids"]
+            else:
+                start = made["labels"].count(-100)
+                asked, ids = made["input_ids"][:start], made["labels"][start:]
+            assert tokenizer.decode(ids) == learnt
+            assert asked == Chat(tokenizer).tokens(made["prompt"])
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_many_tasks_make_one_file_in_the_order_of_the_source(job: Job, tmp_path: Path) -> None:
@@ -118,5 +147,9 @@ def test_an_adapter_answers_and_is_merged_into_a_model_that_answers_the_same(tmp
     assert len(adapted) == 3
     assert adapted != answers(tiny)
     assert adapted == answers(str(tmp_path / "merged"))
+    merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    merged.chat_template += "<think>\n"  # a thought that has no end within these tokens
+    merged.save_pretrained(tmp_path / "merged")
+    assert answers(str(tmp_path / "merged")) == [""] * 3
     ends = GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id
     assert tokenizer.eos_token_id in (ends if isinstance(ends, list) else [ends])

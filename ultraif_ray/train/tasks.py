@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.models import resolve_model
+from ultraif_ray.engine.thoughts import USUAL, is_open, split
 from ultraif_ray.records import Message
 from ultraif_ray.store.folder import filesystem
 from ultraif_ray.train.job import Job
@@ -57,24 +58,26 @@ def tokenise(job: Job, tokenizer: Any, source: str, groups: list[int]) -> tuple[
     with fs.open(path, "rb") as raw:
         examples = pq.ParquetFile(raw).read_row_groups(groups)
     chat = Chat(tokenizer)
+    begins_thought = is_open(chat.text([{"role": "user", "content": "hi"}]), USUAL)
     accepted: list[dict[str, Any]] = []
     outcomes: Counter[str] = Counter()
     for example in examples.to_pylist():
         example["prompt"] = chat.fit(example["prompt"])
-        outcome, tokens = _tokens(job, chat, example)
+        outcome, tokens = _tokens(job, chat, begins_thought, example)
         outcomes[outcome] += 1
         if outcome == "accepted":
             accepted.append(example | dict(zip(TOKENS[job.kind], tokens, strict=True)))
     return pa.Table.from_pylist(accepted, schema=with_tokens(job, examples.schema)), dict(outcomes)
 
 
-def _tokens(job: Job, chat: Chat, example: dict[str, Any]) -> tuple[str, tuple[list[int], ...]]:
-    """What becomes of an example, and its TOKENS as TRL's `_prepare_dataset` has them."""
+def _tokens(job: Job, chat: Chat, begins_thought: bool, example: dict[str, Any]) -> tuple[str, tuple[list[int], ...]]:
+    """What becomes of an example, and its TOKENS as TRL's `_prepare_dataset` has them, but for begun thoughts."""
     from trl.data_utils import common_prefix_length
 
     prompt, longest = chat.tokens(example["prompt"]), job.fields.get("max_length")
     answers = [example[name] for name in ("completion", "chosen", "rejected") if name in example]
-    whole = [chat.tokens(example["prompt"] + answer, add_generation_prompt=False) for answer in answers]
+    tokens_of = _ending_the_thought if begins_thought else _answered
+    whole = [tokens_of(chat, example["prompt"], answer) for answer in answers]
     start = min(common_prefix_length(prompt, ids) for ids in whole)
     if min(map(len, whole)) == start:
         return "no answer", ()
@@ -85,6 +88,23 @@ def _tokens(job: Job, chat: Chat, example: dict[str, Any]) -> tuple[str, tuple[l
     (ids,) = whole
     not_learnt = 0 if job.fields.get("completion_only_loss") is False else start
     return "accepted", (ids, [-100] * not_learnt + ids[not_learnt:])
+
+
+def _answered(chat: Chat, prompt: list[Message], answer: list[Message]) -> list[int]:
+    return chat.tokens(prompt + answer, add_generation_prompt=False)
+
+
+def _ending_the_thought(chat: Chat, prompt: list[Message], answer: list[Message]) -> list[int]:
+    """The tokens of an answered prompt whose template begins a thought (DeepSeek R1's, Qwen3.5's): the answer ends it
+    first. TRL leaves that out: the model would learn to answer another prompt than it is asked with.
+    """
+    begun, whole = chat.text(prompt), chat.text(prompt + answer, add_generation_prompt=False)
+    if whole.startswith(begun):
+        return chat.encode(begun) + chat.encode(whole.removeprefix(begun))
+    header = begun.rstrip().removesuffix(USUAL.start.strip())
+    if not whole.startswith(header):
+        return _answered(chat, prompt, answer)
+    return chat.encode(begun) + chat.encode(USUAL.end + whole.removeprefix(header))
 
 
 def with_tokens(job: Job, schema: pa.Schema) -> pa.Schema:
@@ -119,7 +139,7 @@ def answer(asked: list[Chats], *, max_new_tokens: int, gpu: bool, trust_remote_c
         trust_remote_code: run Python code that comes with the models.
 
     Returns:
-        For each of `asked` its answers, in order.
+        For each of `asked` its answers, in order, without the thoughts of a reasoning model.
     """
     from transformers.utils import logging
 
@@ -146,7 +166,9 @@ def _continue(asked: Chats, max_new_tokens: int, gpu: bool, trust_remote_code: b
             output = loaded.generate(
                 **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
             )
-        texts += tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        opened = is_open(tokenizer.decode(inputs["input_ids"][0]), USUAL)
+        made = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts += [split(text, opened=opened)[1] or "" for text in made]
     return texts
 
 
