@@ -23,6 +23,30 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 """The kinds of constraint the paper names (section 2.2)."""
 
 
+CheckerName = Literal[
+    "words", "sentences", "paragraphs", "lines", "characters", "distinct_words", "includes", "avoids", "occurrences",
+    "letters", "all_capitals", "all_lower_case", "capital_words", "title_case", "starts_with", "ends_with",
+    "ends_with_a_question", "in_quotation_marks", "postscript", "without_commas", "exclamation_marks", "bullet_points",
+    "numbered_points", "sorted_items", "labelled_sections", "title_in_brackets", "highlights", "placeholders",
+    "is_json", "json_with_keys", "csv_with_columns", "one_of", "in_language", "numbers", "emoji",
+    "without_first_person", "line_lengths", "sentence_lengths", "paragraph_lengths", "table_rows", "table_columns",
+    "headings", "has_headings", "code_blocks", "code_in", "plain_text", "links", "hashtags", "inside_tag",
+    "percentages", "amounts_of_money", "checkboxes", "acrostic", "every_line_starts_with", "every_line_ends_with",
+    "dialogue", "in_this_order", "varied_openings", "without_contractions", "in_script",
+]  # fmt: skip
+"""What code can check: the rows of `method/checkers/registry.py`."""
+
+Family = Literal[
+    "length", "vocabulary", "keywords", "case", "beginning_and_end", "punctuation", "lists", "sorting", "sections",
+    "title", "highlighting", "slots", "json_data", "csv_data", "choice", "language", "figures", "emojis", "pronouns",
+    "line_length", "sentence_length", "paragraph_length", "tables", "markdown_headings", "code", "plain", "web", "tags",
+    "quantities", "task_lists", "verse", "lines_alike", "speakers", "order", "variety", "contractions", "script",
+]  # fmt: skip
+"""The kinds of constraint that code can check: of one family are checkers that can stand for each other."""
+
+Relation = Literal["at least", "at most", "exactly", "more than", "fewer than"]
+RELATIONS: tuple[Relation, ...] = get_args(Relation)
+
 Message = dict[str, str]
 """A chat message as models take it: `{"role": "system" | "user" | "assistant", "content": …}`."""
 
@@ -130,23 +154,46 @@ def as_sharegpt(history: list[Turn]) -> list[dict[str, str]]:
     return [{"from": SPEAKERS[turn.role], "value": turn.content} for turn in history]
 
 
+class Check(Record):
+    """What code checks of an answer: a checker's name and its arguments, one flat form for all.
+
+    `relation` and `number` are for those that count, `texts` for those that look for words, names or labels; what a
+    checker does not use is left as it is here.
+    """
+
+    name: CheckerName
+    relation: Relation = "exactly"
+    number: int | None = Field(default=None, ge=0, le=10**9)
+    texts: list[str] = []
+
+    @property
+    def line(self) -> str:
+        """The check in a line, to be read."""
+        number = "" if self.number is None else f" {self.relation} {self.number}"
+        return f"{self.name}{number}{''.join(f' {text!r}' for text in self.texts)}"
+
+
 class Constraint(Record):
-    """One demand found in a prompt: the demand, the prompt without it, and how to check that an answer meets it."""
+    """One demand found in a prompt: the demand, the prompt without it, and how to check that an answer meets it: a
+    question, and a check where code can answer it.
+    """
 
     category: Category
     text: str
     simplified_query: str
     question: str
+    check: Check | None = None
 
 
 class Verdict(Record):
-    """The judge's answer to one question about one response.
+    """The answer to one question about one response; `by` says whether code or the judge gave it.
 
     `answer` is `missing` when the judge gave none that counts (which fails the response), `not asked` when an earlier
     answer had already settled it. `p_yes` is the probability of yes, in [0, 1], where the judge was asked for one.
     """
 
     question: str
+    by: Literal["code", "judge"] = "judge"
     answer: Literal["yes", "no", "missing", "not asked"]
     p_yes: float | None = None
     explanation: str = ""
@@ -166,7 +213,7 @@ class AddedConstraint(Record):
 
     `round` counts from 1. `category` is the one that was asked for; empty where a trained composer chose it itself.
     `text` is what is new in `query`, the whole query with it, in order, with `…` between pieces that stand apart.
-    `questions` are what an answer must meet. `checker` names the code that checks it; empty where the judge does.
+    `questions` are what an answer must meet. With a `check` there is one question, and code answers it.
     """
 
     round: int
@@ -174,7 +221,7 @@ class AddedConstraint(Record):
     text: str
     query: str
     questions: list[str]
-    checker: str = ""
+    check: Check | None = None
 
 
 class Instruction(Record):
@@ -218,7 +265,7 @@ class Instruction(Record):
 
     @property
     def rejected(self) -> Response | None:
-        """The first response, in sampling order, that is complete and that the judge said no to.
+        """The first response, in sampling order, that is complete and that the judge, or code, said no to.
 
         A missing verdict keeps a response from passing, but is no evidence against it. In a contrast pair no judge
         was asked, and the response to the simpler query is the rejected one.

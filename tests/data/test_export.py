@@ -15,7 +15,7 @@ from tests.scripted import composed
 from ultraif_ray.data.export import SETS, SPLITS, export, held_out
 from ultraif_ray.data.ingest import to_prompts
 from ultraif_ray.recipe import Ingest, Recipe, parse_recipe
-from ultraif_ray.records import Constraint, Prompt, Response, Row, Turn, Verdict, prompt_id, to_table
+from ultraif_ray.records import Check, Constraint, Prompt, Response, Row, Turn, Verdict, prompt_id, to_table
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -107,11 +107,12 @@ def test_an_example_knows_what_was_asked_of_its_answer(tmp_path: Path) -> None:
     responses = [Response(text="good", passed=True), Response(text="bad", verdicts=verdicts)]
     instruction = composed("ask", *steps, responses=responses)
     instruction.added[1].category = "stylistic"
+    check = instruction.added[0].check = Check(name="words", relation="at least", number=3)
     some = Row(id=9_001, query="ask", instructions=[instruction], outcome="paired")
     place, _ = exported(tmp_path, rows=[some])
     asked = {
         "questions": ["Is it more?", "Is it kind?"],
-        "checkers": ["", ""],
+        "checks": [check.model_dump(), None],
         "constraints": [{"category": "", "text": "ask more"}, {"category": "stylistic", "text": "ask more, kindly"}],
         "level": 2,
     }

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import UnusableReply
+from ultraif_ray.method.checkers.naming import SAYS_OTHERWISE, enabled
 from ultraif_ray.method.decompose import QUESTION_SCHEMA, decompose, whole_before_the_cut
-from ultraif_ray.records import Prompt, Turn
+from ultraif_ray.records import Check, Prompt, Turn
 
 PROMPT = Prompt(id=1, query="Write a poem about the rain in French, of at most 8 lines.")
 FRENCH = {
@@ -161,7 +162,7 @@ async def test_a_reply_that_is_cut_anywhere_gives_what_stood_whole(end: int) -> 
     found = whole_before_the_cut(text)
     assert (found is not None) is ('"linguistic"' in text)
     if found:
-        assert found.constraints[0].model_dump() == FRENCH
+        assert found.constraints[0].model_dump(exclude={"check"}) == FRENCH
     assert whole_before_the_cut(f"[{text}") is None  # another shape
 
 
@@ -187,3 +188,21 @@ async def test_history_is_shown_and_the_schema_bounds_the_answer() -> None:
     schema = engine.asked[0].schema
     assert schema is not None
     assert schema["properties"]["constraints"]["maxItems"] == 2
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_where_checkers_are_on_a_decomposer_may_name_one_of_each_constraint(calls: int) -> None:
+    checks = [{"name": "in_language", "relation": "exactly", "number": None, "texts": ["French"]},
+              {"name": "lines", "relation": "at least", "number": 8, "texts": []}]  # fmt: skip
+    found = [{key: one[key] for key in one if calls == 1 or key != "question"} for one in (FRENCH, LINES)]
+    whole = as_json({"constraints": [one | {"check": check} for one, check in zip(found, checks, strict=True)]})
+    engine = saying(whole, *[as_json({"question": "Is it so?"})] * 2)
+    made = recipe(decompose={"calls": calls})
+    client = client_of(made, decomposer=engine)
+    constraints = await decompose(PROMPT, client, made.decompose, enabled("all"))
+    assert [constraint.check for constraint in constraints] == [Check(name="in_language", texts=["French"]), None]
+    assert [dropped.kind for dropped in client.dropped] == [SAYS_OTHERWISE]  # at most 8 lines, not at least
+    first = engine.asked[0]
+    assert first.schema is not None
+    assert first.schema["properties"]["constraints"]["items"]["required"][-1] == "check"
+    assert "check is null" in first.messages[0]["content"]

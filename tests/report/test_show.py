@@ -7,7 +7,7 @@ import pytest
 
 from tests.scripted import composed
 from ultraif_ray.errors import RunError
-from ultraif_ray.records import Constraint, Response, Row, Verdict, to_table
+from ultraif_ray.records import Check, Constraint, Response, Row, Verdict, to_table
 from ultraif_ray.report.show import curve, print_end, print_rows
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
@@ -15,9 +15,10 @@ from ultraif_ray.store.ledger import Entry, Tokens, Training
 
 
 def paired(number: int) -> Row:
-    no = Verdict(question="Is it short?", answer="no", p_yes=0.25, explanation="It is long.")
+    no = Verdict(question="Is it short?", by="code", answer="no", p_yes=0.25, explanation="It is long.")
     responses = [Response(text="Rain.", passed=True), Response(text="Rain and rain.", verdicts=[no])]
     instruction = composed("rain", ("rain, briefly", "Is it short?"), responses=responses)
+    instruction.added[0].check = Check(name="words", relation="at most", number=2)
     found = Constraint(category="format", text="in French", simplified_query="rain", question="Is it French?")
     return Row(
         id=number,
@@ -59,6 +60,7 @@ def test_a_row_is_shown_whole_and_its_text_is_no_markup(run: RunFolder, capsys: 
     print_rows(str(run), None, rows=9, skip=0)
     said = capsys.readouterr().out
     for part in ("in French [bold]", "constraint, format: in French", "composed, 1 added: rain, briefly",
+                 "check: words at most 2", "verdict, by code: no",
                  "response 1, passed: Rain.", "response 2, failed: Rain and rain.", "no (p yes 0.25): Is it short?",
                  "composer failed: RequestRefused: longer than the context",
                  "on the reply: half of [red]it"):  # fmt: skip

@@ -22,7 +22,17 @@ from ultraif_ray.data.caps import Group, Place, bounds
 from ultraif_ray.data.card import card
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Export, Recipe
-from ultraif_ray.records import Constraint, Instruction, Message, Response, Row, Turn, as_sharegpt
+from ultraif_ray.records import (
+    Check,
+    Constraint,
+    Instruction,
+    Message,
+    Response,
+    Row,
+    Turn,
+    arrow_schema,
+    as_sharegpt,
+)
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
@@ -185,14 +195,14 @@ def _provenance(instruction: Instruction) -> Columns:
     """What was asked of an answer beside the prompt; trainers pass over it."""
     return {
         "questions": instruction.questions,
-        "checkers": [constraint.checker for constraint in instruction.added for _ in constraint.questions],
+        "checks": [one.check and one.check.model_dump() for one in instruction.added for _ in one.questions],
         "constraints": [{"category": one.category, "text": one.text} for one in instruction.added],
         "level": instruction.level,
     }
 
 
 def _verdicts(response: Response) -> list[Columns]:
-    return [verdict.model_dump(include={"question", "answer", "p_yes"}) for verdict in response.verdicts]
+    return [verdict.model_dump(include={"question", "by", "answer", "p_yes"}) for verdict in response.verdicts]
 
 
 def _composer_example(row: Row, constraint: Constraint, settings: Export) -> Columns:
@@ -240,11 +250,13 @@ _HISTORY = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 _TEXTS = pa.list_(pa.string())
 _PROVENANCE = {
     "questions": _TEXTS,
-    "checkers": _TEXTS,
+    "checks": pa.list_(pa.struct(list(arrow_schema(Check)))),
     "constraints": pa.list_(pa.struct([("category", pa.string()), ("text", pa.string())])),
     "level": pa.int64(),
 }
-_VERDICTS = pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string()), ("p_yes", pa.float64())]))
+_VERDICTS = pa.list_(
+    pa.struct([("question", pa.string()), ("by", pa.string()), ("answer", pa.string()), ("p_yes", pa.float64())])
+)
 _COLUMNS: dict[tuple[str, str], dict[str, pa.DataType]] = {
     ("sft", "trl"): {"prompt": _CHAT, "completion": _CHAT, "id": pa.int64(), **_PROVENANCE, "verdicts": _VERDICTS},
     ("dpo", "trl"): {

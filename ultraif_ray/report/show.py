@@ -16,7 +16,7 @@ from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import Failure, Prompt, Row
+from ultraif_ray.records import Check, Failure, Prompt, Row
 from ultraif_ray.steps.decompose import Decompose
 from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.steps.synthesize import Synthesize
@@ -192,22 +192,31 @@ def print_row(out: Console, row: Row) -> None:
         _text(out, f"constraint, {c.category}", c.text, "cyan")
         _text(out, "  without it", c.simplified_query)
         _text(out, "  question", c.question)
+        _print_check(out, c.check)
     for instruction in row.instructions:
         _text(out, f"composed, {instruction.level} added", instruction.query, "bold")
-        for question in instruction.questions:
-            _text(out, "  question", question, "cyan")
+        for added in instruction.added:
+            for question in added.questions:
+                _text(out, "  question", question, "cyan")
+            _print_check(out, added.check)
         for i, response in enumerate(instruction.responses):
             mark = "passed" if response.passed else "cut off" if response.finish == "length" else "failed"
             _text(out, f"response {i + 1}, {mark}", response.text, "green" if response.passed else "red")
             for v in response.verdicts:
                 sure = "" if v.p_yes is None else f" (p yes {v.p_yes:.2f})"
-                _text(out, "  verdict", f"{v.answer}{sure}: {v.question} {v.explanation}".strip(), "dim")
+                label = "  verdict" if v.by == "judge" else f"  verdict, by {v.by}"
+                _text(out, label, f"{v.answer}{sure}: {v.question} {v.explanation}".strip(), "dim")
     for dropped in row.dropped:
         _print_failure(out, f"{dropped.stage} dropped", dropped)
     for failure in row.failures:
         _print_failure(out, f"{failure.stage} failed", failure)
     _text(out, "outcome", ", ".join(end for end in (row.decomposed, row.outcome) if end) or "accepted", "bold")
     out.print()
+
+
+def _print_check(out: Console, check: Check | None) -> None:
+    if check:
+        _text(out, "  check", check.line, "cyan")
 
 
 def _print_failure(out: Console, label: str, failure: Failure) -> None:
