@@ -63,6 +63,7 @@ def test_how_they_sample(recipe: Recipe) -> None:
     assert sampling["judge"][0] == sampling["decomposer"][0] == 0.0
     assert (recipe.synthesize.k, recipe.synthesize.judge, recipe.synthesize.goal) == (5, "rationale", "sft")
     assert recipe.synthesize.rounds == {3: 1.0}  # figure 5: best at three constraints
+    assert recipe.synthesize.checkers == "none"  # no hand-written checkers
 
 
 def test_how_they_train(recipe: Recipe) -> None:

@@ -117,6 +117,9 @@ def test_the_papers_sampling_is_the_default() -> None:
         ("roles.judge.temprature=1", "did you mean 'temperature'?"),
         ("synthesize.k=0", "synthesize.k: Input should be greater than 0 (got 0)"),
         ("synthesize.rounds={}", "rounds wants"),
+        ("synthesize.checkers=[length, wrods]", "'wrods' is no checker and no family of them; did you mean 'words'?"),
+        ("synthesize.checkers=[all]", "'all' is no checker"),
+        ("synthesize.checkers=words", "synthesize.checkers: wants none, all, or a list"),
         ("synthesize.rounds={-1: 1}", "rounds wants"),
         ("roles.judge.pool=n", "roles.judge.pool is 'n', which is not defined; there is 'm'"),
         ("pools.m.replicas={min: 3, max: 2}", "min (3) is above max (2)"),
@@ -427,7 +430,9 @@ def test_a_roles_own_system_prompt_comes_before_the_sets_and_null_is_none(tmp_pa
 def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_recipe("demo").prompts == (str(SHIPPED / "prompts/demo.jsonl"),)
-    with pytest.raises(RecipeError, match=r"nothing: there is no such recipe; those that ship .* are base_model, demo"):
+    with pytest.raises(
+        RecipeError, match=r"nothing: there is no such recipe; those that ship .* are base_model, checked, demo"
+    ):
         load_recipe("nothing")
     (tmp_path / "demo").mkdir()  # such as the folder of its run
     assert load_recipe("demo").name == "demo"

@@ -34,7 +34,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.records import ROLES
+from ultraif_ray.records import ROLES, CheckerName, Family
 from ultraif_ray.templates import Templates, load_shipped, shipped_templates
 
 
@@ -420,6 +420,24 @@ class Decompose(Section):
     """Whether a constraint holds: the query without it lacks it and nothing else, and the question checks it."""
 
 
+def _known_checkers(value: Any) -> Any:
+    if value in ("none", "all"):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError("wants none, all, or a list of families and names, such as [length, in_language]")
+    known = {*get_args(CheckerName), *get_args(Family)}
+    for name in value:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), sorted(known), n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "docs/method.md lists them"
+            raise ValueError(f"{name!r} is no checker and no family of them; {hint}")
+    return value
+
+
+Checkers = Annotated[Literal["none", "all"] | tuple[Family | CheckerName, ...], BeforeValidator(_known_checkers)]
+"""Which checkers are on: none, all, or those of these families and names."""
+
+
 class Synthesize(Section):
     """Compose harder instructions, answer them, judge the answers (paper, sections 2.2 and 2.3)."""
 
@@ -451,7 +469,11 @@ class Synthesize(Section):
     labels: tuple[str, str] = ("Yes", "No")
     """Logprob judging: the two answers. Each must be a single token of the judge's model."""
     ask_all: bool = False
-    """Logprob judging: go on asking after the first no."""
+    """Logprob judging, and judging after code: go on asking after the first no."""
+    checkers: Checkers = "none"
+    """Which constraints code checks instead of the judge (docs/method.md lists them): `none`, as in the paper, `all`,
+    or a list of families and names, such as `[length, in_language]`. Decomposer and prompted composer may then name one
+    with its arguments; a trained composer keeps its format, and names none."""
 
     @model_validator(mode="after")
     def _rounds_positive(self) -> "Synthesize":

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ultraif_ray.records import Category, Turn
+from ultraif_ray.records import Category, Check, Turn
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -43,6 +43,8 @@ class Found(Part):
     question: str
     """The yes/no question that checks it; empty for what is only background."""
     category: Category
+    check: Check | None = None
+    """What code can check of it; shown where checkers are on (`synthesize.checkers`)."""
 
 
 class Decomposition(Part):
@@ -73,6 +75,8 @@ class Composition(Part):
     """The query with the new constraint."""
     question: Text
     """The yes/no question that checks the new constraint."""
+    check: Check | None = None
+    """What code can check of it; shown where checkers are on (`synthesize.checkers`)."""
 
     @property
     def addition(self) -> str:
@@ -93,6 +97,15 @@ class RoleTemplates(Part):
     """The system prompt; none where null. `{categories}` in it stands for the list of categories."""
 
 
+_CHECK = """\
+Beside each question stands check. Some {demands} can be checked by code, without reading: those in the list below. \
+Where one of these says all that the {demand} says, name it as {"name": …, "relation": …, "number": …, "texts": […]}. \
+The relation is "exactly", "at least", "at most", "more than" or "fewer than", as the {demand} says it; the number and \
+the texts are words of the {demand}. Number is null, and texts are empty, where the list does not ask for them. In \
+every other case, and in doubt, check is null.
+{checkers}"""
+
+
 class DecomposerTemplates(RoleTemplates):
     """What the decomposer is told. `{question}` in its system prompt stands for what it is told about questions, where
     constraints and questions are asked for in one call.
@@ -105,6 +118,8 @@ class DecomposerTemplates(RoleTemplates):
         'background to the task. Reply with JSON alone: {"question": …}'
     )
     """The system prompt of a call that asks for one question (`decompose.calls: 2`); `{question}` as above."""
+    check: Text = _CHECK.replace("{demand}", "demand").replace("{demands}", "demands")
+    """What follows on the system prompt where checkers are on; `{checkers}` in it stands for their list."""
     examples: tuple[Decomposition, ...] = ()
 
 
@@ -115,6 +130,8 @@ class ComposerTemplates(RoleTemplates):
     """`query`: the whole query again, with the constraint woven in, as in the paper. `addition`: the constraint alone,
     which is put behind the query. Models that cannot copy a query lose it otherwise, and a long one costs no tokens.
     The system prompt must ask for the same: `augmented query`, or `addition`, beside `question`."""
+    check: Text = _CHECK.replace("{demand}", "new constraint").replace("{demands}", "constraints")
+    """What follows on the system prompt where checkers are on; `{checkers}` in it stands for their list."""
     examples: tuple[Composition, ...] = ()
 
     @model_validator(mode="after")

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.errors import UnusableReply
+from ultraif_ray.method.checkers.naming import SAYS_OTHERWISE
 from ultraif_ray.method.compose import LEAKS, Addition, Composed, compose, put_behind, reply_schema
 from ultraif_ray.method.prompts import composer_answer, composer_request, query_of_composer_request
-from ultraif_ray.records import AddedConstraint, Instruction, Turn
+from ultraif_ray.records import AddedConstraint, Check, Instruction, Turn
 
 START = Instruction(initial_query="Write about rain.")
 GOOD = as_json({"augmented query": "Write about rain in two lines.", "question": ["Does it have two lines?"]})
@@ -194,3 +195,39 @@ async def test_a_prompted_composer_asks_one_question_and_has_room_for_the_query_
     await compose(START, "format", client_of(made, composer=engine), made.synthesize)
     kind = Composed if "augmented query" in reply else Addition
     assert (engine.asked[0].schema, engine.asked[0].max_tokens) == (reply_schema(kind, 1), bound)
+
+
+async def test_where_checkers_are_on_a_composer_may_name_one_and_what_the_constraint_does_not_say_is_dropped() -> None:
+    query, question = "Write about rain in exactly two lines.", ["Does it have two lines?"]
+    lines = {"name": "lines", "relation": "exactly", "number": 2, "texts": []}
+    named = [lines, lines | {"number": 3}, None]
+    engine = saying(*[as_json({"augmented query": query, "question": question, "check": check}) for check in named])
+    made = recipe(synthesize={"checkers": ["length"]})
+    client = client_of(made, composer=engine)
+    checks = [(await compose(START, "format", client, made.synthesize)).added[0].check for _ in named]
+    assert checks == [Check(name="lines", relation="exactly", number=2), None, None]
+    assert [dropped.kind for dropped in client.dropped] == [SAYS_OTHERWISE]
+    schema = engine.asked[0].schema
+    assert schema is not None
+    assert schema["required"] == ["augmented query", "question", "check"]
+    names = schema["properties"]["check"]["anyOf"][0]["properties"]["name"]["enum"]
+    assert names == ["words", "sentences", "paragraphs", "lines", "characters"]
+
+
+ROLES = {role: {"pool": f"{role}s"} for role in ("decomposer", "responder")} | {"judge": {"pool": "responders"}}
+
+
+@pytest.mark.parametrize(("setting", "trained"), [("all", True), ("none", False)])
+async def test_a_trained_composer_and_one_without_checkers_name_none(setting: str, trained: bool) -> None:
+    check = {"name": "lines", "relation": "exactly", "number": 2, "texts": []}
+    question = ["Does it have two lines?"]
+    engine = saying(
+        as_json({"augmented query": "Write about rain in two lines.", "question": question, "check": check})
+    )
+    roles = ROLES | {"composer": {"pool": "composers", "trained": trained}}
+    made = recipe(synthesize={"checkers": setting}, roles=roles)
+    client = client_of(made, composer=engine)
+    (added,) = (await compose(START, "format", client, made.synthesize)).added
+    assert added.check is None
+    assert client.dropped == []
+    assert list(engine.asked[0].schema["properties"]) == ["augmented query", "question"]  # type: ignore[index]

@@ -11,7 +11,7 @@ from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
 from ultraif_ray.method.journey import STAGES, give_up, run_journey
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import Row, Turn
+from ultraif_ray.records import Check, Row, Turn, to_table
 
 QUERY = "Write about rain, no rhymes."
 
@@ -133,6 +133,21 @@ def test_a_row_that_is_given_up_fails_in_every_step_that_it_was_in(
     assert {(failure.kind, failure.reason) for failure in row.failures} == {("Poisoned", "it killed its engine")}
     assert row.decomposed == ("failed" if "decompose" in stages else "")
     assert row.outcome == ("" if stages == ("decompose",) else "failed")
+
+
+async def test_what_code_can_check_costs_no_judge() -> None:
+    check = {"name": "avoids", "relation": "exactly", "number": None, "texts": ["rhymes"]}
+    found = {"constraint": "no rhymes", "simplified_query": "Write about rain.", "question": "Is it free of rhymes?",
+             "category": "linguistic", "check": check}  # fmt: skip
+    world = World("good rhymes", "good", decomposer=as_json({"constraints": [found]}))
+    row = await journey(world, settings(checkers="all", questions="all"))
+    assert row.outcome == "paired"
+    (instruction,) = row.instructions
+    answers = [[(verdict.by, verdict.answer) for verdict in one.verdicts] for one in instruction.responses]
+    assert answers == [[("judge", "not asked"), ("code", "no")], [("judge", "yes"), ("code", "yes")]]
+    assert world.asked["judge"] == 1
+    assert row.constraints[0].check == Check(name="avoids", texts=["rhymes"])
+    assert Row.model_validate(to_table([row]).to_pylist()[0]) == row  # as Parquet has it
 
 
 async def test_sft_stops_at_the_first_pass_and_never_goes_over_k() -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from ultraif_ray.method import prompts
+from ultraif_ray.method.checkers.naming import enabled, listed, says_the_same
+from ultraif_ray.method.checkers.registry import Checker, fits
 from ultraif_ray.method.checks import fault_of_composition, fault_of_decomposition, is_question
 from ultraif_ray.method.compose import put_behind
 from ultraif_ray.method.decompose import Decomposition
+from ultraif_ray.method.texts import new_text
 from ultraif_ray.records import CATEGORIES, Instruction, Message, Prompt, Turn
 from ultraif_ray.templates import Templates, load_shipped, shipped_templates
 
@@ -175,3 +178,37 @@ def test_a_judge_that_gives_reasons_is_asked_all_questions_by_number() -> None:
         "[Request]\nQ\n\n[Answer]\nA\n[End of answer]\n\n[Questions]\n1. One?\n2. Two?\n\n"
         'Reply with JSON alone: under each question\'s number, {"explanation": one sentence, "answer": "YES" or "NO"}.'
     )
+
+
+@every_set
+@pytest.mark.parametrize("role", ["composer", "decomposer"])
+def test_with_checkers_what_can_be_named_is_said_and_shown_and_without_nothing_is(
+    templates: Templates, role: str
+) -> None:
+    def ask(checkers: tuple[Checker, ...]) -> list[Message]:
+        if role == "composer":
+            return prompts.compose(templates, Instruction(initial_query="q"), "format", checkers)
+        return prompts.decompose(templates, Prompt(id=1, query="q"), checkers=checkers)
+
+    without, with_all, with_few = ask(()), ask(enabled("all")), ask(enabled(("web",)))
+    assert not any('"check"' in message["content"] or "- words (number)" in message["content"] for message in without)
+    assert with_all[0]["content"].startswith(without[0]["content"])
+    assert listed(enabled("all")) in with_all[0]["content"]
+    assert "{checkers}" not in with_all[0]["content"]
+    assert "- words (number)" not in with_few[0]["content"]
+    shown = set()
+    for bare, one, few in zip(without[2::2], with_all[2::2], with_few[2::2], strict=True):
+        reply = json.loads(one["content"])
+        checks = [constraint.pop("check") for constraint in reply.get("constraints", [reply])]
+        shown |= {check["name"] for check in checks if check}
+        assert json.loads(bare["content"]) == reply
+        assert '"check": {' not in few["content"]  # none of those in the examples is on
+    assert shown
+
+
+@every_set
+def test_the_checks_of_the_examples_say_what_their_constraints_say(templates: Templates) -> None:
+    found = [(one.check, one.constraint) for e in templates.decomposer.examples for one in e.constraints]
+    found += [(example.check, new_text(example.query, example.composed)) for example in templates.composer.examples]
+    for check, text in found:
+        assert check is None or (fits(check) and says_the_same(check, text))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from ultraif_ray.recipe import fingerprint, load_recipe
@@ -54,3 +55,10 @@ def test_what_another_role_is_told_does_not_count(tmp_path: Path) -> None:
 def test_the_system_prompt_of_a_round_counts_in_rounds(tmp_path: Path) -> None:
     assert settings(tmp_path, "align.system=Try.") == settings(tmp_path)
     assert settings(tmp_path, "align.system=Try.", dpo_round=1) != settings(tmp_path, dpo_round=1)
+
+
+@pytest.mark.parametrize("role", ["decomposer", "composer"])
+def test_the_checkers_that_are_on_count(tmp_path: Path, role: Role) -> None:
+    on = [settings(tmp_path, f"synthesize.checkers={what}", roles=(role,)) for what in ("none", "all", "[length]")]
+    assert len(set(on)) == 3
+    assert settings(tmp_path, "synthesize.k=3", roles=(role,)) == on[0]

@@ -117,6 +117,11 @@ def _sources(recipe: Recipe) -> str:
 
 
 def _about(name: str, recipe: Recipe) -> str:
+    about = _ABOUT[name]
+    if recipe.synthesize.checkers != "none":
+        about = about.replace("that the judge said", "that code or the judge said").replace(
+            "the yes/no questions that check an answer", "the yes/no questions and the checks by code of an answer"
+        )
     contrast = {
         "sft": "Composed instructions, answered once and not judged.",
         "dpo": "Composed instructions; chosen answers the whole instruction, rejected the same one without its last "
@@ -125,8 +130,8 @@ def _about(name: str, recipe: Recipe) -> str:
     if recipe.synthesize.pairs == "contrast" and name in contrast:
         return contrast[name]
     if name == "sft" and recipe.export.keep_unsatisfied:
-        return f"{_ABOUT[name]} Where none did, the last one stands in its place."
-    return _ABOUT[name]
+        return f"{about} Where none did, the last one stands in its place."
+    return about
 
 
 def _funnel(ledger: dict[str, Entry]) -> str:

@@ -100,6 +100,12 @@ def _fill(schema: dict[str, Any], name: str, query: str, draw: random.Random) ->
     """A value that follows a JSON Schema of the kinds that the method uses, and keeps to the query where it must."""
     if "enum" in schema:
         return draw.choice(schema["enum"])
+    if "anyOf" in schema:
+        return _fill(draw.choice(schema["anyOf"]), name, query, draw)
+    if schema["type"] == "null":
+        return None
+    if schema["type"] == "integer":
+        return draw.randint(0, 9)
     if schema["type"] == "object":
         return {key: _fill(sub, key, query, draw) for key, sub in schema["properties"].items()}
     if schema["type"] == "array":

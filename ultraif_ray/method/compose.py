@@ -1,12 +1,14 @@
 """Step 2: add one constraint to a prompt, with the question that checks it (UltraComposer; paper, section 2.2)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
+from ultraif_ray.method.checkers.naming import enabled, named, schema
+from ultraif_ray.method.checkers.registry import Checker
 from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds, fault_of_composition, is_question
 from ultraif_ray.method.replies import ask_for_json
 from ultraif_ray.method.texts import new_text
@@ -37,6 +39,7 @@ class Composed(BaseModel):
     model_config = ConfigDict(extra="forbid")
     query: str = Field(alias="augmented query")
     question: list[str]
+    check: Any = None
 
 
 class Addition(BaseModel):
@@ -45,6 +48,7 @@ class Addition(BaseModel):
     model_config = ConfigDict(extra="forbid")
     addition: str
     question: list[str]
+    check: Any = None
 
 
 def reply_of(templates: Templates) -> type[Composed | Addition]:
@@ -67,15 +71,19 @@ def put_behind(query: str, addition: str) -> str:
 async def compose(previous: Instruction, category: Category, client: RoleClient, settings: Synthesize) -> Instruction:
     """One round: `previous` with one more constraint, of `category`, and what checks it.
 
-    A trained composer chooses the category itself, and is asked in the form it was trained on. Where its engine has
-    no other model, `synthesize.check: model` is left to the judge (see `journey.keep_what_suits`).
+    A trained composer chooses the category itself, is asked in the form it was trained on, and names no check. Where
+    its engine has no other model, `synthesize.check: model` is left to the judge (see `journey.keep_what_suits`).
+    A check that does not say what the constraint says is noted in `client.dropped`.
 
     Raises:
         UnusableReply: no sample added a constraint that holds.
     """
     trained = client.composer_is_trained
-    messages = prompts.compose_trained(previous) if trained else prompts.compose(client.templates, previous, category)
-
+    checkers = () if trained else enabled(settings.checkers)
+    messages = (
+        prompts.compose_trained(previous) if trained
+        else prompts.compose(client.templates, previous, category, checkers)
+    )  # fmt: skip
     reply_model: type[Composed | Addition] = Composed if trained else reply_of(client.templates)
 
     async def use(reply: Composed | Addition, raw: str) -> Instruction:
@@ -83,6 +91,9 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
         asks_here = settings.check == "model" and not client.composer_is_a_model_of_its_own
         if asks_here and not await composition_holds(made, client, "composer"):
             raise UnusableReply("composer", DOES_NOT_SUIT, raw)
+        added = made.added[-1]
+        if len(added.questions) == 1:
+            added.check = named(reply.check, added.text, checkers, "composer", client)
         return made
 
     return await ask_for_json(
@@ -90,7 +101,7 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
         "composer",
         messages,
         previous.query,
-        reply_schema(reply_model, MOST_QUESTIONS if trained else 1),
+        reply_schema(reply_model, MOST_QUESTIONS if trained else 1, checkers),
         reply_model,
         use,
         settings.attempts,
@@ -137,13 +148,17 @@ def accept(
     return previous.model_copy(update={"added": [*previous.added, added]})
 
 
-def reply_schema(reply: type[Composed | Addition], most_questions: int) -> dict[str, object]:
-    """The JSON Schema that holds a composer's reply: the longer query, or what is added to it, and one to
-    `most_questions` questions. It is the same for all queries and bounds no length: see `decompose.reply_schema`.
+def reply_schema(
+    reply: type[Composed | Addition], most_questions: int, checkers: tuple[Checker, ...] = ()
+) -> dict[str, object]:
+    """The JSON Schema that holds a composer's reply: the longer query, or what is added to it, one to `most_questions`
+    questions, and a check where any is on. It is the same for all queries and bounds no length: see
+    `decompose.reply_schema`.
     """
     properties = {
         "augmented query" if reply is Composed else "addition": {"type": "string"},
         "question": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": most_questions},
+        **({"check": schema(checkers)} if checkers else {}),
     }
     return {
         "type": "object",

@@ -9,6 +9,8 @@ from pydantic_core import from_json
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method import prompts
+from ultraif_ray.method.checkers.naming import named, schema
+from ultraif_ray.method.checkers.registry import Checker
 from ultraif_ray.method.checks import decomposition_holds, fault_of_decomposition
 from ultraif_ray.method.replies import as_dropped, ask_for_json
 from ultraif_ray.recipe import Decompose
@@ -23,6 +25,7 @@ class FoundConstraint(BaseModel):
     constraint: str
     simplified_query: str
     question: str = ""
+    check: Any = None
 
 
 class Decomposition(BaseModel):
@@ -32,10 +35,13 @@ class Decomposition(BaseModel):
     constraints: list[FoundConstraint]
 
 
-async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> list[Constraint]:
+async def decompose(
+    prompt: Prompt, client: RoleClient, settings: Decompose, checkers: tuple[Checker, ...] = ()
+) -> list[Constraint]:
     """Find the constraints of `prompt`; an empty list says it is simple.
 
-    A constraint that does not hold (`decompose.check`) is noted in `client.dropped`.
+    A constraint that does not hold (`decompose.check`) is noted in `client.dropped`, and so is a check that does not
+    say what its constraint says. `checkers` are those that may be named.
 
     Raises:
         UnusableReply: no sample gave a constraint that holds, nor said that there is none.
@@ -53,14 +59,17 @@ async def decompose(prompt: Prompt, client: RoleClient, settings: Decompose) -> 
         constraints = [constraint for constraint in held if constraint]
         if asked and not constraints:
             raise UnusableReply("decomposer", "no constraint held", raw)
+        for one, constraint in zip(asked, held, strict=True):
+            if constraint:
+                constraint.check = named(one.check, constraint.text, checkers, "decomposer", client)
         return constraints
 
     return await ask_for_json(
         client,
         "decomposer",
-        prompts.decompose(client.templates, prompt, questions=not apart),
+        prompts.decompose(client.templates, prompt, questions=not apart, checkers=checkers),
         prompt.query,
-        reply_schema(settings.max_constraints, questions=not apart),
+        reply_schema(settings.max_constraints, questions=not apart, checkers=checkers),
         Decomposition,
         use,
         settings.attempts,
@@ -109,7 +118,7 @@ async def _held(found: FoundConstraint, prompt: Prompt, client: RoleClient, sett
     if not fault and settings.check == "model" and not await decomposition_holds(prompt.query, constraint, client):
         fault = "the model says that it does not hold"
     if fault:
-        client.dropped.append(as_dropped(UnusableReply("decomposer", fault, found.model_dump_json())))
+        client.dropped.append(as_dropped(UnusableReply("decomposer", fault, found.model_dump_json(exclude_unset=True))))
         return None
     return constraint
 
@@ -139,9 +148,10 @@ QUESTION_SCHEMA: dict[str, Any] = {
 """The JSON Schema of a reply that is one question."""
 
 
-def reply_schema(max_constraints: int, questions: bool = True) -> dict[str, object]:
-    """The JSON Schema that holds a decomposer's reply, with questions or without. It is the same for all prompts, so it
-    is compiled once, and it bounds no length: a bound would cut a text and call it whole.
+def reply_schema(max_constraints: int, questions: bool = True, checkers: tuple[Checker, ...] = ()) -> dict[str, object]:
+    """The JSON Schema that holds a decomposer's reply, with questions or without, and with checks where any is on. It
+    is the same for all prompts, so it is compiled once, and it bounds no length: a bound would cut a text and call it
+    whole.
     """
     text = {"type": "string"}
     found = {
@@ -149,6 +159,7 @@ def reply_schema(max_constraints: int, questions: bool = True) -> dict[str, obje
         "simplified_query": text,
         **({"question": text} if questions else {}),
         "category": {"type": "string", "enum": list(CATEGORIES)},
+        **({"check": schema(checkers)} if checkers else {}),
     }
     item = {"type": "object", "properties": found, "required": list(found), "additionalProperties": False}
     items = {"type": "array", "items": item, "maxItems": max_constraints}

@@ -8,12 +8,13 @@ from typing import Literal
 
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.errors import EngineDead, EngineError, RequestRefused, UnusableReply
+from ultraif_ray.method.checkers.naming import enabled
 from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds
 from ultraif_ray.method.compose import compose
 from ultraif_ray.method.decompose import decompose
-from ultraif_ray.method.judge import judge
 from ultraif_ray.method.replies import as_dropped
 from ultraif_ray.method.respond import respond
+from ultraif_ray.method.verdicts import check_and_judge, checks_of
 from ultraif_ray.recipe import Recipe, Synthesize
 from ultraif_ray.records import CATEGORIES, Failure, Instruction, Role, Row
 
@@ -29,7 +30,7 @@ async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, rec
     """
     if "decompose" in stages:
         with _failing_as(row, "decomposer"):
-            row.constraints = await decompose(row, client, recipe.decompose)
+            row.constraints = await decompose(row, client, recipe.decompose, enabled(recipe.synthesize.checkers))
             row.decomposed = "decomposed" if row.constraints else "simple"
     if "compose" in stages:
         with _failing_as(row, "composer"):
@@ -122,11 +123,14 @@ async def answer(instruction: Instruction, row: Row, client: RoleClient, setting
     if settings.pairs == "contrast" and instruction.added:
         await contrast(instruction, client)
         return
-    questions = instruction.questions + ([c.question for c in row.constraints] if settings.questions == "all" else [])
+    found = row.constraints if settings.questions == "all" else []
+    questions = instruction.questions + [constraint.question for constraint in found]
+    checks = checks_of(instruction.added, found)
     while len(instruction.responses) < settings.k and not _satisfied(instruction, questions, settings):
         n = min(settings.wave, settings.k - len(instruction.responses))
         wave = await respond(instruction.query, instruction.history, n, client)
-        await asyncio.gather(*(judge(instruction, response, questions, client, settings) for response in wave))
+        judged = (check_and_judge(instruction, one, questions, checks, client, settings) for one in wave)
+        await asyncio.gather(*judged)
         instruction.responses += wave
 
 

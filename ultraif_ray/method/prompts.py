@@ -8,8 +8,23 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ultraif_ray.records import CATEGORIES, Category, Constraint, Instruction, Message, Prompt, Turn, as_sharegpt
-from ultraif_ray.templates import Composition, Templates
+from ultraif_ray.method.checkers.naming import listed
+from ultraif_ray.method.checkers.registry import Checker
+from ultraif_ray.records import (
+    CATEGORIES,
+    Category,
+    Check,
+    Constraint,
+    Instruction,
+    Message,
+    Prompt,
+    Turn,
+    as_sharegpt,
+)
+from ultraif_ray.templates import ComposerTemplates, Composition, DecomposerTemplates, Decomposition, Templates
+
+Checkers = tuple[Checker, ...]
+"""Those that a recipe turns on."""
 
 
 def _chat(system: str | None, examples: list[tuple[str, str]], last: str) -> list[Message]:
@@ -24,6 +39,19 @@ def _with_categories(templates: Templates, system: str | None) -> str | None:
     return system and system.replace("{categories}", listed)
 
 
+def _with_checkers(told: ComposerTemplates | DecomposerTemplates, system: str | None, on: Checkers) -> str | None:
+    """A system prompt with what can be named as a check, where anything can."""
+    check = told.check.replace("{checkers}", listed(on)) if on else ""
+    return "\n\n".join(filter(None, (system, check))) or None
+
+
+def _example_check(check: Check | None, on: Checkers) -> dict[str, Any]:
+    """What an example has under `check`, where checkers are on."""
+    if not on:
+        return {}
+    return {"check": check.model_dump() if check and check.name in {checker.name for checker in on} else None}
+
+
 def _with_history(history: Iterable[Turn], text: str) -> str:
     speakers = {"system": "System", "user": "User", "assistant": "Assistant"}
     turns = "\n".join(f"{speakers[turn.role]}: {turn.content}" for turn in history)
@@ -33,19 +61,20 @@ def _with_history(history: Iterable[Turn], text: str) -> str:
 # ---- decomposer ----------------------------------------------------------------------------------
 
 
-def decompose(templates: Templates, prompt: Prompt, questions: bool = True) -> list[Message]:
-    """Ask for the constraints of a prompt; with their questions, or without."""
-    left_out = set() if questions else {"question"}
-    examples = [
-        (
-            _request(example.history, example.query),
-            _as_json({"constraints": [found.model_dump(exclude=left_out) for found in example.constraints]}),
-        )
-        for example in templates.decomposer.examples
-    ]
-    system = _with_categories(templates, templates.decomposer.system)
-    asked = f"- question: {templates.decomposer.question};" if questions else ""
-    return _chat(system and system.replace("{question}", asked), examples, _request(prompt.history, prompt.query))
+def decompose(templates: Templates, prompt: Prompt, questions: bool = True, checkers: Checkers = ()) -> list[Message]:
+    """Ask for the constraints of a prompt; with their questions, or without; with checks, where checkers are on."""
+    left_out = {"check"} if questions else {"check", "question"}
+
+    def answer(example: Decomposition) -> str:
+        found = [one.model_dump(exclude=left_out) | _example_check(one.check, checkers) for one in example.constraints]
+        return _as_json({"constraints": found})
+
+    told = templates.decomposer
+    examples = [(_request(example.history, example.query), answer(example)) for example in told.examples]
+    system = _with_categories(templates, told.system)
+    asked = f"- question: {told.question};" if questions else ""
+    system = _with_checkers(told, system and system.replace("{question}", asked), checkers)
+    return _chat(system, examples, _request(prompt.history, prompt.query))
 
 
 def ask_for_question(templates: Templates, prompt: Prompt, constraint: str) -> list[Message]:
@@ -71,24 +100,27 @@ def _request(history: Iterable[Turn], query: str) -> str:
 # --------------------------------- composer, prompted (until one is trained) ----------------------
 
 
-def compose(templates: Templates, previous: Instruction, category: Category) -> list[Message]:
-    """Ask a model that is no trained composer for one more constraint of `category`."""
+def compose(templates: Templates, previous: Instruction, category: Category, checkers: Checkers = ()) -> list[Message]:
+    """Ask a model that is no trained composer for one more constraint of `category`; with a check, where checkers are
+    on.
+    """
 
     def turn(history: Iterable[Turn], category: Category, query: str) -> str:
         kind = f"{category}: {getattr(templates.categories, category)}"
         return _with_history(history, f"Kind of constraint: {kind}\n\nRequest:\n{query}")
 
     def answer(example: Composition) -> str:
-        if templates.composer.writes == "addition":
-            return _as_json({"addition": example.addition, "question": [example.question]})
-        return composer_answer(example.composed, example.question)
+        writes_addition = templates.composer.writes == "addition"
+        written = {"addition": example.addition} if writes_addition else {"augmented query": example.composed}
+        return _as_json({**written, "question": [example.question], **_example_check(example.check, checkers)})
 
     examples = [
         (turn(example.history, example.category, example.query), answer(example))
         for example in templates.composer.examples
     ]
     last = turn(previous.history, category, previous.query)
-    return _chat(_with_categories(templates, templates.composer.system), examples, last)
+    system = _with_categories(templates, templates.composer.system)
+    return _chat(_with_checkers(templates.composer, system, checkers), examples, last)
 
 
 # ---- responder -----------------------------------------------------------------------------------

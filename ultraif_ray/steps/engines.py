@@ -3,11 +3,14 @@
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ultraif_ray.engine.models import check_access
 from ultraif_ray.errors import NodeLost, RunError
-from ultraif_ray.method import prompts
+from ultraif_ray.method import checkers, prompts
+from ultraif_ray.method.checkers.naming import enabled, listed
 from ultraif_ray.recipe import Recipe, VllmPool, fingerprint
 from ultraif_ray.records import IdSlice, Role
 from ultraif_ray.steps.serving import with_trained_models
@@ -141,10 +144,18 @@ def journey_settings(recipe: Recipe, roles: tuple[Role, ...]) -> dict[str, Any]:
     told = {role: getattr(recipe.templates_of_roles, role).model_dump(mode="json") for role in roles}
     categories = recipe.templates.categories.model_dump()
     pools = {settings.pool: recipe.pools[settings.pool] for settings in playing.values()}
+    named = enabled(recipe.synthesize.checkers)
     return {
         "seed": recipe.seed,
         "roles": {role: settings.model_dump(mode="json") for role, settings in playing.items()},
         "pools": {name: pool.model_dump(mode="json", exclude=_NOT_CONTENT) for name, pool in pools.items()},
         "decompose": recipe.decompose.model_dump(mode="json"),
         "templates": fingerprint({"source": inspect.getsource(prompts), "categories": categories, "roles": told}),
+        **({"checkers": fingerprint({"named": listed(named), "source": source_of_checkers()})} if named else {}),
     }
+
+
+@cache
+def source_of_checkers() -> str:
+    """The text of the checkers, which decides what code answers."""
+    return "".join(file.read_text(encoding="utf-8") for file in sorted(Path(checkers.__file__).parent.glob("*.py")))

@@ -152,8 +152,8 @@ METHOD = (
         "two calls ask for questions in the first",
         "docs/method.md: `decompose.calls: 2` asks for each question in a call of its own",
         "ultraif_ray/method/decompose.py",
-        "prompts.decompose(client.templates, prompt, questions=not apart)",
-        "prompts.decompose(client.templates, prompt)",
+        "prompts.decompose(client.templates, prompt, questions=not apart, checkers=checkers)",
+        "prompts.decompose(client.templates, prompt, checkers=checkers)",
         (f"{DECOMPOSE}::test_questions_may_be_asked_for_in_calls_of_their_own",),
     ),
     Mutant(

@@ -17,10 +17,11 @@ MUTANTS = (
         "samples are kept as their judging ends",
         "docs/design.md: responses count in the order they were sampled, not in the order they finished",
         "ultraif_ray/method/journey.py",
-        "await asyncio.gather(*(judge(instruction, response, questions, client, settings) for response in wave))\n"
+        "judged = (check_and_judge(instruction, one, questions, checks, client, settings) for one in wave)\n"
+        "        await asyncio.gather(*judged)\n"
         "        instruction.responses += wave\n",
         "async def keep(response):\n"
-        "            await judge(instruction, response, questions, client, settings)\n"
+        "            await check_and_judge(instruction, response, questions, checks, client, settings)\n"
         "            instruction.responses.append(response)\n\n"
         "        await asyncio.gather(*map(keep, wave))\n",
         (JOURNEY,),
