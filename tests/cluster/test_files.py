@@ -124,7 +124,7 @@ def trainings(name: str, tmp_path: Path) -> list[tuple[TrainingStep, Recipe, Foo
 def test_what_shipped_recipes_train_fits_the_nodes_that_are_asked_for(file: str, tmp_path: Path) -> None:
     trained = {name: trainings(name, tmp_path) for name in SHIPPED}
     assert {name for name, steps in trained.items() if steps} == {
-        "base_model", "demo", "lora_24gb", "self_alignment", "strong_to_weak",
+        "base_model", "checked", "demo", "lora_24gb", "self_alignment", "strong_to_weak",
     }  # fmt: skip
     for node, memory in gpu_nodes(file):
         has = card(node.gpu_models)
