@@ -130,6 +130,27 @@ def test_the_first_in_sampling_order_is_chosen_and_rejected() -> None:
     assert (instruction.chosen.text, instruction.rejected.text) == ("passes", "fails")
 
 
+def judged(text: str, *p_yes: float, threshold: float = 0.5) -> Response:
+    """A response whose questions are met with these probabilities."""
+    verdicts = [Verdict(question="Is it?", answer="yes" if p >= threshold else "no", p_yes=p) for p in p_yes]
+    return Response(text=text, verdicts=verdicts, passed=min(p_yes) >= threshold)
+
+
+def test_the_widest_pair_is_the_best_that_passed_and_the_worst_that_failed() -> None:
+    responses = [judged(f"{ps}", *ps) for ps in ((0.4, 0.9), (0.6, 0.7), (0.1, 0.2), (0.9, 0.8), (0.2, 0.1))]
+    chosen, rejected = Instruction(initial_query="q", responses=responses).widest
+    assert (chosen, rejected) == (responses[3], responses[2])
+    only_fails = Instruction(initial_query="q", responses=responses[:1])
+    assert only_fails.widest == (None, responses[0])
+
+
+def test_a_score_is_the_share_of_questions_that_are_met_where_there_is_no_probability() -> None:
+    answers = ("yes", "no", "missing", "not asked", "yes")
+    response = Response(text="t", verdicts=[Verdict(question="Is it?", answer=answer) for answer in answers])
+    assert response.score == 2 / 3
+    assert [Response(text="t", passed=passed).score for passed in (True, False)] == [1.0, 0.0]
+
+
 def test_an_instruction_is_its_initial_query_and_what_was_added() -> None:
     made = composed("q", ("q, a", "Is it a?"), ("q, a, b", "Is it b?"))
     assert (made.level, made.query, made.simpler_query) == (2, "q, a, b", "q, a")

@@ -11,8 +11,10 @@ from ultraif_ray.steps import run as steps
 from ultraif_ray.steps.decompose import Decompose
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest
+from ultraif_ray.steps.judge import Judge
 from ultraif_ray.steps.model import Model
 from ultraif_ray.steps.plan import plan as plan_of
+from ultraif_ray.steps.responses import ReadResponses
 from ultraif_ray.steps.step import Step
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store import ledger
@@ -48,6 +50,12 @@ def run(recipe: Recipe, until: str = "", *, only: str = "", remake: bool = False
     return Run(str(steps.run(recipe, until, only=only, worker_logs=worker_logs, remake=remake)))
 
 
+def steps_with_rows(folder: RunFolder) -> list[str]:
+    """The steps before the DPO rounds that have rows, the furthest first."""
+    kinds = (Judge, Synthesize, Decompose, ReadResponses, Ingest)
+    return [kind.kind for kind in kinds if folder.state(kind.kind)]
+
+
 class Run:
     """What a run has made, read from its folder.
 
@@ -78,7 +86,7 @@ class Run:
         Raises:
             RunError: the step has no rows.
         """
-        with_rows = [kind.kind for kind in (Synthesize, Decompose, Ingest) if self.folder.state(kind.kind)]
+        with_rows = steps_with_rows(self.folder)
         step = step or next(iter(with_rows), Ingest.kind)
         if not self.folder.data_files(step):
             rounds = ", or a round's, such as round-1/synthesize"

@@ -177,6 +177,67 @@ def retry(
 
 
 @app.command()
+def judge(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that has responses.")],
+    overrides: Overrides = None,
+    step: Annotated[str, typer.Option("--step", help="Whose responses, such as round-1/synthesize.")] = "synthesize",
+    folder: Annotated[str | None, typer.Option("--run", metavar="FOLDER", help="The new run's [RUN-judged].")] = None,
+    remake: Remake = False,
+    worker_logs: Logs = False,
+) -> None:
+    """Judge the responses of a run again under other settings, and export them: a run of its own, up to its sets."""
+    from ultraif_ray.recipe import load_recipe
+
+    place = run.rstrip("/")
+    responses = f"responses={json.dumps({'run': place, 'step': step})}"
+    words = ["composer=null", responses, *(overrides or [])]
+    loaded = load_recipe(f"{place}/recipe.yaml", words, run=folder or f"{place}-judged")
+    _run(loaded, until="export", remake=remake, worker_logs=worker_logs)
+
+
+@app.command()
+def audit(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that has verdicts.")],
+    overrides: Overrides = None,
+    n: Annotated[int, typer.Option("--n", min=2, help="How many verdicts are drawn.")] = 100,
+    step: Annotated[str, typer.Option("--step", help="Of which step, such as round-1/synthesize.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Another one draws other verdicts.")] = 0,
+    table: Annotated[
+        str | None,
+        typer.Option("--csv", metavar="FILE", help="Write them here to be graded, or read the grades that stand here."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="RECIPE", help="Let the judge of this recipe grade.")
+    ] = None,
+    planted: Annotated[bool, typer.Option("--planted", help="Try the judge on violations that are made here.")] = False,
+    result: Annotated[str | None, typer.Option("--json", metavar="OUT", help="Keep the figures here.")] = None,
+    folder: Annotated[
+        str | None, typer.Option("--run", metavar="FOLDER", help="Where engines judge, if any do [RUN-audit].")
+    ] = None,
+    worker_logs: Logs = False,
+) -> None:
+    """How often the judge is right: its verdicts graded by you, by a second judge, or tried on planted violations.
+
+    Overrides are laid over the second judge's recipe; with --planted, over the run's own.
+    """
+    from pathlib import Path
+
+    from ultraif_ray.api import Run
+    from ultraif_ray.errors import RecipeError
+    from ultraif_ray.recipe import load_recipe
+    from ultraif_ray.report.grades import Auditing, audit_run
+
+    if sum((table is not None, against is not None, planted)) > 1:
+        raise RecipeError("give one of --csv, --against and --planted: each is another way to grade")
+    place = run.rstrip("/")
+    judge = None
+    if against or planted:
+        judge = load_recipe(against or f"{place}/recipe.yaml", overrides or (), run=folder or f"{place}-audit")
+    graded, kept = (Path(file) if file else None for file in (table, result))
+    audit_run(Run(place).rows(step=step), Auditing(n, seed, judge, planted, graded, kept, worker_logs))
+
+
+@app.command()
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder.")],
     outcome: Annotated[str | None, typer.Option("--outcome", help="Only rows that ended so, such as failed.")] = None,

@@ -438,14 +438,48 @@ Checkers = Annotated[Literal["none", "all"] | tuple[Family | CheckerName, ...], 
 """Which checkers are on: none, all, or those of these families and names."""
 
 
+class Band(Section):
+    """Which share of an instruction's `k` responses should pass. From `high` on, one constraint more is added; down to
+    `low`, the last one is taken away; and so on, until the share lies between or the other side was tried already.
+    """
+
+    low: float = Field(0.0, ge=0, lt=1)
+    """The highest share of passing responses that is too low. With 0: none passes."""
+    high: float = Field(1.0, gt=0, le=1)
+    """The lowest share of passing responses that is too high. With 1: all pass."""
+    most_rounds: PositiveInt = 6
+    """Most constraints of an instruction."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Band":
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) is not below high ({self.high}), so that no share lies between")
+        return self
+
+    def direction(self, passed: int, failed: int, k: int) -> int | None:
+        """Where to go with so many responses judged, of `k`: 1 to one constraint more, -1 to one fewer, 0 nowhere;
+        None while the responses that are left could still decide it.
+        """
+        least, most = passed / k, (k - failed) / k
+        if least >= self.high:
+            return 1
+        if most <= self.low:
+            return -1
+        return 0 if least > self.low and most < self.high else None
+
+
 class Synthesize(Section):
     """Compose harder instructions, answer them, judge the answers (paper, sections 2.2 and 2.3)."""
 
     rounds: dict[int, PositiveFloat] = {1: 1.0, 2: 1.0, 3: 1.0}
     """How many constraints are added, as `rounds: weight`; each row draws its own number. The paper adds up to 3. With
     0 a row is answered as it is."""
+    band: Band | None = None
+    """Where given, `rounds` is only where a row begins: it goes on to as many constraints as leave some responses
+    passing and some failing."""
     intermediate: bool = False
-    """Answer and judge the instruction of every round, not only the last."""
+    """Answer and judge the instruction of every round, not only the last. With a `band`: keep all that were answered on
+    the way."""
     attempts: PositiveInt = 3
     """Samples of the composer, or of the judge's reasoning, before a row fails (composer) or a verdict is missing."""
     check: Check = "model"
@@ -455,21 +489,30 @@ class Synthesize(Section):
     """Most responses to one instruction (the paper: 5)."""
     wave: PositiveInt = 1
     """Responses sampled at once. More is quicker for the last rows of a run, and spends tokens that 1 would save."""
-    goal: Literal["sft", "dpo"] = "dpo"
-    """`sft` stops at the first response that passes, `dpo` when the row holds one that passes and one that fails."""
+    goal: Literal["sft", "dpo", "all"] = "dpo"
+    """`sft` stops at the first response that passes, `dpo` when the row holds one that passes and one that fails; `all`
+    samples `k`."""
     pairs: Literal["judged", "contrast"] = "judged"
     """`contrast` asks no judge: chosen answers the composed query, rejected the query of the round before it."""
     questions: Literal["composed", "all"] = "composed"
     """What a response must meet: the composer's questions (as in the paper), or those the decomposer found in the
     prompt as well."""
-    judge: Literal["rationale", "logprob"] = "rationale"
-    """`rationale`: one reasoned JSON answer to all questions, as in the paper. `logprob`: one token per question."""
+    standing: bool = False
+    """Ask after them the two questions of every answer: that it answers the request, and that it is free of preamble
+    and of claims to have met it (`templates.judge.standing`)."""
+    judge: Literal["rationale", "each", "logprob"] = "rationale"
+    """`rationale`: one reasoned JSON answer to all questions, as in the paper. `each`: each question apart, with its
+    reason. `logprob`: one token per question."""
+    follow_up: bool = False
+    """Where the judge is the responder's own model, judge a response as the next turn of the conversation that gave
+    it, on what the engine has in its cache. Else, and where it is not, the judge has a conversation of its own."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Logprob judging: the probability of yes from which a question counts as met."""
     labels: tuple[str, str] = ("Yes", "No")
     """Logprob judging: the two answers. Each must be a single token of the judge's model."""
     ask_all: bool = False
-    """Logprob judging, and judging after code: go on asking after the first no."""
+    """`each` and `logprob`, and the judge after code: go on asking after the first no, which has failed the response
+    already."""
     checkers: Checkers = "none"
     """Which constraints code checks instead of the judge (docs/method.md lists them): `none`, as in the paper, `all`,
     or a list of families and names, such as `[length, in_language]`. Decomposer and prompted composer may then name one
@@ -480,6 +523,14 @@ class Synthesize(Section):
         if not self.rounds or min(self.rounds) < 0:
             raise ValueError(
                 f"rounds wants numbers from 0 with a weight each, such as {{1: 0.5, 2: 0.5}}; got {self.rounds}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _band_has_responses(self) -> "Synthesize":
+        if self.band and (self.k < 2 or self.pairs == "contrast"):
+            raise ValueError(
+                f"band wants responses that are judged, and at least two of them: k is {self.k}, pairs are {self.pairs}"
             )
         return self
 
@@ -500,6 +551,9 @@ class Export(Section):
     """Most examples of a set with the same `category` of constraint, the same `level` (how many were added) or the same
     `source` (a file of prompts); `smallest` for as many as the rarest of them has. An example stays only where it is
     within the caps of all that it is of; which ones stay depends on the prompts alone."""
+    pair: Literal["first", "widest"] = "first"
+    """Which responses make a DPO pair: the first that passed and the first that failed, or those that are furthest
+    apart in how well they meet the questions. The latter wants `synthesize.goal: all`, and `ask_all`."""
     keep_unsatisfied: bool = False
     """Put the last failing response into the SFT set where none passed, as the reference does."""
     system_prompt: str | None = None
@@ -616,6 +670,17 @@ class Sets(Section):
         return self
 
 
+class Responses(Section):
+    """Responses that exist already. A run that has them samples none before its DPO rounds: it judges these."""
+
+    run: Address
+    """The folder of the run that made them."""
+    step: str = Field("synthesize", pattern=r"^(round-[1-9]\d*/)?synthesize$")
+    """The step of that run: `synthesize`, or a round's, such as `round-1/synthesize`."""
+    planted: bool = False
+    """Put violations in the place of these responses: answers to each instruction without its last constraint."""
+
+
 class Align(Section):
     """Iterative DPO: each round samples from the policy of the round before, on instructions with more constraints."""
 
@@ -711,6 +776,8 @@ class Recipe(Section):
     align: Align = Align()
     sets: Sets | None = None
     """Train on these, and make no data."""
+    responses: Responses | None = None
+    """Judge these, and sample none."""
     train: Train = Train()
     flow: Flow = Flow()
 
@@ -772,6 +839,12 @@ class Recipe(Section):
             raise ValueError("sets.composer is given, but not what learns from it: set composer.model")
         if self.sets and (self.sets.sft or self.sets.dpo) and not self.policy:
             raise ValueError("sets for the policy are given, but not what learns from them: set policy.model")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_of_data(self) -> "Recipe":
+        if self.responses and (self.sets or self.composer):
+            raise ValueError("responses are judged as they are: leave sets and composer out, which come in their place")
         return self
 
     @model_validator(mode="after")

@@ -207,6 +207,25 @@ class Response(Record):
     verdicts: list[Verdict] = []
     passed: bool = False
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is whole and the judge, or code, said no to it.
+
+        A missing verdict keeps a response from passing, but is no evidence against it. In a contrast pair no judge was
+        asked, and the response to the simpler query is the failed one.
+        """
+        said_no = not self.verdicts or any(verdict.answer == "no" for verdict in self.verdicts)
+        return not self.passed and self.finish == "stop" and bool(self.text) and said_no
+
+    @property
+    def score(self) -> float:
+        """How well it meets its questions, in [0, 1]: the mean probability of yes, or the share of yes, over the
+        questions that have a verdict; without any, whether it passed.
+        """
+        given = [verdict for verdict in self.verdicts if verdict.answer in ("yes", "no")]
+        met = [float(one.answer == "yes") if one.p_yes is None else one.p_yes for one in given]
+        return sum(met) / len(met) if met else float(self.passed)
+
 
 class AddedConstraint(Record):
     """What one round of composing added to a query.
@@ -265,16 +284,17 @@ class Instruction(Record):
 
     @property
     def rejected(self) -> Response | None:
-        """The first response, in sampling order, that is complete and that the judge, or code, said no to.
+        """The first response, in sampling order, that failed."""
+        return next((r for r in self.responses if r.failed), None)
 
-        A missing verdict keeps a response from passing, but is no evidence against it. In a contrast pair no judge
-        was asked, and the response to the simpler query is the rejected one.
+    @property
+    def widest(self) -> tuple[Response | None, Response | None]:
+        """Of the responses that passed the one with the highest score, of those that failed the one with the lowest;
+        of equal ones the first.
         """
-        for r in self.responses:
-            said_no = not r.verdicts or any(verdict.answer == "no" for verdict in r.verdicts)
-            if not r.passed and r.finish == "stop" and r.text and said_no:
-                return r
-        return None
+        passed, failed = ([r for r in self.responses if getattr(r, end)] for end in ("passed", "failed"))
+        best = max(passed, key=lambda response: response.score, default=None)
+        return best, min(failed, key=lambda response: response.score, default=None)
 
 
 class Usage(Record):

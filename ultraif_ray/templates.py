@@ -145,6 +145,22 @@ class ComposerTemplates(RoleTemplates):
         return self
 
 
+class JudgeTemplates(RoleTemplates):
+    """What the judge is told."""
+
+    follow_up: Text = (
+        "Leave the role that you had so far: you now check the answer above, which somebody else wrote, to the last "
+        "request above. The rules for this:"
+    )
+    """What stands before the system prompt where the judge goes on with the response's own conversation
+    (`synthesize.follow_up`)."""
+    standing: tuple[Text, ...] = (
+        "Does the answer do what the request asks for, instead of refusing, evading or doing something else?",
+        "Is the answer free of preamble, of remarks about itself, and of claims that it meets the requirements?",
+    )
+    """Questions about every answer, whatever was composed (`synthesize.standing`)."""
+
+
 class Templates(Part):
     """A set: everything that the roles are told, apart from the row itself and the form of the reply."""
 
@@ -152,7 +168,7 @@ class Templates(Part):
     decomposer: DecomposerTemplates
     composer: ComposerTemplates
     responder: RoleTemplates
-    judge: RoleTemplates
+    judge: JudgeTemplates
 
 
 # ---- the sets that ship with the package ---------------------------------------------------------------------------

@@ -289,6 +289,18 @@ def test_the_references_failing_targets_only_on_request(tmp_path: Path) -> None:
     assert counted.examples["sft"] == {"train": 3, "held_out": 1}
 
 
+def test_a_pair_may_be_the_widest_of_all_samples(tmp_path: Path) -> None:
+    one = row(8_001, "bad", "good", "bad and worse", "good and better")
+    for response, p in zip(one.instructions[0].responses, (0.4, 0.6, 0.1, 0.9), strict=True):
+        response.verdicts = [Verdict(question="Is it?", answer="yes" if p > 0.5 else "no", p_yes=p)]
+    for pair, texts in (("first", ("good", "bad")), ("widest", ("good and better", "bad and worse"))):
+        folder, _ = exported(tmp_path / pair, [one], pair=pair)
+        (example,) = lines(folder / "dpo/train.jsonl")
+        assert tuple(example[side][0]["content"] for side in ("chosen", "rejected")) == texts
+        assert ("lowest" in (folder / "dpo/README.md").read_text()) == (pair == "widest")
+        assert lines(folder / "sft/train.jsonl")[0]["completion"][0]["content"] == "good"
+
+
 def test_a_system_prompt_goes_before_sft_and_dpo_only_when_asked(tmp_path: Path) -> None:
     place, _ = exported(tmp_path, system_prompt="Be exact.")
     assert lines(place / "sft/train.jsonl")[0]["prompt"][0] == {"role": "system", "content": "Be exact."}

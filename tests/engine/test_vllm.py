@@ -269,7 +269,7 @@ class TestEngine:
             (prompts.compose(woven, start, "format"), compose.reply_schema(compose.Composed, 1), compose.Composed),
             (prompts.compose(told, start, "format"), compose.reply_schema(compose.Addition, 1), compose.Addition),
             (
-                prompts.judge_with_reasons(told, start, "Rain falls.", questions),
+                prompts.judge_all(told, start, "Rain falls.", questions),
                 judge.reasoning_schema(["1", "2"]),
                 judge.Reasoning,
             ),

@@ -9,7 +9,7 @@ from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node, check_needs
 from ultraif_ray.flow.placement import actor_options, cut, needs, resources
 from ultraif_ray.method.journey import STAGES
-from ultraif_ray.recipe import Recipe, parse_recipe
+from ultraif_ray.recipe import Band, Recipe, parse_recipe
 
 SERVER = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
 
@@ -33,6 +33,16 @@ def test_a_pool_per_role_is_cut_at_every_border() -> None:
         (("decompose",), ("a",)),
         (("compose",), ("b",)),
         (("respond",), ("c",)),
+    ]
+
+
+def test_who_composes_as_it_answers_is_not_cut_between() -> None:
+    pools = {name: {"engine": "simulated"} for name in "abc"}
+    made = laid_out(pools, "a", "b", "c", "c")
+    banded = made.model_copy(update={"synthesize": made.synthesize.model_copy(update={"band": Band()})})
+    assert [(o.stages, o.pools) for o in cut(banded, STAGES)] == [
+        (("decompose",), ("a",)),
+        (("compose", "respond"), ("b", "c")),
     ]
 
 

@@ -10,7 +10,7 @@ from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, r
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
 from ultraif_ray.method.journey import STAGES, give_up, run_journey
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Band, Recipe
 from ultraif_ray.records import Check, Row, Turn, to_table
 
 QUERY = "Write about rain, no rhymes."
@@ -39,9 +39,9 @@ class World:
         self.answers, self.sampled, self.asked = answers, 0, Counter[str]()
         self.judge, self.check = judge, check
         self.composes, self.refusal = composes, refusal
-        self.engine = ScriptedEngine(self._say, turns)
+        self.engine = ScriptedEngine(self.say, turns)
 
-    def _say(self, request: Request, number: int) -> Answer:
+    def say(self, request: Request, number: int) -> Answer:
         role = request.role
         self.asked[role] += request.n
         text = request.messages[-1]["content"]
@@ -70,6 +70,8 @@ class World:
         if request.labels:
             return labels(0.9 if "good" in text.split("[Answer]")[1] else 0.1)
         good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
+        if request.schema and "answer" in request.schema["properties"]:
+            return as_json({"explanation": "", "answer": good})
         numbers = [str(i + 1) for i in range(len(request.schema["required"]))] if request.schema else []
         return as_json({n: {"explanation": "", "answer": good} for n in numbers})
 
@@ -342,6 +344,102 @@ async def test_contrast_pairs_ask_no_judge() -> None:
     assert asked == [instruction.query, instruction.simpler_query]
     cut = await journey(World(Completion("whole", finish="length"), "without"), settings(pairs="contrast"))
     assert cut.outcome == "unsatisfied"
+
+
+async def test_contrast_pairs_of_every_level_share_their_answers() -> None:
+    world = World("one", "none", "two", "three")
+    row = await journey(world, settings(pairs="contrast", rounds={3: 1}, intermediate=True))
+    pairs = [[response.text for response in instruction.responses] for instruction in row.instructions]
+    assert pairs == [["one", "none"], ["two", "one"], ["three", "two"]]
+    assert [[r.passed for r in instruction.responses] for instruction in row.instructions] == [[True, False]] * 3
+    assert world.asked["responder"] == 4
+
+
+async def test_all_responses_are_sampled_where_all_are_wanted() -> None:
+    world = World("good", "bad", "good", "bad")
+    row = await journey(world, settings(goal="all", k=4, judge="each"))
+    assert [response.passed for response in row.instructions[0].responses] == [True, False, True, False]
+
+
+async def test_standing_questions_come_last_and_of_a_plain_prompt_too() -> None:
+    made = settings(standing=True, questions="all", judge="logprob", ask_all=True)
+    row = await journey(World("good", "bad"), made)
+    asked = [verdict.question for verdict in row.instructions[0].responses[0].verdicts]
+    assert asked == [*row.instructions[0].questions, "Is it free of rhymes?", *made.templates.judge.standing]
+    plain = await journey(World("bad", "good"), settings(standing=True, rounds={0: 1}, judge="logprob"))
+    assert [response.passed for response in plain.instructions[0].responses] == [False, True]
+
+
+# ---- as many constraints as leave some responses passing and some failing --------------------------------------------
+
+
+async def in_band(passing: dict[int, int], start: int, k: int = 4, composes: int = 99, **more: Any) -> Row:
+    """A row whose first `passing[level]` responses of `k` pass at each level, from `start` on."""
+    made = settings(rounds={start: 1}, judge="logprob", k=k, attempts=1, **({"band": {}} | more))
+    world, sampled = World(composes=composes), Counter[int]()
+
+    def say(request: Request, number: int) -> Answer:
+        if request.role != "responder":
+            return world.say(request, number)
+        level = request.messages[-1]["content"].count("Add")
+        sampled[level] += 1
+        return "good" if sampled[level] <= passing[level] else "bad"
+
+    client = client_of(made, **dict.fromkeys(("decomposer", "composer", "responder"), ScriptedEngine(say)))
+    return await run_journey(Row(id=7, query=QUERY), STAGES[1:], client, made)
+
+
+@pytest.mark.parametrize(
+    ("passing", "start", "composes", "tried", "kept"),
+    [
+        ({2: 1}, 2, 99, [2], 2),  # some pass and some fail
+        ({1: 4, 2: 4, 3: 2}, 1, 99, [1, 2, 3], 3),  # all pass: one more, and one more
+        ({3: 0, 2: 0, 1: 3}, 3, 99, [3, 2, 1], 1),  # none passes: one back, and one back
+        ({2: 0, 1: 4}, 2, 99, [2, 1], 1),  # the border lies between: what can be met stays
+        ({1: 4, 2: 0}, 1, 99, [1, 2], 1),
+        ({1: 0}, 1, 99, [1], 1),  # without a constraint there is nothing to fail
+        ({0: 4, 1: 2}, 0, 99, [0, 1], 1),
+        ({1: 4, 2: 4}, 1, 2, [1, 2], 2),  # no third was found
+        (dict.fromkeys(range(7), 4), 4, 99, [4, 5, 6], 6),  # most_rounds
+    ],
+)
+async def test_a_row_goes_on_to_where_some_responses_pass_and_some_fail(
+    passing: dict[int, int], start: int, composes: int, tried: list[int], kept: int
+) -> None:
+    row = await in_band(passing, start, composes=composes, intermediate=True)
+    assert [one.level for one in row.instructions] == [*sorted({*tried} - {kept}), kept]
+    last = row.instructions[-1]
+    assert sum(response.passed for response in last.responses) == min(passing[kept], len(last.responses))
+    assert row.outcome == ("unsatisfied" if not passing[kept] else "paired" if passing[kept] < 4 else "satisfied")
+    (alone,) = (await in_band(passing, start, composes=composes)).instructions
+    assert alone == last
+
+
+async def test_no_more_is_sampled_than_decides_where_to_go() -> None:
+    row = await in_band({1: 1}, 1, k=9)
+    assert len(row.instructions[0].responses) == 2  # one passes, one fails
+    row = await in_band({1: 3}, 1, k=4, band={"low": 0.5, "high": 0.9})
+    assert len(row.instructions[0].responses) == 4  # three of four lie between, and so do no fewer
+    row = await in_band({1: 1}, 1, k=4, band={"low": 0.5, "high": 0.9})
+    assert len(row.instructions[0].responses) == 3  # at most two can still pass
+    row = await in_band({1: 1}, 1, k=5, goal="all")
+    assert len(row.instructions[0].responses) == 5
+
+
+@given(st.integers(2, 9), st.data())
+def test_where_to_go_is_decided_as_soon_as_it_can_be_and_not_before(k: int, data: st.DataObject) -> None:
+    low, high = sorted(data.draw(st.tuples(st.floats(0, 0.99), st.floats(0.01, 1.0)).filter(lambda b: b[0] != b[1])))
+    band = Band(low=low, high=max(high, 0.01))
+    good = data.draw(st.lists(st.booleans(), min_size=k, max_size=k))
+    share = sum(good) / k
+    end = 1 if share >= band.high else -1 if share <= band.low else 0
+    for seen in range(k + 1):
+        passed = sum(good[:seen])
+        others = {
+            1 if rate >= band.high else -1 if rate <= band.low else 0
+            for rate in ((passed + more) / k for more in range(k - seen + 1))
+        }
+        assert band.direction(passed, seen - passed, k) == (end if len(others) == 1 else None)
 
 
 async def test_all_questions_may_include_the_prompts_own() -> None:

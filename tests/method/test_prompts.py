@@ -172,7 +172,7 @@ def test_all_questions_about_an_answer_share_what_comes_before_them() -> None:
 
 
 def test_a_judge_that_gives_reasons_is_asked_all_questions_by_number() -> None:
-    messages = prompts.judge_with_reasons(SETS["large"], Instruction(initial_query="Q"), "A", ["One?", "Two?"])
+    messages = prompts.judge_all(SETS["large"], Instruction(initial_query="Q"), "A", ["One?", "Two?"])
     assert messages[0] == {"role": "system", "content": SETS["large"].judge.system}
     assert messages[1]["content"] == (
         "[Request]\nQ\n\n[Answer]\nA\n[End of answer]\n\n[Questions]\n1. One?\n2. Two?\n\n"

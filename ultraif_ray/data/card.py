@@ -131,6 +131,11 @@ def _about(name: str, recipe: Recipe) -> str:
         return contrast[name]
     if name == "sft" and recipe.export.keep_unsatisfied:
         return f"{about} Where none did, the last one stands in its place."
+    if name == "dpo" and recipe.export.pair == "widest":
+        return (
+            "Composed instructions; of the sampled responses, the one that met every question with the highest score, "
+            "and the complete one with the lowest that the judge said no to."
+        )
     return about
 
 

@@ -3,7 +3,8 @@
 Four sets, each with a train and a held-out split by conversation, so that none stands on both sides:
 
     sft        the composed instruction and the first response that passed
-    dpo        the composed instruction, the first that passed and the first complete one that failed
+    dpo        the composed instruction, the first that passed and the first complete one that failed, or those with
+               the best and the worst score
     rl         the composed instruction and what checks an answer, for training with a reward
     composer   each decomposed constraint, turned round: simplified query → original query and question
 """
@@ -149,6 +150,8 @@ def _columns(row: Row, name: str, instruction: Instruction, settings: Export) ->
     if name == "sft":
         target = chosen or (instruction.responses[-1] if settings.keep_unsatisfied else None)
         return _sft_example(row, instruction, target, settings) if target and target.text else None
+    if settings.pair == "widest":
+        chosen, rejected = instruction.widest
     return _dpo_example(row, instruction, chosen, rejected, settings) if chosen and rejected else None
 
 

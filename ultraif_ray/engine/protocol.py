@@ -215,6 +215,12 @@ class RoleClient:
         """Whether the composer's engine has no model but the one that was trained to compose."""
         return self._roles.composer.is_a_model_of_its_own
 
+    @property
+    def judge_is_the_responder(self) -> bool:
+        """Whether one model, on one engine, answers and judges."""
+        judge, responder = self._roles.judge, self._roles.responder
+        return (judge.pool, judge.adapter) == (responder.pool, responder.adapter)
+
     def temperature(self, role: Role) -> float:
         """The recipe's temperature for a role."""
         return float(getattr(self._roles, role).temperature)

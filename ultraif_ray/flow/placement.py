@@ -16,6 +16,8 @@ ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
     "decompose": ("decomposer",),
     "compose": ("composer",),
     "respond": ("responder", "judge"),
+    "plant": ("responder",),
+    "judge": ("judge",),
 }
 
 
@@ -43,7 +45,8 @@ def cut(recipe: Recipe, stages: tuple[str, ...]) -> list[Operator]:
         if operators:
             last = operators[-1]
             resident, before = _resident(recipe, pools), _resident(recipe, last.pools)
-            if resident & before or not resident or not before:
+            together = stage == "respond" and recipe.synthesize.band is not None  # it composes as well
+            if together or resident & before or not resident or not before:
                 operators[-1] = Operator((*last.stages, stage), _in_order(recipe, (*last.pools, *pools)))
                 continue
         operators.append(Operator((stage,), _in_order(recipe, pools)))

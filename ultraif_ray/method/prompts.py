@@ -139,31 +139,53 @@ def respond(templates: Templates, query: str, history: list[Turn]) -> list[Messa
 # ---- judge ---------------------------------------------------------------------------------------
 
 
-def judge_with_reasons(
-    templates: Templates, instruction: Instruction, response: str, questions: list[str]
+_VERDICT = '{"explanation": one sentence, "answer": "YES" or "NO"}'
+
+
+def judge_all(
+    templates: Templates, instruction: Instruction, response: str, questions: list[str], follow_up: bool = False
 ) -> list[Message]:
     """Ask all questions at once, each to be answered under its number with a sentence of reasoning first."""
     numbered = "\n".join(f"{i + 1}. {question}" for i, question in enumerate(questions))
-    form = (
-        'Reply with JSON alone: under each question\'s number, {"explanation": one sentence, "answer": "YES" or "NO"}.'
-    )
-    case = f"{_case(instruction, response)}\n\n[Questions]\n{numbered}\n\n{form}"
-    return _chat(templates.judge.system, [], case)
+    form = f"Reply with JSON alone: under each question's number, {_VERDICT}."
+    return _judged(templates, instruction, response, f"[Questions]\n{numbered}\n\n{form}", follow_up)
+
+
+def judge_one(
+    templates: Templates, instruction: Instruction, response: str, question: str, follow_up: bool = False
+) -> list[Message]:
+    """Ask one question, to be answered with a sentence of reasoning first."""
+    form = f"Reply with JSON alone: {_VERDICT}."
+    return _judged(templates, instruction, response, f"[Question]\n{question}\n\n{form}", follow_up)
 
 
 def judge_in_a_word(
-    templates: Templates, instruction: Instruction, response: str, question: str, labels: tuple[str, str]
+    templates: Templates,
+    instruction: Instruction,
+    response: str,
+    question: str,
+    labels: tuple[str, str],
+    follow_up: bool = False,
 ) -> list[Message]:
     """Ask one question, to be answered with one of two labels."""
     form = f"Reply with {labels[0]} or {labels[1]} alone."
-    case = f"{_case(instruction, response)}\n\n[Question]\n{question}\n{form}"
-    return _chat(templates.judge.system, [], case)
+    return _judged(templates, instruction, response, f"[Question]\n{question}\n{form}", follow_up)
 
 
-def _case(instruction: Instruction, response: str) -> str:
-    # Request and answer come first and the questions last, so that all questions share one cached prefix.
+def _judged(
+    templates: Templates, instruction: Instruction, response: str, asked: str, follow_up: bool
+) -> list[Message]:
+    """Request and answer come first and what is asked last, so that all questions share one cached prefix: that of the
+    judge's own conversation, or of the one that gave the answer.
+    """
+    told = templates.judge
+    if follow_up:
+        conversation = respond(templates, instruction.query, instruction.history)
+        rules = f"{told.follow_up}\n\n{told.system}\n\n" if told.system else ""
+        answer = {"role": "assistant", "content": response}
+        return [*conversation, answer, {"role": "user", "content": f"{rules}{asked}"}]
     request = _with_history(instruction.history, f"[Request]\n{instruction.query}")
-    return f"{request}\n\n[Answer]\n{response}\n[End of answer]"
+    return _chat(told.system, [], f"{request}\n\n[Answer]\n{response}\n[End of answer]\n\n{asked}")
 
 
 # ---- checks by model ---------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """A run in words.
 
-plan.py   what a run would do, without loading a model
-show.py   the end of a command, rows, one journey; `preview`
+plan.py     what a run would do, without loading a model
+show.py     the end of a command, rows, one journey; `preview`
+audit.py    how often the judge is right, by grades of a sample of its verdicts
+grades.py   such grades, by a person or a second judge; and violations that were planted
 """

@@ -43,7 +43,7 @@ def print_plan(recipe: Recipe) -> None:
     """
     out = console()
     folder = RunFolder(recipe.run_folder)
-    if recipe.sets:
+    if recipe.sets or recipe.responses:
         _print_training(recipe)
         _print_cluster(recipe, folder)
         out.print(f"run folder: {folder}\nsteps: {_progress(folder, plan(recipe, folder))}")
@@ -224,18 +224,19 @@ def _token_table(recipe: Recipe, sample: list[Prompt], decomposed: list[Prompt])
     query, history = _mean_lengths(sample)
     whole, before = _mean_lengths(decomposed)
     rounds = sum(n * w for n, w in s.rounds.items()) / sum(s.rounds.values())
-    levels = rounds if s.intermediate else 1.0
+    levels = 2.0 if s.band else rounds if s.intermediate else 1.0
     answers = 2.0 if s.pairs == "contrast" else float(s.k)
     answer = min(recipe.roles.responder.max_tokens, 400)
-    asked = 0.0 if s.pairs == "contrast" else levels * answers * (rounds if s.judge == "logprob" else 1)
-    verdict = 1.0 if s.judge == "logprob" else rounds * _JSON_TOKENS / 2
+    questions = rounds + (len(recipe.templates.judge.standing) if s.standing else 0)
+    asked = 0.0 if s.pairs == "contrast" else levels * answers * (1 if s.judge == "rationale" else questions)
+    verdict = {"logprob": 1.0, "each": _JSON_TOKENS / 2, "rationale": questions * _JSON_TOKENS / 2}[s.judge]
     told, empty = recipe.templates_of_roles, Prompt(id=0, query="")
     start = Instruction(initial_query="")
     estimates: dict[str, tuple[float, float, float]] = {
         "decomposer": (1, _length(prompts.decompose(told, empty)) + whole + before, 2 * (whole + _JSON_TOKENS)),
         "composer": (rounds, _length(prompts.compose(told, start, "content")) + query + history, query + _JSON_TOKENS),
         "responder": (levels * answers, _length(prompts.respond(told, "", [])) + query + history, answer),
-        "judge": (asked, _length(prompts.judge_with_reasons(told, start, "", [])) + query + history + answer, verdict),
+        "judge": (asked, _length(prompts.judge_all(told, start, "", [])) + query + history + answer, verdict),
     }
     table = Table(
         "role", "requests", "prompt tokens", "generated", title="Without retries, about", title_justify="left", box=None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ultraif_ray.api import Rows, Run
+from ultraif_ray.api import Rows, Run, steps_with_rows
 from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.opening import open_engines
@@ -17,9 +17,6 @@ from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Check, Failure, Prompt, Row
-from ultraif_ray.steps.decompose import Decompose
-from ultraif_ray.steps.ingest import Ingest
-from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
 
@@ -146,7 +143,7 @@ def _best(folder: RunFolder) -> Row | None:
     """The row that shows most: a paired one with constraints if there is one."""
     ranked = ("unsatisfied", "satisfied", "paired")
     best, best_rank = None, (-2, 0)
-    for row in islice(Rows(folder, Synthesize.kind), LOOKED_AT):
+    for row in islice(Rows(folder, steps_with_rows(folder)[0]), LOOKED_AT):
         rank = (ranked.index(row.outcome) if row.outcome in ranked else -1, len(row.constraints))
         if rank > best_rank:
             best, best_rank = row, rank
@@ -165,7 +162,7 @@ def print_rows(run: str, outcome: str | None, rows: int, skip: int, step: str = 
         RunError: there is no such run, or no such step in it.
     """
     opened = Run(run)
-    if not step and not any(opened.folder.state(kind) for kind in (Ingest.kind, Decompose.kind, Synthesize.kind)):
+    if not step and not steps_with_rows(opened.folder):
         print_end(opened.folder, "")  # a run on sets that existed already has no rows
         return
     found_rows = opened.rows(outcome, step)

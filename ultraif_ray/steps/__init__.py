@@ -7,6 +7,8 @@ ingest.py       prompts in
 engines.py      what decompose and synthesize share: rows through engines, resumed row by row
 decompose.py    constraints found
 synthesize.py   harder instructions, answered and judged
+responses.py    the responses of another run, in their place
+judge.py        these, judged again
 export.py       training sets
 sets.py         read a training set that exists already, in the place of export
 train.py        composer, SFT, DPO

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ultraif_ray.data.export import SETS, export
+from ultraif_ray.steps.judge import Judge
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.ledger import Entry
@@ -13,7 +14,7 @@ from ultraif_ray.store.ledger import Entry
 class Export(Step):
     """Write the sets of a synthesis, each into a folder of its name."""
 
-    rows: Synthesize
+    rows: Synthesize | Judge
 
     kind = "export"
     resumes = False

@@ -3,15 +3,20 @@
 ingest → [decompose → composer →] synthesize → export → sft → (synthesize → export → dpo) x iterations → model
 
 Where the composer has prompts of its own, `composer-ingest → composer-decompose` stand in the place of `decompose`.
-Where the sets exist already (`sets` in the recipe), reading them takes the place of all that would make them.
+Where the sets exist already (`sets` in the recipe), reading them takes the place of all that would make them. Where the
+responses do (`responses`), `responses → judge` takes the place of all up to the first export.
 """
+
+from dataclasses import replace
 
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, Sets
 from ultraif_ray.steps.decompose import Decompose, DecomposeForComposer
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest, IngestForComposer
+from ultraif_ray.steps.judge import Judge
 from ultraif_ray.steps.model import Model
+from ultraif_ray.steps.responses import ReadResponses
 from ultraif_ray.steps.sets import ReadSet
 from ultraif_ray.steps.step import Step
 from ultraif_ray.steps.synthesize import Synthesize
@@ -33,6 +38,8 @@ def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Ste
     """
     if recipe.sets:
         return _plan_of_sets(recipe.sets)
+    if recipe.responses:
+        return _plan_of_responses(recipe, recipe.responses.planted)
     rows: Step = Ingest()
     steps = [rows]
     own_prompts = bool(recipe.composer and recipe.composer.prompts)
@@ -45,14 +52,27 @@ def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Ste
             steps += [ingest := IngestForComposer(), learnt_from := DecomposeForComposer(ingest)]
         steps += [composer := TrainComposer(learnt_from)]
     needed = not own_prompts or recipe.synthesize.questions == "all"  # the constraints of the prompts
-    steps += [synthesis := Synthesize(rows, composer, decompose=needed), export := Export(synthesis)]
+    synthesis = Synthesize(rows, composer, decompose=needed)
     again = synthesis if synthesis.stages == STAGES else rows
+    first = [synthesis, export := Export(synthesis)]
+    return [*steps, *first, *_trainings(recipe, export, Synthesize(again, composer, decompose=needed))]
+
+
+def _plan_of_responses(recipe: Recipe, planted: bool) -> list[Step]:
+    """From responses that exist already: they are judged again, and no more are sampled before the DPO rounds."""
+    responses = ReadResponses()
+    first = [responses, judged := Judge(responses, planted=planted), export := Export(judged)]
+    return [*first, *_trainings(recipe, export, Synthesize(responses))]
+
+
+def _trainings(recipe: Recipe, export: Export, in_a_round: Synthesize) -> list[Step]:
+    """SFT on what was exported, the DPO rounds, each with a synthesis like `in_a_round`, and the model at the end."""
     if not recipe.policy:
-        return steps
+        return []
     policy: Step = TrainSFT(export)
-    steps += [policy]
+    steps = [policy]
     for number in range(1, recipe.align.iterations + 1):
-        synthesis = Synthesize(again, composer, policy, decompose=needed, round=number)
+        synthesis = replace(in_a_round, policy=policy, round=number)
         export = Export(synthesis, round=number)
         policy = TrainDPO(export, policy, round=number)
         steps += [synthesis, export, policy]

@@ -8,6 +8,7 @@ from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import ROLES, IdSlice, Prompt, slice_of_round
 from ultraif_ray.steps.decompose import Decompose, decompose_entry
 from ultraif_ray.steps.engines import EngineStep, journey_settings
+from ultraif_ray.steps.responses import ReadResponses
 from ultraif_ray.steps.serving import with_trained_models
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.train import takes_over
@@ -46,8 +47,9 @@ class Synthesize(EngineStep):
 
     @property
     def columns(self) -> list[str] | None:
-        """From rows that were synthesized in one go, what a round begins with again."""
-        return [*Prompt.model_fields, "constraints", "decomposed"] if isinstance(self.rows, Synthesize) else None
+        """From rows that have responses already, what a round begins with again."""
+        again = isinstance(self.rows, Synthesize | ReadResponses)
+        return [*Prompt.model_fields, "constraints", "decomposed"] if again else None
 
     @property
     def accounts(self) -> tuple[str, ...]:
