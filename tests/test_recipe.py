@@ -41,6 +41,7 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
 
 HEADS = {
     "base_model": ("One GPU of 24 GB", 1),
+    "checked": ("one GPU of 80 GB", 1),
     "demo": ("two CPU cores", 0),
     "lora_24gb": ("a single GPU of 24 GB", 1),
     "self_alignment": ("Eight GPUs of 80 GB, as in the paper, make good use of it; four work", 4),
