@@ -17,11 +17,9 @@ MUTANTS = (
         "samples are kept as their judging ends",
         "docs/design.md: responses count in the order they were sampled, not in the order they finished",
         "ultraif_ray/method/journey.py",
-        "judged = (check_and_judge(instruction, one, questions, checks, client, settings) for one in wave)\n"
-        "        await asyncio.gather(*judged)\n"
-        "        instruction.responses += wave\n",
-        "async def keep(response):\n"
-        "            await check_and_judge(instruction, response, questions, checks, client, settings)\n"
+        "        await judge_all(instruction, wave, row, client, settings)\n        instruction.responses += wave\n",
+        "        async def keep(response):\n"
+        "            await judge_all(instruction, [response], row, client, settings)\n"
         "            instruction.responses.append(response)\n\n"
         "        await asyncio.gather(*map(keep, wave))\n",
         (JOURNEY,),
@@ -41,5 +39,53 @@ MUTANTS = (
         'if settings.goal == "sft" or not questions:',
         "if False:",
         (JOURNEY,),
+    ),
+    Mutant(
+        "the judge goes on after the first no",
+        "recipe.py: a no has failed the response already",
+        "ultraif_ray/method/judge.py",
+        "settled = not settings.ask_all and",
+        "settled = False and",
+        ("tests/method/test_judge.py::test_the_first_no_settles_it_unless_all_are_to_be_asked",),
+    ),
+    Mutant(
+        "a judge that is another model goes on with the responder's conversation",
+        "recipe.py: else the judge has a conversation of its own",
+        "ultraif_ray/method/judge.py",
+        "return self.settings.follow_up and self.client.judge_is_the_responder",
+        "return self.settings.follow_up",
+        ("tests/method/test_judge.py::test_a_judge_that_is_another_model_has_a_conversation_of_its_own",),
+    ),
+    Mutant(
+        "standing questions are not asked",
+        "docs/method.md: `synthesize.standing` asks two more questions of every answer",
+        "ultraif_ray/method/journey.py",
+        "*(templates.judge.standing if settings.standing else ())",
+        "*()",
+        (f"{JOURNEY}::test_standing_questions_come_last_and_of_a_plain_prompt_too",),
+    ),
+    Mutant(
+        "a band goes up where too few pass",
+        "docs/design.md: to one constraint more while too many pass, and back to one fewer while too few do",
+        "ultraif_ray/recipe.py",
+        "        if most <= self.low:\n            return -1\n",
+        "        if most <= self.low:\n            return 1\n",
+        (f"{JOURNEY}::test_a_row_goes_on_to_where_some_responses_pass_and_some_fail",),
+    ),
+    Mutant(
+        "a band samples on when it is decided",
+        "recipe.py: None while the responses that are left could still decide it",
+        "ultraif_ray/recipe.py",
+        "return 0 if least > self.low and most < self.high else None",
+        "return 0 if least > self.low and most < self.high and passed + failed == k else None",
+        (f"{JOURNEY}::test_no_more_is_sampled_than_decides_where_to_go",),
+    ),
+    Mutant(
+        "contrast pairs answer each query twice",
+        "journey.py: a query that stands in two pairs is answered once",
+        "ultraif_ray/method/journey.py",
+        "if query not in answers:",
+        "if True:",
+        (f"{JOURNEY}::test_contrast_pairs_of_every_level_share_their_answers",),
     ),
 )

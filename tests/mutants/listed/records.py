@@ -50,8 +50,8 @@ MUTANTS = (
         "a missing verdict is evidence against a response",
         "ultraif_ray/records.py: a missing verdict is no evidence against it",
         "ultraif_ray/records.py",
-        'any(verdict.answer == "no" for verdict in r.verdicts)',
-        'any(verdict.answer != "yes" for verdict in r.verdicts)',
+        'any(verdict.answer == "no" for verdict in self.verdicts)',
+        'any(verdict.answer != "yes" for verdict in self.verdicts)',
         (f"{IDS}::test_the_first_in_sampling_order_is_chosen_and_rejected",),
     ),
 )

@@ -265,8 +265,8 @@ MUTANTS = (
         "every round is answered by SFT's policy",
         "docs/method.md: each round samples from the policy of the round before",
         "ultraif_ray/steps/plan.py",
-        "Synthesize(again, composer, policy, decompose=needed, round=number)",
-        "Synthesize(again, composer, steps[-1 if number == 1 else -4], decompose=needed, round=number)",
+        "replace(in_a_round, policy=policy, round=number)",
+        "replace(in_a_round, policy=steps[-1 if number == 1 else -4], round=number)",
         (ROUNDS,),
     ),
     Mutant(
