@@ -338,14 +338,15 @@ def test_training_on_what_is_not_made_yet_or_holds_nothing_says_so(
     folder = RunFolder(str(run))
     assert folder.state("sft") != "done"
 
-    for name in ("model", "merged"):
-        shutil.copytree(tiny, run / "sft" / name)
-    pq.write_table(pa.Table.from_pylist([example(n, "dpo") for n in range(2)]), run / "pairs.parquet")
     for step in ("sft", "round-1/export"):
         folder.open_step(step, {"made": "by hand"})
+    for name in ("model", "merged"):
+        shutil.copytree(tiny, run / "sft" / name)
+    (run / "round-1/export/dpo").mkdir()
+    pairs = pa.Table.from_pylist([example(n, "dpo") for n in range(2)])
+    pq.write_table(pairs, run / "round-1/export/dpo/train.parquet")
+    for step in ("sft", "round-1/export"):
         folder.finish(step)
-    (run / "round-1/export/dpo").mkdir(parents=True)
-    (run / "pairs.parquet").rename(run / "round-1/export/dpo/train.parquet")
     run_recipe(training_recipe(tmp_path, tiny, dpo={"max_length": 4}), only="round-1/dpo")
     assert "round-1/dpo: no pair to train on; the policy of sft is kept unchanged" in capsys.readouterr().err
     assert folder.state("round-1/dpo") == "done"

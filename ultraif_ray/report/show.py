@@ -17,6 +17,7 @@ from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Check, Failure, Prompt, Row
+from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
 
@@ -143,7 +144,7 @@ def _best(folder: RunFolder) -> Row | None:
     """The row that shows most: a paired one with constraints if there is one."""
     ranked = ("unsatisfied", "satisfied", "paired")
     best, best_rank = None, (-2, 0)
-    for row in islice(Rows(folder, steps_with_rows(folder)[0]), LOOKED_AT):
+    for row in islice(Rows(folder, next(iter(steps_with_rows(folder)), Ingest.kind)), LOOKED_AT):
         rank = (ranked.index(row.outcome) if row.outcome in ranked else -1, len(row.constraints))
         if rank > best_rank:
             best, best_rank = row, rank
