@@ -110,9 +110,10 @@ def test_a_run_on_s3_that_is_killed_goes_on_to_its_end(trained: bool, packaged_m
     prompts = f"{BUCKET}/prompts/{trained}.jsonl"
     folder.fs.put(str(prompts_file(tmp_path, ROWS)), prompts)
     fields = {"max_length": 512, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 1}
+    policy = {"model": tiny, "lora": {"r": 4}} if trained else None
     made = training_recipe(
         tmp_path, tiny, count=ROWS, sft=fields | {"save_steps": 2}, train={"workers": {"min": 1, "max": 1}},
-        policy={"model": tiny, "lora": {"r": 4}} if trained else None, composer=None, flow={"rows_per_block": 2}, align={"iterations": 0},
+        policy=policy, composer=None, flow={"rows_per_block": 2}, align={"iterations": 0},
     ).model_dump(mode="json")  # fmt: skip
     made |= {"prompts": [f"s3://{prompts}"], "run": str(folder)}
     recipe = tmp_path / "recipe.yaml"

@@ -1,6 +1,6 @@
 """Apply each named mutant to a copy of the repository, run its tests there, and print who noticed.
 
-    python -m tests.mutants [NAME ...]        (`make mutants`; a NAME is a part of a mutant's name)
+    python -m tests.mutants [NAME ...] [--only light|heavy]        (`make mutants`; a NAME is a part of a mutant's name)
 
 Prints a line for each mutant: caught, with the first test that failed, or SURVIVED. Exits with 1 if one survived,
 and if the tests fail without any mutant, since then a failure says nothing.
@@ -47,8 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names; all mutants if none is given")
     parser.add_argument("--trust", action="store_true", help="do not run the tests without a mutant first")
+    parser.add_argument(
+        "--only", choices=("light", "heavy"), help="those whose tests need no engine and no cluster, or do"
+    )
     options = parser.parse_args()
     chosen = [one for one in all_mutants() if not options.names or any(name in one.name for name in options.names)]
+    chosen = [one for one in chosen if not options.only or one.heavy == (options.only == "heavy")]
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         copies = [_copy(Path(scratch) / f"lane-{lane}") for lane in range(LANES)]
         tests = sorted({test for mutant in chosen for test in mutant.tests})
