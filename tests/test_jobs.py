@@ -61,6 +61,13 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.fixture
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that begins would go on for minutes."""
+    monkeypatch.setattr("ultraif_ray.steps.run.run_steps", lambda *steps: pytest.fail("the run begins"))
+
+
+@pytest.mark.usefixtures("no_run")
 @pytest.mark.parametrize(
     ("job", "words", "step"),
     [
@@ -76,6 +83,7 @@ def test_a_job_is_for_the_step_of_its_name(refusal: Job, job: str, words: list[s
     assert refusal(job, "--recipe", "demo", *words).startswith(f"ultraif: this recipe has no step '{step}'; it has ")
 
 
+@pytest.mark.usefixtures("no_run")
 def test_a_run_folder_that_would_be_lost_with_the_job_is_refused(refusal: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert "which is lost with the cluster: give --run an absolute path" in refusal("align", "--recipe", "demo")
