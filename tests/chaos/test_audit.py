@@ -210,7 +210,10 @@ def test_a_training_that_saw_a_row_twice_is_not_clean(run: Run) -> None:
 
 
 def test_what_is_left_over_is_named() -> None:
-    worker = subprocess.Popen([sys.executable, "-c", "input()", "ray::MapWorker"], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()", "ray::MapWorker"]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert worker.stdout
+    worker.stdout.readline()  # it is there, under its own words
     (found,) = left_over(lambda: [psutil.Process(worker.pid)], patience_s=0)
     assert "ray::MapWorker" in found
     assert not Report(seed=0, left_over=[found]).clean
