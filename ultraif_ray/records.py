@@ -208,6 +208,11 @@ class Response(Record):
     passed: bool = False
 
     @property
+    def whole(self) -> bool:
+        """Whether there is an answer, and it was not cut off."""
+        return self.finish == "stop" and bool(self.text)
+
+    @property
     def failed(self) -> bool:
         """Whether it is whole and the judge, or code, said no to it.
 
@@ -215,7 +220,7 @@ class Response(Record):
         asked, and the response to the simpler query is the failed one.
         """
         said_no = not self.verdicts or any(verdict.answer == "no" for verdict in self.verdicts)
-        return not self.passed and self.finish == "stop" and bool(self.text) and said_no
+        return not self.passed and self.whole and said_no
 
     @property
     def score(self) -> float:

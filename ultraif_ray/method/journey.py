@@ -247,7 +247,7 @@ async def contrast(instructions: list[Instruction], client: RoleClient) -> None:
             if query not in answers:
                 (answers[query],) = await respond(query, instruction.history, 1, client)
         whole, without = (answers[query].model_copy() for query in (instruction.query, instruction.simpler_query))
-        whole.passed = whole.finish == "stop" and bool(whole.text)
+        whole.passed = whole.whole
         instruction.responses = [whole, without]
 
 

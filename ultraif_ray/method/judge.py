@@ -51,16 +51,15 @@ async def judge(
     plain one) needs no more than to be whole.
     """
     case = _Case(instruction, response, client, settings)
-    whole = response.finish == "stop" and bool(response.text)
     if not questions:
         response.verdicts = []
-    elif not whole:
+    elif not response.whole:
         response.verdicts = [Verdict(question=q, answer="not asked") for q in questions]
     elif settings.judge == "rationale":
         response.verdicts = await _all_at_once(case, questions)
     else:
         response.verdicts = await _one_by_one(case, questions)
-    response.passed = whole and all(v.answer == "yes" for v in response.verdicts)
+    response.passed = response.whole and all(v.answer == "yes" for v in response.verdicts)
 
 
 # ---- reasons ---------------------------------------------------------------------------------------------------------

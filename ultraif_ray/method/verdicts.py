@@ -34,11 +34,10 @@ async def check_and_judge(
     A no of code settles it, and the judge is not asked, but with `synthesize.ask_all`. A response that was cut off or
     is empty fails without a question asked of either.
     """
-    whole = response.finish == "stop" and bool(response.text)
     by_code = {
         question: Verdict(question=question, by="code", answer="yes" if holds(response.text, check) else "no")
         for question, check in checks.items()
-        if whole and question in questions
+        if response.whole and question in questions
     }
     left = [question for question in questions if question not in by_code]
     if any(verdict.answer == "no" for verdict in by_code.values()) and not settings.ask_all:
@@ -48,4 +47,4 @@ async def check_and_judge(
         judged = response.verdicts
     rest = iter(judged)
     response.verdicts = [by_code.get(question) or next(rest) for question in questions] + list(rest)
-    response.passed = whole and all(verdict.answer == "yes" for verdict in response.verdicts)
+    response.passed = response.whole and all(verdict.answer == "yes" for verdict in response.verdicts)
