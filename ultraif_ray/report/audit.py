@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import floor
 from statistics import quantiles
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ultraif_ray.errors import InputError
 from ultraif_ray.records import Row, Turn
+
+Item = TypeVar("Item")
 
 Answer = Literal["yes", "no"]
 
@@ -101,11 +103,7 @@ def draw(cases: Iterable[Case], n: int, seed: int = 0) -> Sample:
     held: defaultdict[Stratum, list[Case]] = defaultdict(list)
     for case in cases:
         sizes[case.stratum] += 1
-        place = dice.randrange(sizes[case.stratum])  # a reservoir: each has the same chance to stay
-        if len(held[case.stratum]) < n:
-            held[case.stratum].insert(place, case)
-        elif place < n:
-            held[case.stratum][place] = case
+        keep_by_lot(held[case.stratum], case, sizes[case.stratum], n, dice)
     yes, no = (sum(size for at, size in sizes.items() if at[0] == answer) for answer in ("yes", "no"))
     wanted_no = min(no, max(n // 2, n - yes))
     wanted = {"no": wanted_no, "yes": min(yes, n - wanted_no)}
@@ -116,6 +114,17 @@ def draw(cases: Iterable[Case], n: int, seed: int = 0) -> Sample:
             drawn += held[at][:share]
     dice.shuffle(drawn)
     return Sample(drawn, dict(sizes))
+
+
+def keep_by_lot(held: list[Item], item: Item, seen: int, n: int, dice: random.Random) -> None:
+    """Put an item, the `seen`-th, into a reservoir of at most `n`: each has the same chance to be among them at the
+    end, and at any place.
+    """
+    place = dice.randrange(seen)
+    if len(held) < n:
+        held.insert(place, item)
+    elif place < n:
+        held[place] = item
 
 
 def _in_proportion(sizes: dict[Stratum, int], count: int) -> dict[Stratum, int]:

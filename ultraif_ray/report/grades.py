@@ -17,7 +17,7 @@ from ultraif_ray.api import Rows
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Recipe, Responses, fingerprint
 from ultraif_ray.records import Row, to_table
-from ultraif_ray.report.audit import Answer, Case, Figure, Sample, audit, cases_of, draw, figure
+from ultraif_ray.report.audit import Answer, Case, Figure, Sample, audit, cases_of, draw, figure, keep_by_lot
 from ultraif_ray.report.show import console
 from ultraif_ray.steps.run import run
 from ultraif_ray.steps.synthesize import Synthesize
@@ -104,7 +104,8 @@ def grades_of_a_second_judge(
     Args:
         rows: the rows that the sample was drawn from.
         sample: the drawn cases.
-        judge: the recipe whose judge grades, with the run's own questions.
+        judge: the recipe whose judge grades. Of a question that it is not asked (`synthesize.questions`, `standing`)
+            there is no grade.
         worker_logs: show what the workers log.
 
     Returns:
@@ -183,10 +184,7 @@ def recall_on_planted(rows: Iterable[Row], n: int, seed: int, judge: Recipe, wor
         seen += 1
         chosen = composed[-1].at(composed[-1].level)
         bare = row.model_copy(update={"instructions": [chosen], "usage": [], "dropped": []})
-        if len(drawn) < n:
-            drawn.append(bare)
-        elif (place := dice.randrange(seen)) < n:
-            drawn[place] = bare
+        keep_by_lot(drawn, bare, seen, n, dice)
     if not drawn:
         raise InputError("the run has no composed instruction, so nothing can be planted")
     said: Counter[bool] = Counter()

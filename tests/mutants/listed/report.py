@@ -33,7 +33,7 @@ MUTANTS = (
         "the first verdicts are drawn",
         "audit.py: each has the same chance to stay",
         "ultraif_ray/report/audit.py",
-        "        elif place < n:\n            held[case.stratum][place] = case\n",
+        "    elif place < n:\n        held[place] = item\n",
         "",
         (f"{AUDIT}::test_strata_are_drawn_in_proportion_and_every_verdict_has_the_same_chance",),
     ),
