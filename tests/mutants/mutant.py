@@ -1,6 +1,6 @@
 """What a mutant is, and the list of them all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -20,7 +20,7 @@ class Mutant:
     file: str
     old: str
     new: str
-    tests: tuple[str, ...] = field(default=())
+    tests: tuple[str, ...]
     heavy: bool = False
 
     def applied(self, text: str) -> str:

@@ -32,7 +32,7 @@ METHOD = (
         "a cut response is rejected",
         "docs/design.md: a cut-off response never becomes the rejected half of a pair",
         "ultraif_ray/records.py",
-        'return not self.passed and self.whole and said_no',
+        "return not self.passed and self.whole and said_no",
         "return not self.passed and bool(self.text) and said_no",
         (f"{RECORDS}::test_the_first_in_sampling_order_is_chosen_and_rejected",),
     ),
@@ -709,7 +709,7 @@ KEPT = (
         "ultraif_ray/store/ledger.py",
         "generated += sum(",
         "generated = 0 * sum(",
-        ("tests/store/test_ledger_of_retries.py",),
+        ("tests/store/test_ledger.py",),
     ),
     Mutant(
         "a judge may answer any question",
