@@ -35,8 +35,8 @@ def _chat(system: str | None, examples: list[tuple[str, str]], last: str) -> lis
 
 
 def _with_categories(templates: Templates, system: str | None) -> str | None:
-    listed = "\n".join(f"  - {name}: {getattr(templates.categories, name)}" for name in CATEGORIES)
-    return system and system.replace("{categories}", listed)
+    categories = "\n".join(f"  - {name}: {getattr(templates.categories, name)}" for name in CATEGORIES)
+    return system and system.replace("{categories}", categories)
 
 
 def _with_checkers(told: ComposerTemplates | DecomposerTemplates, system: str | None, on: Checkers) -> str | None:
