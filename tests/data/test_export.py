@@ -12,6 +12,7 @@ import yaml
 from trl.data_utils import apply_chat_template, is_conversational
 
 from tests.scripted import composed
+from ultraif_ray.data.card import card
 from ultraif_ray.data.export import SETS, SPLITS, export, held_out
 from ultraif_ray.data.ingest import to_prompts
 from ultraif_ray.recipe import Ingest, Recipe, parse_recipe
@@ -328,6 +329,14 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
         '"rejected"',
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("pair", ["first", "widest"])
+def test_the_card_says_who_said_no(pair: str) -> None:
+    for checkers, who in (("none", "that the judge said no to"), ("all", "that code or the judge said no to")):
+        recipe = parse_recipe(made(pair=pair).model_dump() | {"synthesize": {"checkers": checkers}})
+        said = card("dpo", recipe, {}, {"train": 1, "held_out": 0}, "", {})
+        assert who in said
 
 
 def test_another_runs_set_is_never_read_in_its_place(tmp_path: Path) -> None:

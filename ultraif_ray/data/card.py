@@ -14,8 +14,8 @@ from ultraif_ray.store.ledger import Entry, Tokens
 _ABOUT = {
     "sft": "Composed instructions, each with the first sampled response that met every question.",
     "dpo": "Composed instructions, each with the first response that met every question and the first complete one "
-    "that the judge said no to.",
-    "rl": "Composed instructions with the yes/no questions that check an answer, for training with a reward.",
+    "that {who} said no to.",
+    "rl": "Composed instructions with {checks} an answer, for training with a reward.",
     "composer": "For training an UltraComposer: a request without one of its constraints, and the request with it, "
     "beside the question that checks it.",
 }
@@ -117,11 +117,10 @@ def _sources(recipe: Recipe) -> str:
 
 
 def _about(name: str, recipe: Recipe) -> str:
-    about = _ABOUT[name]
-    if recipe.synthesize.checkers != "none":
-        about = about.replace("that the judge said", "that code or the judge said").replace(
-            "the yes/no questions that check an answer", "the yes/no questions and the checks by code of an answer"
-        )
+    code = recipe.synthesize.checkers != "none"
+    who = "code or the judge" if code else "the judge"
+    checks = "the yes/no questions and the checks by code of" if code else "the yes/no questions that check"
+    about = _ABOUT[name].format(who=who, checks=checks)
     contrast = {
         "sft": "Composed instructions, answered once and not judged.",
         "dpo": "Composed instructions; chosen answers the whole instruction, rejected the same one without its last "
@@ -134,7 +133,7 @@ def _about(name: str, recipe: Recipe) -> str:
     if name == "dpo" and recipe.export.pair == "widest":
         return (
             "Composed instructions; of the sampled responses, the one that met every question with the highest score, "
-            "and the complete one with the lowest that the judge said no to."
+            f"and the complete one with the lowest that {who} said no to."
         )
     return about
 
