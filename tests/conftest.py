@@ -56,3 +56,18 @@ def packaged_model() -> str:
     from ultraif_ray.engine.models import resolve_model
 
     return resolve_model("packaged")
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An S3 server, to which the environment of this process leads; see `tests.s3`."""
+    import fsspec
+
+    from tests.s3 import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another server
+        yield
+        fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.imports import imported_by
+from tests.s3 import BUCKET
 from tests.simulated import rows_of, without_usage
 from ultraif_ray.cli import main, report_errors
 from ultraif_ray.recipe import SHIPPED
@@ -111,10 +112,19 @@ def drive(words: list[str]) -> subprocess.Popen[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulated: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["s3", pytest.param("local", marks=pytest.mark.long)])
+def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(
+    simulated: Path, tmp_path: Path, place: str, request: pytest.FixtureRequest, command: Command
+) -> None:
+    """In a local folder, and all on S3, prompts too. (tests/chaos kills local runs.)"""
     folder = RunFolder(str(tmp_path / "run"))
-    pool = {"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4}
     fast = ["run", str(simulated), "flow.rows_per_block=2", "export.held_out=0.2"]
+    if place == "s3":
+        request.getfixturevalue("s3")
+        folder = RunFolder(f"s3://{BUCKET}/run")
+        folder.fs.put(PROMPTS, f"{BUCKET}/prompts.jsonl")
+        fast += ["--run", str(folder), "--prompts", f"s3://{BUCKET}/prompts.jsonl"]
+    pool = {"engine": "simulated", "tokens_per_s": 400, "rows_in_flight": 4}
     slow = [*fast, f"pools.m={json.dumps(pool)}"]
 
     def until(rows: int, driver: subprocess.Popen[str]) -> None:
@@ -129,11 +139,11 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulate
     first = rows_of(folder)
     assert 4 <= len(first) < 32
 
-    written = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
+    written = {path: folder.fs.modified(path) for path in folder.data_files("synthesize")}
     interrupted = drive(slow)
     while folder.read_json(LEASE).get("pid") != interrupted.pid and interrupted.poll() is None:
         time.sleep(0.1)
-    beside = ultraif(*fast)  # while the other's Ray starts
+    beside = command(*fast)  # while the other's Ray starts
     assert beside.returncode == 2
     assert f"is in use by the run of process {interrupted.pid}" in beside.stderr
     until(len(first) + 2, interrupted)
@@ -153,19 +163,23 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(simulate
     left = 32 - len(second)
     assert f"synthesize: {left}/{left} rows" in ended.stderr
     assert len(rows_of(folder)) == 32
-    assert written == {path: Path(path).stat().st_mtime_ns for path in written}
+    assert written == {path: folder.fs.modified(path) for path in written}
     after = without_usage(rows_of(folder))
     assert len(after) == 32
     assert all(after[row.id] == row.model_dump(exclude={"usage"}) for row in first + second)
-    assert folder.read_json("ledger.json")["synthesize"]["input"] == 32
+    ledger = folder.read_json("ledger.json")
+    assert ledger["synthesize"]["input"] == 32
+    assert all(sum(entry["outcomes"].values()) == entry["input"] for entry in ledger.values())
+    assert LEASE not in folder.names()
+    assert not [path for path in folder.fs.find(folder.path) if ".new" in path or "/new-" in path]
 
-    again = ultraif(*fast)
+    again = command(*fast)
     assert (again.returncode, again.stdout) == (0, ended.stdout)
     assert "rows in" not in again.stderr
-    shown = ultraif("show", tmp_path / "run", "-n", 2)
+    shown = command("show", folder, "-n", 2)
     assert "2 of 32 rows" in shown.stdout
     assert "--skip 2" in shown.stdout
-    none = ultraif("show", tmp_path / "run", "--outcome", "nothing")
+    none = command("show", folder, "--outcome", "nothing")
     assert "0 of 0 rows that ended as nothing" in none.stdout
 
 
@@ -257,11 +271,8 @@ SHORT += [
 
 
 @pytest.mark.vllm
-@pytest.mark.slow
-@pytest.mark.xdist_group("vllm")
-@pytest.mark.parametrize(
-    "recipe", [ONE_POOL, pytest.param(THREE_POOLS, marks=pytest.mark.long)], ids=["one pool", "three pools"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", [ONE_POOL, THREE_POOLS], ids=["one pool", "three pools"])
 def test_the_real_model_in_workers_of_ray_data(tmp_path: Path, recipe: list[str]) -> None:
     """One vLLM in every role; or decomposer, composer, and responder with judge, each in a vLLM of its own, chained."""
     prompts = tmp_path / "prompts.jsonl"

@@ -78,8 +78,9 @@ class Nodes:
         return name
 
     def _spawn(self, name: str, *arguments: str) -> None:
-        ours = ["--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
-                "--max-worker-port=0", "--object-store-memory=200000000", f"--labels=chaos={name}",
+        ours = ["--block", "--disable-usage-stats", "--include-log-monitor=false",
+                "--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0",
+                "--object-store-memory=200000000", f"--labels=chaos={name}",
                 # Nodes that share a folder number their sockets in it; two that start at once take the same number.
                 f"--temp-dir={self._scratch}/{name}"]  # fmt: skip
         with (self.place / f"{name}.log").open("ab") as log:

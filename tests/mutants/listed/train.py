@@ -3,7 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 RUN, WORKER, FSDP, TASKS = (f"tests/train/test_{name}.py" for name in ("run", "worker", "fsdp", "tasks"))
-KILLED = f"{RUN}::test_what_is_killed_or_interrupted_goes_on_as_if_nothing_had_happened[driver]"
+KILLED = f"{RUN}::test_what_is_killed_goes_on_as_if_nothing_had_happened[driver]"
 LOOP = f"{RUN}::test_the_whole_loop_ends_with_a_model_and_is_not_done_twice"
 NOTHING = f"{RUN}::test_training_on_what_is_not_made_yet_or_holds_nothing_says_so"
 RESUMED = f"{WORKER}::test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened"
@@ -45,7 +45,7 @@ MUTANTS = (
         "ultraif_ray/train/run.py",
         "        raise KeyboardInterrupt from ended\n",
         "        raise\n",
-        (KILLED,),
+        (LOOP,),
         heavy=True,
     ),
     Mutant(
