@@ -323,6 +323,9 @@ def test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_
     sets = load_recipe(write(beside, data | {"sets": {"sft": ["a.jsonl"]}}), ["sets.dpo.1=[a.jsonl]"]).sets
     assert sets
     assert (sets.sft, sets.dpo) == ((f"{beside}/a.jsonl",), {1: (f"{here}/a.jsonl",)})
+    responses = load_recipe(write(beside, data | {"composer": None}), ["responses={run: ../here}"]).responses
+    assert responses
+    assert responses.run == str(here)
 
 
 def test_a_pools_chat_template_is_read_from_beside_the_recipe_or_from_this_folder(

@@ -218,7 +218,7 @@ def audit(
 ) -> None:
     """How often the judge is right: its verdicts graded by you, by a second judge, or tried on planted violations.
 
-    Overrides are laid over the second judge's recipe; with --planted, over the run's own.
+    A second judge is asked the same questions. Overrides are laid over its recipe; with --planted, over the run's own.
     """
     from pathlib import Path
 
@@ -230,9 +230,13 @@ def audit(
     if sum((table is not None, against is not None, planted)) > 1:
         raise RecipeError("give one of --csv, --against and --planted: each is another way to grade")
     place = run.rstrip("/")
-    judge = None
-    if against or planted:
-        judge = load_recipe(against or f"{place}/recipe.yaml", overrides or (), run=folder or f"{place}-audit")
+    judge, own = None, f"{place}/recipe.yaml"
+    if against:
+        asked = load_recipe(own).synthesize  # else it would be asked other questions, and have no grade for some
+        same = [f"synthesize.questions={asked.questions}", f"synthesize.standing={asked.standing}"]
+        judge = load_recipe(against, [*same, *(overrides or [])], run=folder or f"{place}-audit")
+    elif planted:
+        judge = load_recipe(own, overrides or (), run=folder or f"{place}-audit")
     graded, kept = (Path(file) if file else None for file in (table, result))
     audit_run(Run(place).rows(step=step), Auditing(n, seed, judge, planted, graded, kept, worker_logs))
 

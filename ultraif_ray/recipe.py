@@ -940,8 +940,8 @@ def _find_recipe(path: str | Path) -> str:
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of prompts, of sets and of a chat template absolute that are found in `folder`. What is
-    not there may be a hub id, or is refused later by its name. Values of a wrong type are left for the validation.
+    """Make the relative paths of prompts, sets, responses and chat templates absolute that are found in `folder`. What
+    is not there may be a hub id, or is refused later by its name. Values of a wrong type are left for the validation.
     Models stay as they are written: their names are part of fingerprints, which must be the same in a job's own copy of
     the project.
     """
@@ -962,6 +962,9 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
         if isinstance(section, dict):
             lists = {name: files for name, files in section.items() if isinstance(files, list)}
             section.update({name: [absolute(file) for file in files] for name, files in lists.items()})
+    responses = data.get("responses")
+    if isinstance(responses, dict) and "run" in responses:
+        responses["run"] = absolute(responses["run"])
     policy = data.get("policy")
     if isinstance(policy, dict) and "chat_template" in policy:
         policy["chat_template"] = absolute(policy["chat_template"])

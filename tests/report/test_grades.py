@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -14,7 +15,7 @@ from ultraif_ray.api import Run
 from ultraif_ray.cli import app
 from ultraif_ray.errors import InputError
 from ultraif_ray.records import Turn
-from ultraif_ray.report.audit import Case
+from ultraif_ray.report.audit import Case, cases_of
 from ultraif_ray.report.grades import Auditing, ask_for_grades, audit_run, read_grades, write_cases
 from ultraif_ray.steps.run import run
 
@@ -79,17 +80,21 @@ def test_whatever_a_model_wrote_is_one_cell_and_no_formula(
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_second_judge_grades_and_violations_are_planted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one_question = {"k": 1, "rounds": {1: 1}, "judge": "logprob", "goal": "sft"}
-    made = recipe(tmp_path, count=8, synthesize=one_question)
+    one_question = {"k": 1, "rounds": {1: 1}, "judge": "logprob", "goal": "sft", "ask_all": True}
+    made = recipe(tmp_path, count=8, synthesize=one_question | {"questions": "all", "standing": True})
     run(made, until="synthesize")
     rows, result = Run(str(made.run)).rows(), tmp_path / "out.json"
-    audit_run(rows, Auditing(6, judge=made.model_copy(update={"run": str(tmp_path / "same")}), result=result))
+    second = tmp_path / "second.yaml"  # asks fewer questions
+    second.write_text(yaml.safe_dump(made.model_dump(mode="json") | {"synthesize": one_question}))
+    app(["audit", str(made.run), "--against", str(second), "--n", "99", "--json", str(result)], standalone_mode=False)
     same = json.loads(result.read_text())
-    assert (same["graded"], same["agreement"]["value"]) == (6, 1)  # the same judge says the same again
+    every = sum(1 for row in rows for _ in cases_of(row))
+    assert every > 5 * 3  # a row that was judged has one question of each kind at least
+    assert (same["graded"], same["agreement"]["value"]) == (every, 1)  # the same judge says the same again
     tried = made.model_copy(update={"run": str(tmp_path / "new")})
     audit_run(rows, Auditing(8, judge=tried, planted=True, result=result))
     judged = [row for row in Run(tried.run_folder).rows(step="judge") if row.outcome != "failed"]
-    said = [row.instructions[0].responses[0].verdicts[-1].answer for row in judged]
+    said = [row.instructions[0].responses[0].verdicts[0].answer for row in judged]
     assert json.loads(result.read_text())["recall_on_planted"]["value"] == said.count("no") / len(said)
     for row in judged:  # this engine repeats what it is asked
         (instruction,) = row.instructions
