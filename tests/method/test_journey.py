@@ -108,6 +108,28 @@ async def test_a_prompt_without_a_constraint_is_simple_and_goes_on() -> None:
     assert (row.decomposed, row.constraints, row.outcome) == ("simple", [], "paired")
 
 
+@pytest.mark.parametrize("judge", ["rationale", "each", "logprob"])
+async def test_responses_are_judged_again_in_their_place_and_none_is_sampled(judge: str) -> None:
+    row = await journey(
+        World("bad", "bad", "good", "good"), settings(rounds={2: 1}, intermediate=True, goal="all", k=2)
+    )
+    for instruction in row.instructions:
+        for response in instruction.responses:
+            response.verdicts, response.passed = [], not response.passed  # another judge's
+    row.usage, world = [], World()
+    again = await journey(world, settings(judge=judge, goal="all"), row.model_copy(deep=True), ("judge",))
+    assert set(world.asked) == {usage.role for usage in again.usage} == {"judge"}
+    texts, passed = ([[getattr(one, name) for one in instruction.responses] for instruction in again.instructions]
+                     for name in ("text", "passed"))  # fmt: skip
+    assert texts == [["bad", "bad"], ["good", "good"]]
+    assert passed == [[False, False], [True, True]]
+    answers = [
+        verdict.answer for one in again.instructions for response in one.responses for verdict in response.verdicts
+    ]
+    assert answers == (["no", "no", "yes", "yes", "yes", "yes"])
+    assert again.outcome == "satisfied"
+
+
 async def test_a_row_that_comes_from_another_worker_keeps_what_it_lost_there() -> None:
     made = settings(attempts=2)
     lost = World(decomposer=["no JSON"])

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.simulated import recipe, rows_of
 from ultraif_ray.errors import InputError, RecipeError
 from ultraif_ray.recipe import Recipe, parse_recipe
-from ultraif_ray.records import Row
+from ultraif_ray.records import Row, Usage, to_table
 from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.responses import ReadResponses
 from ultraif_ray.steps.run import run
+from ultraif_ray.steps.step import Context
 from ultraif_ray.store.folder import RunFolder
 
 
@@ -45,6 +48,26 @@ def test_all_responses_are_judged_again_and_none_is_sampled(tmp_path: Path) -> N
     files = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("judge")}
     run(again)
     assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("judge")} == files
+
+
+def test_responses_are_copied_without_what_they_cost_and_not_read_again(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=1)
+    source, folder = RunFolder(made.run_folder), RunFolder(str(tmp_path / "again"))
+    source.open_step("synthesize", {"made": "by hand"})
+    rows = [Row(id=number, query=f"Say {number}.", usage=[Usage(role="judge", prompt=9)]) for number in range(3)]
+    for part in (rows[:1], rows[1:]):
+        (tmp_path / "run/synthesize/rows").mkdir(exist_ok=True)
+        pq.write_table(to_table(part), tmp_path / f"run/synthesize/rows/{part[0].id}.parquet")
+    source.finish("synthesize")
+    step, context = ReadResponses(), Context(judging(made, tmp_path / "again"), folder)
+    settings = step.settings(context)
+    folder.open_step(step.name, settings)
+    (entry,) = step.run(context).values()
+    folder.finish(step.name)
+    assert (entry.input, entry.outcomes) == (3, {"read": 3})
+    assert rows_of(folder, "responses") == [row.model_copy(update={"usage": []}) for row in rows]
+    source.clear("synthesize")
+    assert step.settings(context) == settings  # they need not be there any more
 
 
 def test_dpo_rounds_go_on_from_the_prompts_of_the_responses(tmp_path: Path) -> None:

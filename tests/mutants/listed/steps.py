@@ -8,6 +8,8 @@ REMAKE = (f"{STEPS}::test_remake_deletes_the_step_that_changed_and_what_was_made
 IN_USE = f"{STEPS}::test_a_command_in_a_folder_that_another_works_in_is_refused_and_changes_nothing"
 RUNS = "tests/steps/test_run.py"
 RETRY = (f"{RUNS}::test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept",)
+AGAIN = "tests/method/test_journey.py::test_responses_are_judged_again_in_their_place_and_none_is_sampled"
+COPIED = "tests/steps/test_judge.py::test_responses_are_copied_without_what_they_cost_and_not_read_again"
 SEVERAL = (f"{RUNS}::test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept",)
 
 MUTANTS = (
@@ -148,5 +150,38 @@ MUTANTS = (
         "        self._rows, self._chars, self._files = [], 0, 1\n",
         SEVERAL,
         heavy=True,
+    ),
+    Mutant(
+        "only the last instruction is judged again",
+        "ultraif judge: judge the responses of a run again",
+        "ultraif_ray/method/journey.py",
+        "row, client, settings) for one in row.instructions))",
+        "row, client, settings) for one in row.instructions[-1:]))",
+        (AGAIN,),
+    ),
+    Mutant(
+        "judging again samples anew",
+        "docs/method.md: judges stored responses again, and samples none anew",
+        "ultraif_ray/method/journey.py",
+        "            await judge_again(row, client, recipe.synthesize)\n",
+        "            for one in row.instructions:\n                one.responses = []\n"
+        "                await answer(one, row, client, recipe.synthesize)\n",
+        (AGAIN,),
+    ),
+    Mutant(
+        "responses are paid for twice",
+        "steps/responses.py: what they cost stays there",
+        "ultraif_ray/steps/responses.py",
+        'row | {"usage": []}',
+        "row",
+        (COPIED,),
+    ),
+    Mutant(
+        "responses must be there for ever",
+        "steps/responses.py: read once, they need not be there any more",
+        "ultraif_ray/steps/responses.py",
+        'if not made_by and folder.state(self.name) == "done":',
+        "if False:",
+        (COPIED,),
     ),
 )
