@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.recipe import Train
-from ultraif_ray.train.settings import with_adapter
+from ultraif_ray.train.settings import adapter_size
 
 GB = 10**9
 
@@ -97,7 +97,7 @@ def shapes_of(config: Any, lora: dict[str, Any] | None = None, trust_remote_code
         kinds = model._no_split_modules or ()
         layers = [module for module in model.modules() if type(module).__name__ in kinds]
         layer = max((sum(p.numel() for p in module.parameters()) for module in layers), default=weights)
-        adapter = 0 if lora is None else int(with_adapter(model, lora).num_parameters(only_trainable=True))
+    adapter = 0 if lora is None else adapter_size(config, lora, trust_remote_code)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     expert = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", 4 * text.hidden_size)
     return Shapes(

@@ -93,13 +93,33 @@ def lora_config(fields: dict[str, Any] | None) -> Any:
     return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **fields})
 
 
-def with_adapter(model: Any, lora: dict[str, Any]) -> Any:
-    """The model with the LoRA adapter that these fields of peft's `LoraConfig` describe."""
-    from peft import get_peft_model
+def adapter_size(config: Any, lora: dict[str, Any], trust_remote_code: bool = False) -> int:
+    """Count the parameters of a LoRA adapter on a model, without making either.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by names that it gives up
-        return get_peft_model(model, lora_config(lora))
+    Args:
+        config: transformers' configuration of the model.
+        lora: fields of peft's `LoraConfig`.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ValueError: peft refuses it, for instance since the model has no such module.
+    """
+    known = json.dumps([config.to_dict(), lora], sort_keys=True, default=str)
+    if known not in _ADAPTERS:
+        import torch
+        from peft import get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by names that it gives up
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            adapted = get_peft_model(model, lora_config(lora))
+        _ADAPTERS[known] = int(adapted.num_parameters(only_trainable=True))
+    return _ADAPTERS[known]
+
+
+_ADAPTERS: dict[str, int] = {}
+"""Those that were counted: peft takes seconds for one, and the trainings of a run mostly have the same."""
 
 
 def _config_class(trainer: str) -> Any:
@@ -320,12 +340,14 @@ def check_modules(key: str, section: Composer | Policy, fields_key: str, fields:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(key, section), trust_remote_code=section.trust_remote_code)
+    config = load_config(key, section)
+    if wrapped:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=section.trust_remote_code)
         check_layers(fields_key, wrapped, model)
+    if section.lora is not None:
         try:
-            if section.lora is not None:
-                with_adapter(model, section.lora)
+            adapter_size(config, section.lora, section.trust_remote_code)
         except ValueError as error:
             raise RecipeError(f"{key}.lora: peft refuses it: {' '.join(str(error).split())[:300]}") from None
 
