@@ -1,10 +1,9 @@
 """What a model may name, and which of it stands."""
 
-import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.scripted import client_of, recipe
@@ -30,9 +29,17 @@ def test_a_recipe_turns_on_all_none_families_or_single_checkers() -> None:
 def test_the_schema_has_the_names_that_are_on_and_no_code() -> None:
     check, null = schema(enabled(("web",)))["anyOf"]
     assert null == {"type": "null"}
-    assert check["properties"]["name"]["enum"] == ["links", "hashtags"]
-    assert check["properties"]["relation"]["enum"] == list(RELATIONS)
-    assert not {"maxLength", "minLength", "pattern"} & set(json.dumps(check).split('"'))
+    assert check == {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "enum": ["links", "hashtags"]},
+            "relation": {"type": "string", "enum": list(RELATIONS)},
+            "number": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "texts": {"type": "array", "items": {"type": "string"}, "maxItems": 20},
+        },
+        "required": ["name", "relation", "number", "texts"],
+        "additionalProperties": False,
+    }
 
 
 def test_a_model_is_told_what_each_checks_and_which_arguments_it_has() -> None:
@@ -94,8 +101,22 @@ def test_one_that_is_not_on_is_dropped() -> None:
         ("100-200 words", 100, set()),
         ("two or three lines", 3, set()),
         ("about 50 words", 50, set()),
+        ("between one and 200 words", 200, set()),
+        ("from 100 to 200 words", 200, set()),
+        ("use one, and add two or three", 1, set(RELATIONS)),
         ("in 50 words", 5, set()),
         ("no more", 0, set()),
+        ("no fewer", 0, set()),
+        ("no less", 0, set()),
+        ("no longer", 0, set()),
+        ("no, more", 0, set()),
+        ("say no to more", 0, set(RELATIONS)),
+        ("999999999 words", 999_999_999, set(RELATIONS)),
+        ("1000000000 words", 1_000_000_000, set()),
+        ("no more than a dozen", 12, {"at most"}),
+        ("five bullet points or more", 5, {"at least"}),
+        ("five very short bullet points or more", 5, set(RELATIONS)),
+        ("the maximum is five", 5, set(RELATIONS)),
     ],
 )
 def test_a_number_and_its_relation_are_read_from_the_constraint(
@@ -103,6 +124,61 @@ def test_a_number_and_its_relation_are_read_from_the_constraint(
 ) -> None:
     stand = {r for r in RELATIONS if says_the_same(Check(name="words", relation=r, number=number), constraint)}
     assert stand == relations
+
+
+UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+def spelled(number: int, hyphen: str, link: str) -> str:
+    """In English words: `twenty-five` or `twenty five`, `one hundred and five` or `one hundred five`."""
+    for power, word in ((1000, "thousand"), (100, "hundred")):
+        if number >= power:
+            many, rest = divmod(number, power)
+            behind = f"{link if rest < 100 else ' '}{spelled(rest, hyphen, link)}" if rest else ""
+            return f"{spelled(many, hyphen, link)} {word}{behind}"
+    if number < 20:
+        return UNITS[number]
+    return TENS[number // 10] + (hyphen + UNITS[number % 10] if number % 10 else "")
+
+
+@given(number=st.integers(0, 999_999), hyphen=st.sampled_from("- "), link=st.sampled_from([" ", " and "]))
+@example(number=119, hyphen="-", link=" and ")
+@example(number=100_100, hyphen="-", link=" and ")
+def test_numbers_are_read_in_words(number: int, hyphen: str, link: str) -> None:
+    said = f"in exactly {spelled(number, hyphen, link)} words"
+    for other, stands in ((number, True), (number + 1, False), (number % 1000 + 1000 * (number < 1000), False)):
+        if stands or other != number:
+            assert says_the_same(Check(name="words", relation="exactly", number=other), said) is stands, (said, other)
+
+
+@pytest.mark.parametrize(
+    ("said", "numbers"),
+    [
+        ("one two", set()),
+        ("twenty ten", set()),
+        ("twenty twenty", set()),
+        ("ninety nine", {99}),
+        ("five and six", set()),
+        ("one hundred one hundred", set()),
+        ("thirty, zero", set()),
+        ("two hundred twenty eleven", set()),
+        ("and five", {5}),
+        ("hundred", {100}),
+        ("thousand", {1000}),
+        ("two hundred and three hundred", set()),
+        ("one thousand and two thousand", set()),
+        ("one thousand and two hundred", {1200}),
+        ("two dozen", set()),
+        ("twenties", set()),
+    ],
+)
+def test_words_make_one_number_only_where_english_does_and_neighbours_are_a_range(said: str, numbers: set[int]) -> None:
+    found = {n for n in range(3000) if says_the_same(Check(name="words", relation="exactly", number=n), said)}
+    assert found == numbers
 
 
 @given(

@@ -115,16 +115,29 @@ _LONGEST = 12
 """Words of a number at most."""
 
 _UNITS = words(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
 )
 _TENS = words("twenty thirty forty fifty sixty seventy eighty ninety")
+_ALONE = {"zero": 0, "no": 0, "none": 0, "single": 1, "once": 1, "twice": 2, "pair": 2, "thrice": 3, "dozen": 12}
+"""Words that make no number with others."""
+
 _VALUES = {
-    **{word: value for value, word in enumerate(_UNITS)},
+    **{word: value for value, word in enumerate(_UNITS, start=1)},
     **{word: value for value, word in zip(range(20, 100, 10), _TENS, strict=True)},
-    **{"no": 0, "none": 0, "single": 1, "once": 1, "twice": 2, "pair": 2, "thrice": 3, "dozen": 12},
+    **_ALONE,
 }
 _POWERS = {"hundred": 100, "thousand": 1000}
+
+_ENDS = rf"\b(?! (?:{'|'.join(_POWERS)})\b)"
+_BELOW_100 = rf"(?:(?:{'|'.join(_TENS)})(?: (?:{'|'.join(_UNITS[:9])})\b)?|(?:{'|'.join(_UNITS)})\b)"
+_BELOW_1000 = rf"(?:(?:{_BELOW_100} )?hundred\b(?: (?:and )?{_BELOW_100}(?! hundred\b))?|{_BELOW_100})"
+_IN_WORDS = re.compile(
+    rf"(?:{_BELOW_1000} )?thousand\b(?: (?:and )?{_BELOW_1000}{_ENDS})?|{_BELOW_1000}|(?:{'|'.join(_ALONE)})\b"
+)
+"""A number in English words. What follows "and" is a part of it only below the last power: "one thousand and two" is
+one number, "one thousand and two thousand" are two.
+"""
 
 _BEFORE: tuple[tuple[str, Relation], ...] = (
     ("no more than", "at most"), ("not more than", "at most"), ("at most", "at most"), ("up to", "at most"),
@@ -182,26 +195,15 @@ def _number_at(said: list[str], at: int) -> tuple[int | None, int]:
         return (int(said[at]) if len(said[at]) < 10 else None), at + 1
     if said[at] == "no" and said[at + 1 : at + 2] in (["more"], ["fewer"], ["less"], ["longer"]):
         return None, at
-    total, current, end = 0, None, at
-    for place, word in enumerate(said[at : at + _LONGEST], start=at + 1):
+    found = _IN_WORDS.match(" ".join(said[at : at + _LONGEST]))
+    if not found:
+        return None, at
+    total, current = 0, 0
+    for word in (number := found.group().split()):
         if word in _POWERS:
             current = (current or 1) * _POWERS[word]
             if word == "thousand":
-                total, current = total + current, None
-        elif word in _VALUES and (current is None or _adds_to(current, word)):
-            current = (current or 0) + _VALUES[word]
-        elif word == "and" and current and current % 100 == 0:
-            continue
+                total, current = current, 0
         else:
-            break
-        end = place
-    return (None, at) if end == at else (total + (current or 0), end)
-
-
-def _adds_to(current: int, word: str) -> bool:
-    """Whether a word goes on with a number: "hundred" with anything below it, "twenty" with a digit."""
-    return (
-        0
-        < _VALUES[word]
-        < (100 if current and current % 100 == 0 else 10 if current % 100 in range(20, 100, 10) else 0)
-    )
+            current += _VALUES.get(word, 0)  # "and" adds nothing
+    return total + current, at + len(number)
