@@ -117,16 +117,15 @@ async def test_responses_are_judged_again_in_their_place_and_none_is_sampled(jud
         for response in instruction.responses:
             response.verdicts, response.passed = [], not response.passed  # another judge's
     row.usage, world = [], World()
-    again = await journey(world, settings(judge=judge, goal="all"), row.model_copy(deep=True), ("judge",))
+    made = settings(judge=judge, goal="all", questions="all", ask_all=True)
+    again = await journey(world, made, row.model_copy(deep=True), ("judge",))
     assert set(world.asked) == {usage.role for usage in again.usage} == {"judge"}
     texts, passed = ([[getattr(one, name) for one in instruction.responses] for instruction in again.instructions]
                      for name in ("text", "passed"))  # fmt: skip
     assert texts == [["bad", "bad"], ["good", "good"]]
     assert passed == [[False, False], [True, True]]
-    answers = [
-        verdict.answer for one in again.instructions for response in one.responses for verdict in response.verdicts
-    ]
-    assert answers == (["no", "no", "yes", "yes", "yes", "yes"])
+    verdicts = [[[verdict.answer for verdict in r.verdicts] for r in one.responses] for one in again.instructions]
+    assert verdicts == [[["no"] * 2] * 2, [["yes"] * 3] * 2]  # what was added so far, and the prompt's own
     assert again.outcome == "satisfied"
 
 
@@ -147,6 +146,7 @@ async def test_a_row_that_comes_from_another_worker_keeps_what_it_lost_there() -
         (("decompose",), [("decomposer", "failed")]),
         (("compose",), [("composer", "failed")]),
         (("respond",), [("responder", "failed")]),
+        (("judge",), [("judge", "failed")]),
     ],
 )
 def test_a_row_that_is_given_up_fails_in_every_step_that_it_was_in(
@@ -398,7 +398,11 @@ async def test_standing_questions_come_last_and_of_a_plain_prompt_too() -> None:
 async def in_band(passing: dict[int, int], start: int, k: int = 4, composes: int = 99, **more: Any) -> Row:
     """A row whose first `passing[level]` responses of `k` pass at each level, from `start` on."""
     made = settings(rounds={start: 1}, judge="logprob", k=k, attempts=1, **({"band": {}} | more))
-    world, sampled = World(composes=composes), Counter[int]()
+    return await banded(made, World(composes=composes), passing)
+
+
+async def banded(made: Recipe, world: World, passing: dict[int, int], stages: tuple[str, ...] = STAGES[1:]) -> Row:
+    sampled = Counter[int]()
 
     def say(request: Request, number: int) -> Answer:
         if request.role != "responder":
@@ -408,7 +412,37 @@ async def in_band(passing: dict[int, int], start: int, k: int = 4, composes: int
         return "good" if sampled[level] <= passing[level] else "bad"
 
     client = client_of(made, **dict.fromkeys(("decomposer", "composer", "responder"), ScriptedEngine(say)))
-    return await run_journey(Row(id=7, query=QUERY), STAGES[1:], client, made)
+    return await run_journey(Row(id=7, query=QUERY), stages, client, made)
+
+
+async def test_what_is_added_on_the_way_is_asked_about_too_and_so_are_the_prompts_own_constraints() -> None:
+    made = settings(rounds={1: 1}, judge="logprob", k=4, band={}, questions="all", ask_all=True)
+    row = await banded(made, World(), {1: 4, 2: 2}, STAGES)
+    (instruction,) = row.instructions
+    asked = [verdict.question for verdict in instruction.responses[0].verdicts]
+    assert asked == ["Is it 0 fine?", "Is it 1 fine?", "Is it free of rhymes?"]
+
+
+@pytest.mark.parametrize("refused", [None, 3, 2])
+async def test_what_is_added_on_the_way_is_shown_to_the_judge_where_the_composer_cannot_be_asked(
+    refused: int | None,
+) -> None:
+    made = settings(rounds={1: 1}, judge="logprob", k=4, band={}, check="model", attempts=1)
+    roles = made.roles.model_copy(update={"composer": made.roles.composer.model_copy(update={"trained": True})})
+    shown: list[tuple[str, int]] = []
+
+    def check(request: Request) -> Answer:
+        added = request.messages[-1]["content"].split("Longer request:")[1].count("Add")
+        shown.append((request.role, added))
+        return labels(0.1 if added == refused else 0.9)
+
+    row = await banded(made.model_copy(update={"roles": roles}), World(check=check), {1: 4, 2: 4, 3: 2})
+    last = refused or 3
+    assert shown == [("judge", level) for level in range(1, last + 1)]
+    assert row.instructions[0].level == (refused - 1 if refused else 3)
+    assert [(lost.stage, lost.kind, lost.raw.count("Add")) for lost in row.dropped] == (
+        [("composer", "the model says that it does not suit the query", refused)] if refused else []
+    )
 
 
 @pytest.mark.parametrize(
