@@ -64,10 +64,10 @@ $(STAMP): requirements/cpu.lock requirements/torch-cpu.txt pyproject.toml
 # Names, versions and hashes for every platform; no addresses.
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --extra cpu --extra train --extra packaged --extra cloud --extra dev \
+	  --extra cpu --extra train --extra eval --extra packaged --extra cloud --extra dev \
 	  requirements/cpu.in --override requirements/overrides.txt --output-file requirements/cpu.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --extra gpu --extra train --extra packaged --extra cloud \
+	  --extra gpu --extra train --extra eval --extra packaged --extra cloud \
 	  --override requirements/overrides-gpu.txt --output-file requirements/gpu.lock
 
 clean:

@@ -1,0 +1,4 @@
+"""Benchmarks, on lm-eval: it owns prompts, metrics and sample logs, our engines answer.
+
+punkt.py      the data of NLTK that lm-eval's checkers need, found offline
+"""
