@@ -18,6 +18,7 @@ ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
     "respond": ("responder", "judge"),
     "plant": ("responder",),
     "judge": ("judge",),
+    "ask": ("responder",),
 }
 
 

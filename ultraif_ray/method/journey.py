@@ -14,17 +14,17 @@ from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds
 from ultraif_ray.method.compose import compose
 from ultraif_ray.method.decompose import decompose
 from ultraif_ray.method.replies import as_dropped
-from ultraif_ray.method.respond import respond
+from ultraif_ray.method.respond import answer_benchmark, respond
 from ultraif_ray.method.verdicts import check_and_judge, checks_of
 from ultraif_ray.recipe import Band, Recipe, Synthesize
-from ultraif_ray.records import CATEGORIES, Category, Constraint, Failure, Instruction, Response, Role, Row
+from ultraif_ray.records import CATEGORIES, Asked, Category, Constraint, Failure, Instruction, Response, Role, Row
 from ultraif_ray.templates import Templates
 
 STAGES = ("decompose", "compose", "respond")
 """The parts of a journey, in order. Each can run in a worker of its own; `respond` includes the judge.
 
 `judge` is one that stands alone, for rows whose responses were sampled already; `plant` comes before it where the judge
-is to be tried on violations.
+is to be tried on violations. `ask` stands alone too, for what benchmarks ask.
 """
 
 
@@ -61,6 +61,10 @@ async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, rec
         with _failing_as(row, "judge"):
             await judge_again(row, client, recipe.synthesize)
             row.outcome = _outcome(row.instructions[-1])
+    if isinstance(row, Asked):
+        with _failing_as(row, "responder"):
+            await answer_benchmark(row, client)
+            row.outcome = "answered"
     row.dropped += client.dropped
     row.usage = client.add_usage(row.usage)
     return row
@@ -74,6 +78,8 @@ def give_up(row: Row, stages: tuple[str, ...], kind: str, reason: str) -> Row:
         row.fail("composer" if "compose" in stages else "responder", kind, reason)
     if "judge" in stages:
         row.fail("judge", kind, reason)
+    if "ask" in stages:
+        row.fail("responder", kind, reason)
     return row
 
 
