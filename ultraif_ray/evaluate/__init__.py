@@ -1,5 +1,6 @@
 """Benchmarks, on lm-eval: it owns prompts, metrics and sample logs, our engines answer.
 
 punkt.py        the data of NLTK that lm-eval's checkers need, found offline
+verifiable.py   answers that code can verify: the checkers of IFEval, IFBench and LiveBench
 statistics.py   intervals, and whether two models differ
 """
