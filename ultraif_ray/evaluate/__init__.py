@@ -4,5 +4,6 @@ punkt.py        the data of NLTK that lm-eval's checkers need, found offline
 verifiable.py   answers that code can verify: the checkers of IFEval, IFBench and LiveBench
 judged.py       benchmarks whose answers a judge reads: FollowBench, InfoBench, ComplexBench
 followbench.py  what FollowBench's authors check by rule
+multi_turn.py   Multi-IF: conversations of three turns
 statistics.py   intervals, and whether two models differ
 """
