@@ -69,7 +69,8 @@ async def test_the_four_figures_of_each_turn_and_their_mean(tmp_path: Path) -> N
     assert first["followed"][1] == {"strict": [True, False], "loose": [True, False], "unscored": ""}
     assert first["resps"] == [["IT RAINS TODAY", "IT RAINS, TODAY", "IT, rains today again."]]
     assert result.counts == {"conversations": 2, "turns": 5, "failed": 0, "unscored": 0, "counted otherwise": 1}
-    assert estimates_of([json.loads(json.dumps(sample)) for sample in result.samples]) == result.estimates
+    stored = estimates_of([json.loads(json.dumps(sample)) for sample in result.samples])
+    assert stored == {f"{metric},none": one for metric, one in result.estimates.items()}
 
 
 async def test_a_turn_that_is_refused_ends_a_conversation_which_keeps_what_it_has(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -108,10 +109,11 @@ def test_a_pair_is_surer_than_two_models_apart() -> None:
     assert (found.high or 0) - (found.low or 0) < ((apart.high or 0) - (apart.low or 0)) / 2
 
 
-def test_mcnemar_is_for_right_or_wrong_alone() -> None:
+def test_mcnemar_is_for_prompts_that_are_right_or_wrong_by_themselves() -> None:
     assert compare(scores(0.5, 1.0), scores(1.0, 1.0)).p_value is None
     both = [Score("a", 1.0, part=part) for part in "ab"]
     assert compare(both, both).p_value is None  # one prompt, counted twice
+    assert compare(scores(1.0, 0.0, cluster="both"), scores(1.0, 0.0, cluster="both")).p_value is None
     assert compare(scores(0.0, 2.0, of=2.0), scores(2.0, 2.0, of=2.0)).p_value == 1.0
 
 
@@ -126,14 +128,19 @@ def test_prompts_that_one_model_has_not_are_left_out() -> None:
 
 
 def test_lm_evals_samples_become_scores() -> None:
-    made = [
-        {"doc_id": 0, "doc_hash": "abcdefghij", "metrics": ["acc", "inst", "bits"], "acc": True, "inst": [True, False],
-         "bits": [-3.5, 9]},
-        {"doc_id": 1, "doc_hash": "bcdefghijk", "metrics": ["acc", "inst", "bits"], "acc": False, "inst": [True],
-         "bits": [-1.5, 7]},
+    made: list[dict[str, Any]] = [
+        {"doc_id": 0, "doc_hash": "abcdefghij", "metrics": ["acc", "inst", "bits_per_byte"],
+         "acc": True, "inst": [True, False], "bits_per_byte": [-3.5, 9]},
+        {"doc_id": 1, "doc_hash": "bcdefghijk", "metrics": ["acc", "inst", "bits_per_byte"],
+         "acc": False, "inst": [True], "bits_per_byte": [-1.5, 7]},
         {"doc_id": 2, "doc_hash": "cdefghijkl", "metrics": ["unscored"], "unscored": "why"},
     ]  # fmt: skip
-    assert scores_of(made, "acc") == [Score("0-abcdefgh", 1.0), Score("1-bcdefghi", 0.0)]
-    assert scores_of(made, "inst") == [Score("0-abcdefgh", 1.0, 2.0), Score("1-bcdefghi", 1.0, 1.0)]
-    found = estimates_of(made)
-    assert {name: one.value for name, one in found.items()} == {"acc": 0.5, "inst": pytest.approx(2 / 3)}
+    made = [sample | {"filter": "none"} for sample in made] + [made[0] | {"filter": "strict", "acc": False}]
+    assert scores_of(made, "acc,none") == [Score("0-abcdefgh", 1.0), Score("1-bcdefghi", 0.0)]
+    assert scores_of(made, "inst,none") == [Score("0-abcdefgh", 1.0, 2.0), Score("1-bcdefghi", 1.0, 1.0)]
+    found = {key: one.value for key, one in estimates_of(made).items()}
+    assert found["acc,none"] == 0.5
+    assert found["acc,strict"] == 0.0
+    assert found["inst,none"] == pytest.approx(2 / 3)
+    assert found["bits_per_byte,none"] == pytest.approx((3.5 + 1.5) / (9 + 7) / math.log(2))
+    assert not [key for key in found if key.startswith("unscored")]

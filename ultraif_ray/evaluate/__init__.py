@@ -6,4 +6,5 @@ judged.py       benchmarks whose answers a judge reads: FollowBench, InfoBench, 
 followbench.py  what FollowBench's authors check by rule
 multi_turn.py   Multi-IF: conversations of three turns
 statistics.py   intervals, and whether two models differ
+table.py        models side by side: tables and a plot
 """

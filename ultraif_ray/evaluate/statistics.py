@@ -1,5 +1,6 @@
 """How sure a figure is: intervals by bootstrap over prompts, and whether two models differ."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ RESAMPLES = 10_000
 
 LEVEL = 0.95
 """What an interval holds."""
+
+
+Sample = dict[str, Any]
+"""A prompt and how a model did, as lm-eval's sample files have it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Estimate:
 class Comparison:
     """The second model less the first on the same prompts, with the 95 % interval of the difference.
 
-    `p_value` is McNemar's exact test, two-sided; None where scores are not all right or wrong. `only_first` and
+    `p_value` is McNemar's exact test, two-sided, of prompts that are right or wrong, each by itself: None where they
+    score in between, or hang together in clusters, which the test does not know of. `only_first` and
     `only_second` are how many prompts one of the two alone got right, or did better.
     """
 
@@ -90,8 +96,9 @@ def compare(first: Sequence[Score], second: Sequence[Score], seed: int = 0) -> C
     for one, other in pairs:
         ahead[one.prompt] += other.got / other.of - one.got / one.of
     only_first, only_second = sum(lead < 0 for lead in ahead.values()), sum(lead > 0 for lead in ahead.values())
-    right_or_wrong = len(ahead) == len(pairs) and all(one.got in (0, one.of) for pair in pairs for one in pair)
-    p_value = mcnemar(only_first, only_second) if right_or_wrong else None
+    right_or_wrong = all(one.got in (0, one.of) for pair in pairs for one in pair)
+    clusters = {one.cluster or one.prompt for one, _ in pairs}
+    p_value = mcnemar(only_first, only_second) if right_or_wrong and len(clusters) == len(pairs) else None
     return Comparison(difference, low, high, p_value, only_first, only_second, len(ahead))
 
 
@@ -106,22 +113,25 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def estimates_of(samples: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Estimate]:
-    """All metrics of a benchmark's samples that are figures, each with its interval."""
-    names = dict.fromkeys(name for sample in samples for name in sample["metrics"])
-    scores = {name: scores_of(samples, name) for name in names}
-    return {name: estimate(some, seed) for name, some in scores.items() if some}
-
-
-def scores_of(samples: Sequence[dict[str, Any]], metric: str) -> list[Score]:
-    """What each prompt scored in a metric, read from samples as lm-eval's files have them: the metric is one figure, or
-    yes or no for each of the prompt's instructions; or it is spelt out under `scores`, as in `judged.score`. A prompt
-    that lacks the metric, since it could not be scored, is left out.
+def estimates_of(samples: Sequence[Sample], seed: int = 0) -> dict[str, Estimate]:
+    """All metrics of a benchmark's samples that are figures, each with its interval, by lm-eval's keys: the metric and
+    the filter that read the answer, such as `exact_match,strict-match`.
     """
-    return [score for sample in samples for score in _scores_in(sample, metric)]
+    keys = dict.fromkeys(f"{metric},{sample['filter']}" for sample in samples for metric in sample["metrics"])
+    scores = {key: scores_of(samples, key) for key in keys}
+    return {key: estimate(some, seed) for key, some in scores.items() if some}
 
 
-def _scores_in(sample: dict[str, Any], metric: str) -> list[Score]:
+def scores_of(samples: Sequence[Sample], key: str) -> list[Score]:
+    """What each prompt scored, read from samples as lm-eval's files have them: in a metric that is one figure, or yes
+    or no for each of the prompt's instructions, or the log-probability of a text and its bytes; or that is spelt out
+    under `scores`, as in `judged.score`. A prompt that lacks the metric, since it could not be scored, is left out.
+    """
+    metric, _, read_by = key.rpartition(",")
+    return [score for sample in samples if sample["filter"] == read_by for score in _scores_in(sample, metric)]
+
+
+def _scores_in(sample: Sample, metric: str) -> list[Score]:
     if metric in sample.get("scores", ()):
         return [Score(**score) for score in sample["scores"][metric]]
     found = sample.get(metric)
@@ -129,6 +139,8 @@ def _scores_in(sample: dict[str, Any], metric: str) -> list[Score]:
     prompt = f"{sample['doc_id']}-{sample.get('doc_hash', '')[:8]}"
     if isinstance(found, int | float):
         return [Score(prompt, float(found))]
+    if isinstance(found, list | tuple) and metric == "bits_per_byte":
+        return [Score(prompt, -found[0] / math.log(2), found[1])]
     if isinstance(found, list) and found and all(isinstance(one, bool) for one in found):
         return [Score(prompt, float(sum(found)), float(len(found)))]
     return []
