@@ -1,0 +1,37 @@
+"""What an evaluation leaves."""
+
+import json
+from pathlib import Path
+
+from tests.evaluate.benchmarks import IFEVAL, written
+from tests.evaluate.test_lm import ANSWERS, given
+from ultraif_ray.evaluate.lm import load_tasks, score
+from ultraif_ray.evaluate.punkt import prepare_checkers
+from ultraif_ray.evaluate.results import read_results, table, write_results
+from ultraif_ray.store.folder import RunFolder
+
+
+def test_the_files_are_those_of_lm_eval_and_the_table_has_every_figure(tmp_path: Path) -> None:
+    prepare_checkers()
+    results = score(load_tasks({"ifeval": written(tmp_path / "ifeval.jsonl", IFEVAL)}), given(*ANSWERS))
+    folder = RunFolder(str(tmp_path / "run"))
+    write_results(results, folder, "evaluation", "model")
+    (kept,) = (tmp_path / "run/evaluation/model").glob("results_*.json")
+    found = json.loads(kept.read_text())
+    assert found == read_results(folder, "evaluation", "model")
+    assert found["results"] == results["results"]
+    assert {"configs", "versions", "n-shot", "n-samples", "higher_is_better", "date", "lm_eval_version"} <= set(found)
+    assert "samples" not in found
+    (samples,) = (tmp_path / "run/evaluation/model").glob("samples_ifeval_*.jsonl")
+    first = json.loads(samples.read_text().splitlines()[0])
+    assert json.loads(first["arguments"]["gen_args_0"]["arg_0"]) == [{"role": "user", "content": IFEVAL[0]["prompt"]}]
+    assert first["arguments"]["gen_args_0"]["arg_1"]["max_gen_toks"] == 1280
+    assert (first["resps"], first["prompt_level_strict_acc"]) == ([[ANSWERS[0]]], False)
+    lines = table({"a": found, "b": found}).splitlines()
+    assert lines[0] == "| model | benchmark | shots | prompts | metric | value | ± |"
+    assert lines[2].startswith("| a | ifeval | 0 | 3 | prompt_level_strict_acc | 0.6667 | 0.3333 |")
+    assert len(lines) == 2 + 2 * 4
+
+
+def test_there_are_no_results_where_nothing_was_written(tmp_path: Path) -> None:
+    assert read_results(RunFolder(str(tmp_path)), "evaluation", "model") == {}
