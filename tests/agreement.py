@@ -22,7 +22,7 @@ EXPECTED = (76.89, 83.57, 79.67, 85.61)
 """In per cent, by `ultraif evaluate`."""
 
 PUBLISHED = (76.9, 83.6, 79.3, 85.4)
-"""By the authors (arXiv 2311.07911, table 3). Two verdicts hang on letters that their checker draws."""
+"""By the authors (arXiv 2311.07911). Two verdicts hang on letters that their checker draws."""
 
 AS_PUBLISHED = 7
 """A seed of these draws, other than ours, with which all four are as published."""

@@ -16,6 +16,7 @@ ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
     "decompose": ("decomposer",),
     "compose": ("composer",),
     "respond": ("responder", "judge"),
+    "converse": ("responder",),
     "plant": ("responder",),
     "judge": ("judge",),
     "ask": ("responder",),
