@@ -48,7 +48,7 @@ def scored_with_another_draw(prompts: Path, answers: Path) -> list[float]:
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def main() -> None:

@@ -119,14 +119,14 @@ def test_given_answers_are_scored_without_a_model_and_without_ray(command: Comma
     words = ["evaluate", "--answers", answers, "--data", data, "--run", kept, "--json", out]
     done = command(*words)
     assert done.returncode == 0, done.stderr
-    assert "| mine | ifeval | 0 | 3 | prompt_level_strict_acc | 0.6667 | " in done.stdout
+    assert "| ifeval | prompt_level_strict_acc | 3 | 66.7 [" in done.stdout
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
     assert json.loads(out.read_text())["results"]["ifeval"]["inst_level_loose_acc,none"] == 0.75
     assert [file.name.split("_")[0] for file in sorted((kept / "evaluation/answers").iterdir())] == [
         "results",
         "samples",
     ]
-    assert "| mine | ifeval | 0 | 2 | prompt_level_strict_acc | 0.5000 | " in command(*words, "--limit", 2).stdout
+    assert "| ifeval | prompt_level_strict_acc | 2 | 50.0 [" in command(*words, "--limit", 2).stdout
 
 
 @pytest.mark.parametrize(

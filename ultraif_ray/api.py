@@ -10,8 +10,8 @@ from ultraif_ray.recipe import Recipe, VllmPool, build_recipe, load_recipe
 from ultraif_ray.records import ROLES, Row, arrow_schema
 from ultraif_ray.steps import run as steps
 from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.evaluate import PART_OF, plan_of_evaluation
 from ultraif_ray.steps.evaluate import Evaluation as EvaluationStep
-from ultraif_ray.steps.evaluate import plan_of_evaluation
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.steps.judge import Judge
@@ -87,7 +87,7 @@ def evaluate_model(
     """
     section = {"benchmarks": dict(benchmarks), "limit": limit, "max_tokens": max_tokens}
     recipe = _recipe_of_evaluation(model, section, overrides, run)
-    planned = plan_of_evaluation()
+    planned = plan_of_evaluation(recipe)
     steps.run_steps(recipe, planned, planned, worker_logs, remake)
     return Evaluation(RunFolder(recipe.run_folder), "model")
 
@@ -127,7 +127,7 @@ def _recipe_of_evaluation(model: str, section: dict[str, Any], overrides: Sequen
     """The recipe of an evaluation: a pool with the model, in the place of the pool that served it, if it had one."""
     place = RunFolder(model)
     pool: dict[str, Any] = {"engine": "vllm", "model": model}
-    folder, name = f"runs/evaluation-{_name_of(model)}", _name_of(model)
+    folder, name, made_by = f"runs/evaluation-{_name_of(model)}", _name_of(model), None
     if place.fs.exists(place.at("recipe.yaml")):
         made_by = load_recipe(f"{model.rstrip('/')}/recipe.yaml")
         served = made_by.pools[policy_pool(made_by)]
@@ -135,8 +135,15 @@ def _recipe_of_evaluation(model: str, section: dict[str, Any], overrides: Sequen
             pool = served.model_dump(mode="json") | {"chat_template": None}
         pool["model"] = Run(model).model_path
         folder = f"{model.rstrip('/')}-evaluation"
-    roles = {role: {"pool": "served"} for role in ROLES}
-    data = {"name": name, "pools": {"served": pool}, "roles": roles, "evaluate": section}
+    roles: dict[str, Any] = {role: {"pool": "served"} for role in ROLES}
+    pools = {"served": pool}
+    data = {"name": name, "pools": pools, "roles": roles, "evaluate": section}
+    if made_by and any(PART_OF.get(benchmark) == "judged" for benchmark in section["benchmarks"]):
+        said = made_by.model_dump(mode="json", include={"templates", "synthesize"})
+        data |= {"templates": said["templates"], "synthesize": said["synthesize"] | {"band": None}}
+        judge = made_by.roles.judge
+        roles["judge"] = judge.model_dump(mode="json") | {"pool": "judge"}
+        pools["judge"] = made_by.pools[judge.pool].model_dump(mode="json")
     return build_recipe(data, overrides, run=run or folder)
 
 
@@ -167,11 +174,12 @@ class Evaluation:
 
     @property
     def table(self) -> str:
-        """The figures in Markdown."""
-        from ultraif_ray.evaluate.results import table
+        """The figures in Markdown, with 95 % intervals."""
+        from ultraif_ray.evaluate.results import read_samples
+        from ultraif_ray.evaluate.table import side_by_side, table
 
-        results = self.results
-        return table({results["model_name"]: results})
+        samples = read_samples(self.folder, EVALUATION, self.of)
+        return table(side_by_side({self.results["model_name"]: samples}))
 
 
 def steps_with_rows(folder: RunFolder) -> list[str]:

@@ -282,6 +282,8 @@ def evaluate(
         options = {"limit": limit, "max_tokens": max_tokens, "run": run, "remake": remake, "worker_logs": worker_logs}
         found = evaluate_model(model or "", with_files, overrides or (), **options)  # type: ignore[arg-type]
     typer.echo(found.table)
+    if judge := found.results["config"].get("judge"):
+        typer.echo(f"judge: {judge['model']} ({judge['how']})")
     typer.echo(f"results and samples: {found.place}")
     if result:
         Path(result).write_text(json.dumps(found.results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

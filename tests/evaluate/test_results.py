@@ -7,11 +7,12 @@ from tests.evaluate.benchmarks import IFEVAL, written
 from tests.evaluate.test_lm import ANSWERS, given
 from ultraif_ray.evaluate.lm import load_tasks, score
 from ultraif_ray.evaluate.punkt import prepare_checkers
-from ultraif_ray.evaluate.results import read_results, table, write_results
+from ultraif_ray.evaluate.results import read_results, read_samples, write_results
+from ultraif_ray.evaluate.statistics import estimates_of
 from ultraif_ray.store.folder import RunFolder
 
 
-def test_the_files_are_those_of_lm_eval_and_the_table_has_every_figure(tmp_path: Path) -> None:
+def test_the_files_are_those_of_lm_eval(tmp_path: Path) -> None:
     prepare_checkers()
     results = score(load_tasks({"ifeval": written(tmp_path / "ifeval.jsonl", IFEVAL)}), given(*ANSWERS))
     folder = RunFolder(str(tmp_path / "run"))
@@ -27,10 +28,14 @@ def test_the_files_are_those_of_lm_eval_and_the_table_has_every_figure(tmp_path:
     assert json.loads(first["arguments"]["gen_args_0"]["arg_0"]) == [{"role": "user", "content": IFEVAL[0]["prompt"]}]
     assert first["arguments"]["gen_args_0"]["arg_1"]["max_gen_toks"] == 1280
     assert (first["resps"], first["prompt_level_strict_acc"]) == ([[ANSWERS[0]]], False)
-    lines = table({"a": found, "b": found}).splitlines()
-    assert lines[0] == "| model | benchmark | shots | prompts | metric | value | ± |"
-    assert lines[2].startswith("| a | ifeval | 0 | 3 | prompt_level_strict_acc | 0.6667 | 0.3333 |")
-    assert len(lines) == 2 + 2 * 4
+    again = read_samples(folder, "evaluation", "model")
+    assert estimates_of(again["ifeval"])["inst_level_strict_acc,none"].value == 0.75
+
+
+def test_a_line_break_that_is_none_in_json_lines_breaks_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    folder.write_text(json.dumps({"doc": "a\u2028b\x85c"}, ensure_ascii=False) + "\n", "samples_a_b_2026-11-28.jsonl")
+    assert read_samples(folder) == {"a_b": [{"doc": "a\u2028b\x85c"}]}
 
 
 def test_there_are_no_results_where_nothing_was_written(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def measuring(tmp_path: Path, pool: dict[str, Any] | None = None, **section: Any
 
 
 def evaluate(made: Recipe) -> RunFolder:
-    steps = plan_of_evaluation()
+    steps = plan_of_evaluation(made)
     run_steps(made, steps, steps)
     return RunFolder(made.run_folder)
 
@@ -66,7 +66,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
-    while folder.count("evaluate/model") < 3 and driver.poll() is None:
+    while folder.count("evaluate/model/asked") < 3 and driver.poll() is None:
         time.sleep(0.1)
     family = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGKILL)
@@ -82,11 +82,12 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len({row.query for row in ended.values()}) == 14
     assert all(asked(tmp_path)[number] == 1 for number in kept)  # those in flight alone were lost
     assert {row.outcome for row in ended.values()} == {"answered"}
-    assert folder.read_json("ledger.json")["evaluate/model"]["outcomes"] == {"answered": 14}
+    assert folder.read_json("ledger.json")["evaluate/model/asked"]["outcomes"] == {"answered": 14}
 
     found = read_results(folder, "evaluation", "model")
     assert found["n-samples"]["ifeval"] == {"original": 12, "effective": 12}
-    assert found["config"] == {"model": "simulated", "model_args": {"model": "simulated"}, "failed": 0, "cut_off": 0}
+    args = {"model": "simulated", "adapter": None}
+    assert found["config"] == {"model": "simulated", "model_args": args, "failed": 0, "cut_off": 0}
     weighed = [row.logprob or 0.0 for row in ended.values() if row.continuation is not None]
     assert found["results"]["gsm8k_solutions"]["loglikelihood,none"] == pytest.approx(sum(weighed) / 2)
     before = asked(tmp_path)
@@ -109,7 +110,7 @@ evaluate(parse_recipe(json.load(open(sys.argv[1]))))
 
 
 def answers(folder: RunFolder) -> dict[int, Asked]:
-    batches = folder.read_tables("evaluate/model")
+    batches = folder.read_tables("evaluate/model/asked")
     return {row["id"]: Asked.model_validate(row) for batch in batches for row in batch.to_pylist()}
 
 
@@ -118,15 +119,18 @@ def test_where_the_policy_is_measured_it_is_before_its_trainings_and_after_each(
     whole = parse_recipe(made.model_dump(mode="json") | {"policy": {"model": "packaged"}, "align": {"iterations": 2}})
     steps = plan(whole, RunFolder(str(tmp_path / "run")))
     assert [step.name for step in steps] == [
-        "ingest", "synthesize", "export", "benchmarks", "evaluate/start", "sft", "evaluate/sft",
-        "round-1/synthesize", "round-1/export", "round-1/dpo", "evaluate/round-1",
-        "round-2/synthesize", "round-2/export", "round-2/dpo", "evaluate/round-2", "evaluation", "model",
+        "ingest", "synthesize", "export", "benchmarks/asked", "evaluate/start/asked", "sft", "evaluate/sft/asked",
+        "round-1/synthesize", "round-1/export", "round-1/dpo", "evaluate/round-1/asked",
+        "round-2/synthesize", "round-2/export", "round-2/dpo", "evaluate/round-2/asked", "evaluation", "model",
     ]  # fmt: skip
     by_name = {step.name: step for step in steps}
-    assert [source.name for source in by_name["evaluate/round-1"].inputs.values()] == ["benchmarks", "round-1/dpo"]
+    assert [source.name for source in by_name["evaluate/round-1/asked"].inputs.values()] == [
+        "benchmarks/asked",
+        "round-1/dpo",
+    ]
     assert [source.name for source in by_name["model"].inputs.values()] == ["round-2/dpo", "evaluation"]
     assert [step.name for step in following(by_name["round-2/dpo"], steps)] == [
-        "evaluate/round-2", "evaluation", "model",
+        "evaluate/round-2/asked", "evaluation", "model",
     ]  # fmt: skip
 
 

@@ -83,12 +83,16 @@ def _over_file(name: str, file: str) -> Tasks:
             f"benchmark '{name}' is not read from a file; {', '.join(local_tasks())} are. Without a file it is a task "
             "of lm-eval's own"
         )
-    data = {"include": str(TASKS / f"{name}.yaml"), "dataset_kwargs": {"data_files": {"test": file}}}
+    source: dict[str, Any] = {"data_files": {"test": file}}
     with TemporaryDirectory() as folder:
         whole = Path(folder) / f"{name}.yaml"
-        whole.write_text(json.dumps(data), encoding="utf-8")
+        # Nothing is left in the cache of `datasets`, and nothing old is found there.
+        data = source | {"cache_dir": folder, "keep_in_memory": True}
+        task_file = {"include": str(TASKS / f"{name}.yaml"), "dataset_kwargs": data}
+        whole.write_text(json.dumps(task_file), encoding="utf-8")
         found = TaskManager(include_defaults=False).load([str(whole)])
     (task,) = found["tasks"].values()
+    task.set_config(key="dataset_kwargs", value=source)
     wanted, has = task.get_config("metadata").get("fields", []), task.eval_docs.features
     if missing := [field for field in wanted if field not in has]:  # lm-eval would ask for the field by its name
         raise InputError(
@@ -126,6 +130,12 @@ def score(tasks: Tasks, answer: Callable[[list[Asked]], list[Asked]], limit: int
             OverEngines(answer), tasks, limit=limit, apply_chat_template=True, fewshot_as_multiturn=True
         )
     return found | {"date": begun, "lm_eval_version": version("lm-eval"), "fewshot_as_multiturn": True}
+
+
+def without_tasks() -> dict[str, Any]:
+    """The results of no task, to put other benchmarks into."""
+    keys = ("results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "samples")
+    return {key: {} for key in keys} | {"date": time.time(), "lm_eval_version": version("lm-eval")}
 
 
 class OverEngines(LM):

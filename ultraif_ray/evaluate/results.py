@@ -1,12 +1,14 @@
-"""What an evaluation leaves: lm-eval's own files, which its viewers open, and a table."""
+"""What an evaluation leaves: lm-eval's own files, which its viewers open."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from lm_eval.utils import handle_non_serializable
 
+from ultraif_ray.evaluate.judged import Scored
+from ultraif_ray.evaluate.statistics import Sample
 from ultraif_ray.store.folder import RunFolder
 
 
@@ -31,6 +33,17 @@ def read_results(folder: RunFolder, *place: str) -> dict[str, Any]:
     return folder.read_json(*place, max(names)) if names else {}
 
 
+def read_samples(folder: RunFolder, *place: str) -> dict[str, list[Sample]]:
+    """The samples that were written to a folder, by benchmark."""
+    found = {}
+    for name in sorted(folder.names(*place)):
+        if name.startswith("samples_"):
+            benchmark = name.removeprefix("samples_").rpartition("_")[0]
+            text = folder.fs.cat_file(folder.at(*place, name)).decode("utf-8")
+            found[benchmark] = [json.loads(line) for line in text.split("\n") if line]
+    return found
+
+
 def without_samples(results: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the results that is in the one file."""
     return {key: value for key, value in results.items() if key != "samples"}
@@ -39,32 +52,6 @@ def without_samples(results: Mapping[str, Any]) -> dict[str, Any]:
 def as_json(results: Mapping[str, Any]) -> str:
     """The results as text; what is no JSON in them as lm-eval writes it."""
     return _dumped(results, indent=2) + "\n"
-
-
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures of one or several models in Markdown, a line for each.
-
-    Args:
-        results: lm-eval's results by model.
-    """
-    heads = ("model", "benchmark", "shots", "prompts", "metric", "value", "±")
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    for model, found in results.items():
-        for task, metrics in found["results"].items():
-            shots, prompts = found["n-shot"].get(task, 0), found["n-samples"].get(task, {}).get("effective", "")
-            for name, value, error in _figures(metrics):
-                lines.append(f"| {model} | {task} | {shots} | {prompts} | {name} | {value:.4f} | {error} |")
-    return "\n".join(lines) + "\n"
-
-
-def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
-    """Name, value and standard error of each metric: lm-eval's keys are `name,filter` and `name_stderr,filter`."""
-    for key, value in metrics.items():
-        name, _, way = key.partition(",")
-        if not way or name.endswith("_stderr") or not isinstance(value, int | float):
-            continue
-        error = metrics.get(f"{name}_stderr,{way}")
-        yield name if way == "none" else f"{name} ({way})", value, f"{error:.4f}" if isinstance(error, float) else ""
 
 
 def _flat(sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,3 +64,14 @@ def _flat(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def _dumped(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, default=handle_non_serializable, ensure_ascii=False)
+
+
+def add_scored(results: dict[str, Any], name: str, found: Scored) -> None:
+    """Put a benchmark that lm-eval does not know beside those that it scored, under its keys."""
+    figures = {f"{metric},none": one.value for metric, one in found.estimates.items()}
+    count = len(found.samples)
+    results["results"][name] = {"alias": name, "sample_len": count, **figures}
+    results["samples"][name] = found.samples
+    results["n-samples"][name] = {"original": count, "effective": count}
+    results["n-shot"][name] = 0
+    results["config"].setdefault("counts", {})[name] = found.counts

@@ -7,7 +7,7 @@ Where the sets exist already (`sets` in the recipe), reading them takes the plac
 responses do (`responses`), `responses → judge` takes the place of all up to the first export.
 
 Where the policy is measured (`evaluate`), `benchmarks → evaluate/start` stand before its first training, `evaluate/sft`
-and `evaluate/round-1` behind each, and `evaluation` before `model`.
+and `evaluate/round-1` behind each, and `evaluation` before `model`; each in as many parts as the benchmarks have.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from dataclasses import replace
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, Sets
 from ultraif_ray.steps.decompose import Decompose, DecomposeForComposer
-from ultraif_ray.steps.evaluate import AnswerBenchmarks, Benchmarks, Evaluation
+from ultraif_ray.steps.evaluate import AnswerBenchmarks, Benchmarks, Evaluation, parts_of
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest, IngestForComposer
 from ultraif_ray.steps.judge import Judge
@@ -87,14 +87,16 @@ def _measured(recipe: Recipe, trainings: list[Step], policy: Step) -> list[Step]
     """These steps and the model that they end with, the policy measured before the first training and after each."""
     if not recipe.evaluate:
         return [*trainings, Model(policy)]
-    asked = Benchmarks()
-    answers = [AnswerBenchmarks(asked, of="start")]
-    steps: list[Step] = [asked, *answers]
+    asked = [Benchmarks(part) for part in parts_of(recipe)]
+    answers = [AnswerBenchmarks(rows, of="start") for rows in asked]
+    steps: list[Step] = [*asked, *answers]
     for step in trainings:
         steps.append(step)
         if isinstance(step, PolicyTraining):
-            answers.append(AnswerBenchmarks(asked, of=step.name.removesuffix("/dpo"), policy=step))
-            steps.append(answers[-1])
+            of = step.name.removesuffix("/dpo")
+            after = [AnswerBenchmarks(rows, of=of, policy=step) for rows in asked]
+            answers += after
+            steps += after
     return [*steps, evaluation := Evaluation(tuple(answers)), Model(policy, evaluation)]
 
 

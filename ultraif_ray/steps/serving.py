@@ -82,7 +82,7 @@ def policy_as_it_starts(recipe: Recipe) -> Recipe:
             "chat_template": template,
             "thinking": Thinking().model_dump(),
         }
-    return responder_alone(_without_unused(data))
+    return _without_unused(data)
 
 
 def composer_pool(recipe: Recipe) -> str:
