@@ -107,9 +107,9 @@ def score_answers(
     Raises:
         UltraIFError: what is wrong with a file.
     """
-    from ultraif_ray.evaluate.punkt import prepare_checkers
+    from ultraif_ray.evaluate.punkt import check_extra
 
-    prepare_checkers()
+    check_extra()
     from ultraif_ray.evaluate.given import answers_in_order, read_answers
     from ultraif_ray.evaluate.lm import load_tasks, score
     from ultraif_ray.evaluate.results import write_results

@@ -9,16 +9,10 @@ from tests.evaluate.benchmarks import GSM8K, IFEVAL, written
 from ultraif_ray.errors import InputError, RecipeError
 from ultraif_ray.evaluate.given import Given, answers_in_order
 from ultraif_ray.evaluate.lm import OverEngines, answers_by_id, load_tasks, local_tasks, requests_of, score
-from ultraif_ray.evaluate.punkt import prepare_checkers
 from ultraif_ray.records import Asked, Failure, Response
 
 ANSWERS = ["Fog is thick, and grey.", "*Rain falls.\nP.S. It is wet.", "Hail is ice, abcdefghijklmnopqrstuvwxyz."]
 """To `IFEVAL`: the first has a comma, the second needs nothing removed, the third has every letter."""
-
-
-@pytest.fixture(autouse=True)
-def _checkers() -> None:
-    prepare_checkers()
 
 
 def ifeval(tmp_path: Path) -> dict[str, str | None]:

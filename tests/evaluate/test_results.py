@@ -6,14 +6,12 @@ from pathlib import Path
 from tests.evaluate.benchmarks import IFEVAL, written
 from tests.evaluate.test_lm import ANSWERS, given
 from ultraif_ray.evaluate.lm import load_tasks, score
-from ultraif_ray.evaluate.punkt import prepare_checkers
 from ultraif_ray.evaluate.results import read_results, read_samples, write_results
 from ultraif_ray.evaluate.statistics import estimates_of
 from ultraif_ray.store.folder import RunFolder
 
 
 def test_the_files_are_those_of_lm_eval(tmp_path: Path) -> None:
-    prepare_checkers()
     results = score(load_tasks({"ifeval": written(tmp_path / "ifeval.jsonl", IFEVAL)}), given(*ANSWERS))
     folder = RunFolder(str(tmp_path / "run"))
     write_results(results, folder, "evaluation", "model")

@@ -24,6 +24,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 
 from ultraif_ray.errors import InputError, RecipeError
+from ultraif_ray.evaluate.punkt import prepare_checkers
 from ultraif_ray.records import Asked, Message, Turn, content_hash
 
 TASKS = Path(__file__).parent / "tasks"
@@ -49,6 +50,7 @@ def load_tasks(benchmarks: Mapping[str, str | None], max_tokens: int | None = No
         RecipeError: there is no such task.
         InputError: a file cannot be read, or is not of the task's form.
     """
+    prepare_checkers()
     random.seed(DEFAULT_RANDOM_SEED)  # as lm-eval's own entry point does: a checker of IFEval draws letters
     loaded: Tasks = {"tasks": {}, "groups": {}}
     for name, file in benchmarks.items():

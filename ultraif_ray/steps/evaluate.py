@@ -65,9 +65,6 @@ def _benchmarks_of(recipe: Recipe, part: Part) -> dict[str, str | None]:
 
 
 def _tasks(recipe: Recipe) -> "Tasks":
-    from ultraif_ray.evaluate.punkt import prepare_checkers
-
-    prepare_checkers()
     from ultraif_ray.evaluate.lm import load_tasks
 
     return load_tasks(_benchmarks_of(recipe, "asked"), section_of(recipe).max_tokens)
@@ -140,6 +137,9 @@ class Benchmarks(Step):
         Raises:
             RecipeError, InputError: naming the benchmark.
         """
+        from ultraif_ray.evaluate.punkt import check_extra
+
+        check_extra()
         _ = {"asked": _tasks, "judged": _judged, "turns": _conversations}[self.part](context.recipe)
 
     def run(self, context: Context) -> dict[str, Entry]:
