@@ -712,6 +712,9 @@ class Train(Resources):
     """Most seconds between two checkpoints. TRL's save_steps, a tenth of a training, are longer in a long one."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints that are kept while training runs."""
+    keep_for_evaluation: int = Field(0, ge=0)
+    """At how many moments of a training, evenly spread, its model is kept: with the number of epochs, at the end of
+    each. The last is the step's `model`, those before stand in its `kept/step-N`, for `ultraif evaluate`."""
     resize_s: PositiveFloat = 300.0
     """Seconds between two looks at whether the cluster has room for more workers. Growing goes back to the last
     checkpoint."""
