@@ -12,7 +12,8 @@ from ultraif_ray.errors import RunError
 
 
 def test_the_public_names() -> None:
-    assert sorted(ultraif_ray.__all__) == ["Run", "load_recipe", "plan", "run"]
+    public = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers"]
+    assert sorted(ultraif_ray.__all__) == public
     assert all(getattr(ultraif_ray, name) is not None for name in ultraif_ray.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'walk'"):
         ultraif_ray.walk  # noqa: B018

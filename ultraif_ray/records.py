@@ -379,7 +379,8 @@ def arrow_schema(record: type[BaseModel]) -> pa.Schema:
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
     """Rows of one kind as one Arrow table with the full schema, even where every list is empty."""
-    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(type(rows[0]) if rows else Row))
+    schema = arrow_schema(type(rows[0]) if rows else Row)
+    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=schema)
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:

@@ -1,11 +1,12 @@
 """The data that lm-eval's checkers need, found without the network."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.evaluate.punkt import prepare_checkers
+from ultraif_ray.evaluate.punkt import check_extra, prepare_checkers
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def test_languages_are_told_the_same_each_time(own_places: pytest.MonkeyPatch) -
 
 
 def test_without_punkt_one_line_says_what_to_install(own_places: pytest.MonkeyPatch) -> None:
-    own_places.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    own_places.setattr("importlib.util.find_spec", lambda name: None if name == "llama_index" else find(name))
     with pytest.raises(RecipeError, match="pip install --no-deps llama-index-core") as refused:
         prepare_checkers()
     assert "\n" not in str(refused.value)
@@ -46,3 +48,9 @@ def test_a_folder_of_the_users_own_comes_first(own_places: pytest.MonkeyPatch, t
     import nltk
 
     assert str(nltk.data.find("tokenizers/punkt_tab")).startswith(str(tmp_path))
+
+
+def test_without_the_extra_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="need the extra `eval`, and lm_eval is missing: run `make install`"):
+        check_extra()

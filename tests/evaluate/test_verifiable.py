@@ -8,6 +8,8 @@ import pytest
 from tests.evaluate import files
 from ultraif_ray.errors import InputError
 from ultraif_ray.evaluate import verifiable
+from ultraif_ray.evaluate.given import Given, answers_in_order
+from ultraif_ray.evaluate.lm import load_tasks, score
 from ultraif_ray.evaluate.verifiable import Verified, process_ifbench, process_livebench, verify
 
 COMMA, CAPITALS, BULLETS = (
@@ -89,22 +91,7 @@ def test_livebench_takes_the_mean_of_all_and_of_the_share(answer: str, score: fl
     assert process_livebench(doc, [answer])["score"] == score
 
 
-def test_the_task_files_run_in_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.model import LM
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    class Saying(LM):
-        def generate_until(self, requests: list[Instance]) -> list[str]:
-            return ["It, rains." if "a" in request.args[0] else "" for request in requests]
-
-        def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-            raise NotImplementedError
-
-        loglikelihood_rolling = loglikelihood
-
+def test_the_task_files_run_in_lm_eval(tmp_path: Path) -> None:
     unset = {"min_words": None, "max_words": None}
     asked = {"instruction_id_list": [RANGE, COMMA], "kwargs": [{"min_words": 1, "max_words": 3}, unset]}
     ifbench = files.lines(tmp_path / "ifbench.jsonl", *({"key": word, "prompt": word} | asked for word in ("a", "b")))
@@ -112,13 +99,8 @@ def test_the_task_files_run_in_lm_eval(tmp_path: Path, monkeypatch: pytest.Monke
         tmp_path / "live.jsonl",
         *({"question_id": word, "turns": [word], "task": "story"} | asked for word in ("a", "b")),
     )
-    specs = []
-    for name, file in (("ifbench", ifbench), ("livebench_if", livebench)):
-        task = Path(verifiable.__file__).parent / "tasks" / f"{name}.yaml"
-        spec = tmp_path / f"{name}.yaml"
-        spec.write_text(f"include: {task}\ntask: {name}\ndataset_kwargs: {{data_files: {{test: {file}}}}}\n")
-        specs.append(str(spec))
-    found = simple_evaluate(Saying(), tasks=specs, task_manager=TaskManager(include_defaults=False), bootstrap_iters=0)
+    tasks = load_tasks({"ifbench": ifbench, "livebench_if": livebench})
+    found = score(tasks, answers_in_order([Given(text, "") for text in ("It, rains.", "") * 2]))
     results = found["results"]
     assert results["livebench_if"]["score,none"] == pytest.approx((0.25 + 0) / 2)
     for name in results:

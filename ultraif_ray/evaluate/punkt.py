@@ -22,13 +22,10 @@ def prepare_checkers() -> None:
     Raises:
         RecipeError: a package is missing, or there is no Punkt, with how to get it.
     """
-    try:
-        import langdetect
-        import nltk
-    except ImportError as error:
-        raise RecipeError(
-            f"benchmarks need the extra `eval`, and {error.name} is missing: run `make install`"
-        ) from None
+    check_extra()
+    import langdetect
+    import nltk
+
     langdetect.DetectorFactory.seed = 0
     places = [os.environ.get("NLTK_DATA", ""), *map(str, _shipped())]
     # NLTK reads the variable when it is imported, which may have been before.
@@ -41,6 +38,17 @@ def prepare_checkers() -> None:
             f"--no-deps llama-index-core==0.14.25`, or set NLTK_DATA to a folder that holds {_NEEDED}"
         ) from None
     os.environ["NLTK_DATA"] = os.pathsep.join(place for place in places if place)
+
+
+def check_extra() -> None:
+    """Refuse benchmarks where the extra `eval` is not installed.
+
+    Raises:
+        RecipeError: naming the package that is missing.
+    """
+    for package in ("lm_eval", "langdetect", "nltk"):
+        if importlib.util.find_spec(package) is None:
+            raise RecipeError(f"benchmarks need the extra `eval`, and {package} is missing: run `make install`")
 
 
 def _shipped() -> list[Path]:
