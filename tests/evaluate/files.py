@@ -66,12 +66,13 @@ STYLE = ("Write about rain.", "Be gentle.", "Be short.", "Rhyme.", "Sound old.",
 
 
 def followbench(folder: Path) -> str:
-    """One instruction that is judged, one that is checked by rule, and one of examples, which has no level 0."""
+    """One instruction that is judged, two that are checked by rule, and one of examples, which has no level 0."""
     place = folder / "followbench"
     place.mkdir()
     array(place / "style_constraints.json", *evolved(1, "style", "oasst", *STYLE))
     steps = [f"Say apple{'!' * level}" for level in range(6)]
-    array(place / "content_constraints.json", *evolved(3, "content", "E2E", *steps, target="apple"))
+    two = [record for example in (3, 4) for record in evolved(example, "content", "E2E", *steps, target="apple")]
+    array(place / "content_constraints.json", *two)
     form = {"target": "{instruction}\nBOT: {answer}", "answer": "BOT: yes"}
     examples = evolved(1, "example", "imdb", *[f"Shown {level}." for level in range(6)], **form)
     array(place / "example_constraints.json", *examples[1:])

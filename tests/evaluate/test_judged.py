@@ -124,8 +124,8 @@ async def test_followbench_by_level_and_by_kind(tmp_path: Path) -> None:
         assert found[name] == pytest.approx((style[name] + content[name] + example[name]) / 3), name
     assert [found[f"hsr_level_{level}"] for level in range(1, 6)] == pytest.approx([1, 1, 1 / 3, 1 / 3, 1 / 3])
     assert found["ssr_level_3"] == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert (result.counts["prompts"], result.counts["by rule"]) == (15, 10)
-    assert {score.cluster for score in result.scores["hsr"]} == {"style-1", "content-3", "example-1"}
+    assert (result.counts["prompts"], result.counts["by rule"]) == (20, 15)
+    assert {score.cluster for score in result.scores["hsr"]} == {"style-1", "content-3", "content-4", "example-1"}
 
 
 async def test_the_judge_is_asked_about_each_step_from_the_first_on_and_of_rules_nothing(tmp_path: Path) -> None:
@@ -137,6 +137,18 @@ async def test_the_judge_is_asked_about_each_step_from_the_first_on_and_of_rules
         before, after = (json.dumps(" ".join(files.STYLE[: step + more])) for more in (1, 2))
         assert f"it read {before}, and after it {after}." in question
     assert items["content-3-2"].row.instructions[0].questions == []
+
+
+async def test_the_rules_alone_ask_no_judge(tmp_path: Path) -> None:
+    place = files.followbench(tmp_path)
+    whole, rules = (judged.read(name, [place]) for name in ("followbench", "followbench_rules"))
+    assert [item.key for item in rules] == [item.key for item in whole if item.rule]
+    assert len({item.row.id for item in whole + rules}) == len(whole + rules)
+    engine = ScriptedEngine(lambda request, number: "apple")
+    made = as_asked(recipe(), max_tokens=64)
+    rows = [await run_journey(item.row, ("respond",), client_of(made, responder=engine), made) for item in rules]
+    assert {request.role for request in engine.asked} == {"responder"}
+    assert values(judged.score("followbench_rules", rules, rows))["hsr"] == 0.5  # of content all, of examples none
 
 
 async def test_levels_in_a_row_are_counted_only_where_all_were_asked(tmp_path: Path) -> None:
@@ -160,7 +172,7 @@ def test_an_empty_answer_has_no_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(judged.BENCHMARKS))
 async def test_figures_can_be_had_again_from_the_samples(tmp_path: Path, name: str) -> None:
-    file = getattr(files, name)(tmp_path)
+    file = getattr(files, name.removesuffix("_rules"))(tmp_path)
     result = await scored(name, file, lambda query: "apple", lambda asked: len(asked) % 2 == 0)
     stored = [json.loads(json.dumps(sample)) for sample in result.samples]
     assert estimates_of(stored) == {f"{metric},none": one for metric, one in result.estimates.items()}
@@ -261,9 +273,9 @@ def test_a_benchmark_goes_through_the_real_pipeline(tmp_path: Path) -> None:
     pq.write_table(to_table([item.row for item in items]), folder.at("asked", "rows", "part-0.parquet"))
     run_pipeline(made, folder, "asked", "judged", ("respond",), len(items))
     result = judged.score("followbench", items, rows_of(folder, "judged"))
-    assert result.counts["prompts"] == len(result.samples) == 15
+    assert result.counts["prompts"] == len(result.samples) == 20
     answered = [sample for sample in result.samples if not sample["failures"]]
-    assert result.counts["failed"] == 15 - len(answered) < 15
+    assert result.counts["failed"] == 20 - len(answered) < 20
     assert all(
         len(sample["met"]) == sample["doc"]["level"] for sample in answered if sample["doc"]["source"] == "oasst"
     )

@@ -39,7 +39,7 @@ def test_an_empty_answer_follows_nothing(answer: str) -> None:
 
 
 def test_the_same_answer_has_the_same_verdicts_each_time() -> None:
-    answer = "aaaa bb"
+    answer = "abcdefghijklm"
     given = [{"letter": "#", "let_frequency": 1, "let_relation": "at least"}]  # no letter: one is drawn
     found = []
     for seed in range(12):

@@ -10,7 +10,7 @@ An answer that was cut off is not judged, and meets no question.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
 from typing import Annotated, Any, TypeVar
 
@@ -332,6 +332,14 @@ def read_followbench(files: Sequence[str]) -> Iterator[Item]:
             )
 
 
+def read_rules(files: Sequence[str]) -> Iterator[Item]:
+    """The prompts of FollowBench that are checked by rule, which need no judge."""
+    for item in read_followbench(files):
+        if item.rule:
+            apart = content_hash(["followbench_rules", item.row.id])  # both may be asked in one go
+            yield replace(item, row=item.row.model_copy(update={"id": apart}))
+
+
 def _evolved(path: list[str]) -> Instruction:
     """An instruction that grew by one constraint a level, with a question about each."""
     added = [
@@ -377,6 +385,7 @@ def _levels_in_a_row(path: list[Graded]) -> Score | None:
 
 BENCHMARKS = {
     "followbench": Judged(read_followbench, satisfaction),
+    "followbench_rules": Judged(read_rules, satisfaction),
     "infobench": Judged(read_infobench, decomposed),
     "complexbench": Judged(read_complexbench, depending),
 }

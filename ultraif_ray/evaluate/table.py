@@ -26,6 +26,7 @@ IN_PLOT = {
     "ifeval": ("prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc"),
     "ifbench": ("prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc"),
     "followbench": ("hsr", "ssr"),
+    "followbench_rules": ("hsr",),
     "infobench": ("drfr",),
     "complexbench": ("drfr",),
     "livebench_if": ("score",),

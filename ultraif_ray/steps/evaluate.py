@@ -34,6 +34,7 @@ Part = Literal["asked", "judged", "turns"]
 
 PART_OF: dict[str, Part] = {
     "followbench": "judged",
+    "followbench_rules": "judged",
     "infobench": "judged",
     "complexbench": "judged",
     "multi_if": "turns",
