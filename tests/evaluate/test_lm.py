@@ -93,6 +93,27 @@ def test_a_limit_and_a_bound_of_tokens_hold_for_every_task(tmp_path: Path) -> No
     assert {task: one["effective"] for task, one in results["n-samples"].items()} == dict.fromkeys(tasks["tasks"], 1)
 
 
+def test_what_two_tasks_ask_alike_is_asked_once(tmp_path: Path) -> None:
+    tasks = load_tasks(ifeval(tmp_path))
+    again = load_tasks(ifeval(tmp_path))
+    tasks["tasks"]["again"] = again["tasks"]["ifeval"]
+    rows = list(requests_of(tasks))
+    assert len(rows) == len(IFEVAL)
+    answered = {row.id: row.model_copy(update={"response": Response(text="Fog.")}) for row in rows}
+    assert len(score(tasks, answers_by_id(answered))["samples"]) == 2
+
+
+def test_repeated_samples_are_asked_apart(tmp_path: Path) -> None:
+    tasks = load_tasks(ifeval(tmp_path))
+    (task,) = tasks["tasks"].values()
+    task.set_config(key="repeats", value=3)
+    assert len(list(requests_of(tasks))) == len(IFEVAL)  # at temperature 0 they would be the same
+    task.set_config(key="generation_kwargs", value={"do_sample": True, "temperature": 0.5, "top_p": 0.9, "until": "Q"})
+    rows = list(requests_of(tasks))
+    assert len({row.id for row in rows}) == 3 * len(IFEVAL)
+    assert {(row.temperature, row.top_p, *row.stop) for row in rows} == {(0.5, 0.9, "Q")}
+
+
 def test_gsm8k_takes_the_number_behind_the_signs_or_the_last_one(tmp_path: Path) -> None:
     results = score(load_tasks(gsm8k(tmp_path, "gsm8k")), given("She has 5.\n#### 5", "So there are 12 pages."))
     assert figures(results, "gsm8k") == {"exact_match,strict-match": 0.5, "exact_match,flexible-extract": 1.0}

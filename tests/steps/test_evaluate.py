@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,16 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.evaluate import files
 from tests.evaluate.benchmarks import GSM8K, IFEVAL, written
 from tests.simulated import recipe
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.evaluate.results import read_results
+from ultraif_ray.evaluate.judged import BENCHMARKS
+from ultraif_ray.evaluate.lm import local_tasks
+from ultraif_ray.evaluate.results import read_results, read_samples
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import Asked
-from ultraif_ray.steps.evaluate import plan_of_evaluation
+from ultraif_ray.steps.evaluate import PART_OF, plan_of_evaluation
 from ultraif_ray.steps.plan import following, plan
 from ultraif_ray.steps.run import run_steps
 from ultraif_ray.store.folder import RunFolder
@@ -31,14 +35,14 @@ def measuring(tmp_path: Path, pool: dict[str, Any] | None = None, **section: Any
     data = recipe(tmp_path, count=1).model_dump(mode="json")
     simulated = {"engine": "simulated", "replies": str(tmp_path / "replies")}
     many = [one | {"prompt": f"{one['prompt']} {n}"} for n in range(4) for one in IFEVAL]
-    files = {
+    own = {
         "ifeval": written(tmp_path / "ifeval.jsonl", many),
         "gsm8k_solutions": written(tmp_path / "gsm8k.jsonl", GSM8K),
     }
     return parse_recipe(
         data
         | {"pools": {"m": simulated | (pool or {})}, "flow": {"rows_per_block": 1}}
-        | {"evaluate": {"benchmarks": files} | section}
+        | {"evaluate": {"benchmarks": own} | section}
     )
 
 
@@ -100,6 +104,7 @@ import sys
 from ultraif_ray.recipe import parse_recipe
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,3 +144,43 @@ def test_a_server_that_cannot_weigh_answers_is_refused_before_it_is_asked(tmp_pa
     made["pools"] = {"m": {"engine": "openai", "model": "x", "base_url": "http://127.0.0.1:1/v1"}}
     with pytest.raises(RecipeError, match=r"pool 'm': the chat API .* use a vllm pool"):
         evaluate(parse_recipe(made))
+
+
+def test_the_docs_list_the_benchmarks_and_each_goes_the_way_of_its_kind() -> None:
+    table = Path("docs/evaluation.md").read_text().partition("| benchmark |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {*local_tasks(), *PART_OF}
+    assert {name for name, part in PART_OF.items() if part == "judged"} == set(BENCHMARKS)
+    assert not set(local_tasks()) & set(PART_OF)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_benchmarks_of_all_kinds_are_measured_in_one_evaluation(tmp_path: Path) -> None:
+    benchmarks = {
+        "followbench": files.followbench(tmp_path),
+        "multi_if": files.multi_if(tmp_path),
+        "ifeval": written(tmp_path / "ifeval.jsonl", IFEVAL),
+    }
+    made = measuring(tmp_path, benchmarks=benchmarks, max_tokens=9)
+    folder = evaluate(made)
+    found = read_results(folder, "evaluation", "model")
+    assert set(found["results"]) == set(benchmarks)
+    assert "hsr,none" in found["results"]["followbench"]
+    assert "turn_1,none" in found["results"]["multi_if"]
+    assert found["config"]["counts"]["followbench"]["failed"] == found["config"]["failed"] == 0
+    judge = found["config"]["judge"]
+    assert (judge["model"], judge["how"]) == ("simulated", "rationale")
+    assert judge["responder"] == {"temperature": 0.0, "max_tokens": 9}
+    ledger = folder.read_json("ledger.json")
+    parts = ("asked", "judged", "turns")
+    assert list(ledger) == [*(f"benchmarks/{one}" for one in parts), *(f"evaluate/model/{one}" for one in parts)]
+    assert "judge" in ledger["evaluate/model/judged"]["tokens"]
+    assert set(read_samples(folder, "evaluation", "model")) == set(benchmarks)
+    lines = (tmp_path / "run/evaluation/table.md").read_text().splitlines()
+    assert lines[0] == "| benchmark | metric | prompts | model |"
+    assert "<svg" in (tmp_path / "run/evaluation/plot.svg").read_text()
+
+
+def test_a_benchmark_that_is_read_from_a_file_alone_wants_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="benchmark 'infobench' has no file: name a file"):
+        evaluate(measuring(tmp_path, benchmarks={"infobench": None}))
