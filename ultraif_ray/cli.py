@@ -284,6 +284,9 @@ def evaluate(
     typer.echo(found.table)
     if judge := found.results["config"].get("judge"):
         typer.echo(f"judge: {judge['model']} ({judge['how']})")
+    for name, left_out in found.results.get("unscored", {}).items():
+        why = "; ".join(dict.fromkeys(left_out.values()))
+        typer.echo(f"{name}: not scored: {', '.join(left_out)} ({why})")
     typer.echo(f"results and samples: {found.place}")
     if result:
         Path(result).write_text(json.dumps(found.results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -101,8 +101,22 @@ def test_the_task_files_run_in_lm_eval(tmp_path: Path) -> None:
     )
     tasks = load_tasks({"ifbench": ifbench, "livebench_if": livebench})
     found = score(tasks, answers_in_order([Given(text, "") for text in ("It, rains.", "") * 2]))
+    assert "unscored" not in found
     results = found["results"]
     assert results["livebench_if"]["score,none"] == pytest.approx((0.25 + 0) / 2)
     for name in results:
         assert results[name]["inst_level_strict_acc,none"] == pytest.approx(1 / 4)
         assert (results[name]["prompt_level_loose_acc,none"], results[name]["unscored,none"]) == (0.0, 0)
+
+
+def test_prompts_that_were_not_scored_are_named_in_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(verifiable.WANTS, RANGE, "corpora/nothing")
+    asked = [
+        {"key": "a", "prompt": "a", "instruction_id_list": [RANGE], "kwargs": [{"min_words": 1, "max_words": 3}]},
+        {"key": "b", "prompt": "b", "instruction_id_list": [COMMA], "kwargs": [{"min_words": None, "max_words": None}]},
+    ]
+    tasks = load_tasks({"ifbench": files.lines(tmp_path / "ifbench.jsonl", *asked)})
+    found = score(tasks, answers_in_order([Given("It rains.", "")] * 2))
+    assert found["unscored"] == {"ifbench": {"a": "NLTK's corpora/nothing is not installed"}}
+    figures = found["results"]["ifbench"]
+    assert (figures["prompt_level_strict_acc,none"], figures["unscored,none"]) == (1.0, 1)

@@ -25,6 +25,7 @@ from lm_eval.tasks import TaskManager
 
 from ultraif_ray.errors import InputError, RecipeError
 from ultraif_ray.evaluate.punkt import prepare_checkers
+from ultraif_ray.evaluate.verifiable import unscored
 from ultraif_ray.records import Asked, Message, Turn, content_hash
 
 TASKS = Path(__file__).parent / "tasks"
@@ -119,7 +120,8 @@ def requests_of(tasks: Tasks, limit: int | None = None) -> Iterator[Asked]:
 
 
 def score(tasks: Tasks, answer: Callable[[list[Asked]], list[Asked]], limit: int | None = None) -> dict[str, Any]:
-    """Let lm-eval score answers: its results, with the samples under `samples`.
+    """Let lm-eval score answers: its results, with the samples under `samples`; under `unscored`, by task, the prompts
+    that could not be scored, each with the reason.
 
     Args:
         tasks: the tasks.
@@ -131,7 +133,9 @@ def score(tasks: Tasks, answer: Callable[[list[Asked]], list[Asked]], limit: int
         found: dict[str, Any] = evaluate(
             OverEngines(answer), tasks, limit=limit, apply_chat_template=True, fewshot_as_multiturn=True
         )
-    return found | {"date": begun, "lm_eval_version": version("lm-eval"), "fewshot_as_multiturn": True}
+    left_out = {name: named for name, samples in found["samples"].items() if (named := unscored(samples))}
+    about = {"date": begun, "lm_eval_version": version("lm-eval"), "fewshot_as_multiturn": True}
+    return found | about | ({"unscored": left_out} if left_out else {})
 
 
 def without_tasks() -> dict[str, Any]:

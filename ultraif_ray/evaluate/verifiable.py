@@ -182,6 +182,16 @@ def share_followed(items: list[list[bool]]) -> float:
     return sum(every) / len(every)
 
 
+def unscored(samples: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Of lm-eval's samples of a task those that could not be scored, by the authors' name for the prompt: why."""
+    return {_named(sample): sample["unscored"] for sample in samples if sample.get("unscored")}
+
+
+def _named(sample: dict[str, Any]) -> str:
+    doc = sample["doc"]
+    return str(next((doc[field] for field in ("key", "question_id") if field in doc), sample["doc_id"]))
+
+
 def count_unscored(items: list[str]) -> int:
     """How many prompts could not be scored."""
     return sum(bool(reason) for reason in items)
