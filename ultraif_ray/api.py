@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.recipe import Recipe, VllmPool, build_recipe, load_recipe
+from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool, build_recipe, load_recipe
 from ultraif_ray.records import ROLES, Row, arrow_schema
 from ultraif_ray.steps import run as steps
 from ultraif_ray.steps.decompose import Decompose
@@ -86,7 +86,7 @@ def evaluate_model(
         UltraIFError: with what to change, or how to go on.
     """
     section = {"benchmarks": dict(benchmarks), "limit": limit, "max_tokens": max_tokens}
-    recipe = _recipe_of_evaluation(model, section, overrides, run)
+    recipe = recipe_of_evaluation(model, section, overrides, run)
     planned = plan_of_evaluation(recipe)
     steps.run_steps(recipe, planned, planned, worker_logs, remake)
     return Evaluation(RunFolder(recipe.run_folder), "model")
@@ -123,27 +123,41 @@ def score_answers(
     return Evaluation(folder, "answers")
 
 
-def _recipe_of_evaluation(model: str, section: dict[str, Any], overrides: Sequence[str], run: str | None) -> Recipe:
-    """The recipe of an evaluation: a pool with the model, in the place of the pool that served it, if it had one."""
-    place = RunFolder(model)
-    pool: dict[str, Any] = {"engine": "vllm", "model": model}
-    folder, name, made_by = f"runs/evaluation-{_name_of(model)}", _name_of(model), None
+def recipe_of_evaluation(
+    model: str, section: dict[str, Any], overrides: Sequence[str] = (), run: str | None = None
+) -> Recipe:
+    """The recipe of an evaluation: a pool `served` with the model, placed as the one that served it where a run trained
+    it; and that run's judge, where one is needed.
+
+    Args:
+        model: a model, or the folder of a run.
+        section: what the recipe says under `evaluate`.
+        overrides: laid over it.
+        run: the evaluation's folder, in place of its own.
+
+    Raises:
+        RecipeError: naming the key, the value seen and what would be right.
+        RunError: the run has trained no model, or not yet.
+    """
+    place, folder, name = RunFolder(model), f"runs/evaluation-{_name_of(model)}", _name_of(model)
+    pools: dict[str, Any] = {"served": {"engine": "vllm", "model": model}}
+    roles: dict[str, Any] = {role: {"pool": "served"} for role in ROLES}
+    data = {"name": name, "pools": pools, "roles": roles, "evaluate": section}
     if place.fs.exists(place.at("recipe.yaml")):
+        folder = f"{model.rstrip('/')}-evaluation"
         made_by = load_recipe(f"{model.rstrip('/')}/recipe.yaml")
         served = made_by.pools[policy_pool(made_by)]
-        if isinstance(served, VllmPool):
-            pool = served.model_dump(mode="json") | {"chat_template": None}
-        pool["model"] = Run(model).model_path
-        folder = f"{model.rstrip('/')}-evaluation"
-    roles: dict[str, Any] = {role: {"pool": "served"} for role in ROLES}
-    pools = {"served": pool}
-    data = {"name": name, "pools": pools, "roles": roles, "evaluate": section}
-    if made_by and any(PART_OF.get(benchmark) == "judged" for benchmark in section["benchmarks"]):
-        said = made_by.model_dump(mode="json", include={"templates", "synthesize"})
-        data |= {"templates": said["templates"], "synthesize": said["synthesize"] | {"band": None}}
-        judge = made_by.roles.judge
-        roles["judge"] = judge.model_dump(mode="json") | {"pool": "judge"}
-        pools["judge"] = made_by.pools[judge.pool].model_dump(mode="json")
+        if not isinstance(served, OpenAIPool):
+            pools["served"] = served.model_dump(mode="json")
+        if isinstance(served, VllmPool) and made_by.policy:
+            pools["served"] |= {"chat_template": None, "trust_remote_code": made_by.policy.trust_remote_code}
+        pools["served"]["model"] = Run(model).model_path
+        if any(PART_OF.get(benchmark) == "judged" for benchmark in section["benchmarks"]):
+            said = made_by.model_dump(mode="json", include={"templates", "synthesize"})
+            data |= {"templates": said["templates"], "synthesize": said["synthesize"] | {"band": None}}
+            judge = made_by.roles.judge
+            roles["judge"] = judge.model_dump(mode="json") | {"pool": "judge"}
+            pools["judge"] = made_by.pools[judge.pool].model_dump(mode="json")
     return build_recipe(data, overrides, run=run or folder)
 
 
