@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultraif_ray.evaluate.followbench import LEVELS, in_the_form_of_the_examples, rule_of
@@ -112,6 +112,7 @@ def test_the_form_of_the_examples() -> None:
     assert not in_the_form_of_the_examples("A\nyes", "{instruction}\n[AI]\n{answer}", 1)  # signs mean themselves
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(STEPS), st.text(alphabet="abIW is.!?,\n*1-", max_size=60))
 def test_a_level_that_is_met_has_all_before_it_met(which: tuple[str, str, int, list[str]], answer: str) -> None:
     kind, source, example, _ = which
