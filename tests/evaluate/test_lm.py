@@ -160,3 +160,9 @@ def test_what_cannot_be_asked_is_refused_in_a_line(tmp_path: Path) -> None:
 
 def test_each_task_over_a_file_is_named_as_its_file() -> None:
     assert {"ifeval", "gsm8k", "gsm8k_solutions"} <= set(local_tasks())
+
+
+@pytest.mark.long  # lm-eval reads all of its thousands of task files
+def test_a_name_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(RecipeError, match="there is no benchmark 'nothing_like_it', here or in lm-eval"):
+        load_tasks({"nothing_like_it": None})

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,22 +52,21 @@ def load_tasks(benchmarks: Mapping[str, str | None], max_tokens: int | None = No
         InputError: a file cannot be read, or is not of the task's form.
     """
     prepare_checkers()
-    random.seed(DEFAULT_RANDOM_SEED)  # as lm-eval's own entry point does: a checker of IFEval draws letters
     loaded: Tasks = {"tasks": {}, "groups": {}}
     for name, file in benchmarks.items():
         try:
-            with redirect_stderr(io.StringIO()):  # bars
-                found = TaskManager().load([name]) if file is None else _over_file(name, file)
+            with _seeded(), redirect_stderr(io.StringIO()):  # bars
+                found = _over_file(name, file) if file else _of_lm_eval(name)
         except (RecipeError, InputError):
             raise
-        except KeyError:
-            raise RecipeError(f"there is no benchmark '{name}', here or in lm-eval {version('lm-eval')}") from None
         except Exception as error:  # of `datasets`, its builders and lm-eval's templates, which have no base in common
             why = " ".join(str(error.__cause__ or error).split())[:300]
             raise InputError(f"benchmark '{name}': {file or 'its data'}: {why}") from error
         for part in ("tasks", "groups"):
             loaded[part] |= found.get(part, {})
-    for task in loaded["tasks"].values():
+    for name, task in loaded["tasks"].items():
+        if task.get_config("unsafe_code"):
+            raise RecipeError(f"benchmark '{name}' runs code that models wrote, which is not done here")
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
@@ -77,6 +76,13 @@ def load_tasks(benchmarks: Mapping[str, str | None], max_tokens: int | None = No
             kept = {key: value for key, value in given.items() if key not in names}
             task.set_config(key="generation_kwargs", value=kept | {"max_gen_toks": max_tokens})
     return loaded
+
+
+def _of_lm_eval(name: str) -> Tasks:
+    manager = TaskManager()
+    if not manager.match_tasks([name]):
+        raise RecipeError(f"there is no benchmark '{name}', here or in lm-eval {version('lm-eval')}")
+    return dict(manager.load([name]))
 
 
 def _over_file(name: str, file: str) -> Tasks:
@@ -109,7 +115,7 @@ def requests_of(tasks: Tasks, limit: int | None = None) -> Iterator[Asked]:
     """All that the tasks ask, each once, as rows without answers."""
     seen: set[int] = set()
     for name, task in tasks["tasks"].items():
-        with redirect_stderr(io.StringIO()):  # a bar for every task
+        with _seeded(), redirect_stderr(io.StringIO()):  # a bar for every task
             task.build_all_requests(
                 limit=limit, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=_as_text
             )
@@ -129,13 +135,24 @@ def score(tasks: Tasks, answer: Callable[[list[Asked]], list[Asked]], limit: int
         limit: the first so many documents of each task alone.
     """
     begun = time.time()
-    with redirect_stderr(io.StringIO()):
+    with _seeded(), redirect_stderr(io.StringIO()):
         found: dict[str, Any] = evaluate(
             OverEngines(answer), tasks, limit=limit, apply_chat_template=True, fewshot_as_multiturn=True
         )
     left_out = {name: named for name, samples in found["samples"].items() if (named := unscored(samples))}
     about = {"date": begun, "lm_eval_version": version("lm-eval"), "fewshot_as_multiturn": True}
     return found | about | ({"unscored": left_out} if left_out else {})
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """What is drawn is drawn as under lm-eval's own command, which seeds `random`; nobody else's draws change."""
+    state = random.getstate()
+    random.seed(DEFAULT_RANDOM_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def without_tasks() -> dict[str, Any]:

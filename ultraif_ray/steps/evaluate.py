@@ -141,7 +141,7 @@ class Benchmarks(Step):
         from ultraif_ray.evaluate.punkt import check_extra
 
         check_extra()
-        _ = {"asked": _tasks, "judged": _judged, "turns": _conversations}[self.part](context.recipe)
+        next(_rows(context.recipe, self.part))
 
     def run(self, context: Context) -> dict[str, Entry]:
         """Write one row for each request, prompt or conversation."""
