@@ -22,7 +22,8 @@ WANTS = {
 
 
 SEED = 3
-"""Of what checkers draw, the same as for IFEval itself (`tasks/ifeval.py`)."""
+"""Of what checkers draw. Any would do; with this one Google's GPT-4 answers to IFEval score 76.89 / 83.57 / 79.67 / 85.61
+(strict by prompt and by instruction, loose by prompt and by instruction), whose strict half is as published."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,20 @@ def _follows(answer: str, name: str, given: dict[str, Any], prompt: str) -> tupl
         from lm_eval.tasks.ifeval import utils
 
         asked = utils.InputExample(key=0, instruction_id_list=[name], prompt=prompt, kwargs=[given])
-        with _same_draws():
+        with same_draws():
             strict = utils.test_instruction_following_strict(asked, answer)
-        with _same_draws():
+        with same_draws():
             loose = utils.test_instruction_following_loose(asked, answer)
         return strict.follow_all_instructions, loose.follow_all_instructions
     from if_verifiable.common import evaluate_instructions
 
-    with _same_draws():
+    with same_draws():
         found, _ = evaluate_instructions(answer, [name], [given], prompt, _ifbench())
     return (found[0].strict_pass, found[0].loose_pass) if found else (False, False)
 
 
 @contextmanager
-def _same_draws() -> Iterator[None]:
+def same_draws() -> Iterator[None]:
     """Checkers draw an argument by lot that is not set, or that they do not take, such as `#` for a letter."""
     state = random.getstate()
     random.seed(SEED)

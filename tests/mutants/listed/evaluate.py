@@ -10,8 +10,8 @@ MUTANTS = (
         "a letter is drawn anew each time",
         "docs/evaluation.md: the draw is seeded for each prompt",
         "ultraif_ray/evaluate/tasks/ifeval.py",
-        "    random.seed(SEED)\n",
-        "",
+        "    with same_draws():\n",
+        "    if True:\n",
         (f"{ASKS}::test_a_letter_that_is_none_is_drawn_the_same_each_time_and_nobody_elses_draws_change",),
     ),
     Mutant(
