@@ -1,5 +1,6 @@
 """lm-eval over rows: what it asks, and what it makes of answers."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +47,14 @@ def test_answers_to_ifeval_get_the_verdicts_of_its_checkers(tmp_path: Path) -> N
 
 
 def test_a_letter_that_is_none_is_drawn_the_same_each_time_and_nobody_elses_draws_change(tmp_path: Path) -> None:
-    import random
-
-    tasks = load_tasks(ifeval(tmp_path))
+    alike = [IFEVAL[2] | {"prompt": f"{IFEVAL[2]['prompt']} {number}"} for number in range(12)]
+    tasks = load_tasks({"ifeval": written(tmp_path / "alike.jsonl", alike)})
     random.seed(11)
     expected = random.random()
-    for seed in range(6):
-        random.seed(seed)
-        answers = ["Fog", "Rain. Rain. P.S. Rain", "defghijklm"]
-        verdicts = [one["prompt_level_strict_acc"] for one in score(tasks, given(*answers))["samples"]["ifeval"]]
-        assert verdicts == [True, True, verdicts[2]] == [True, True, score_of_third(tmp_path, answers)]
     random.seed(11)
-    score(tasks, given(*ANSWERS))
+    samples = score(tasks, given(*["defghijklmnop"] * 12))["samples"]["ifeval"]  # half of all letters
     assert random.random() == expected
-
-
-def score_of_third(tmp_path: Path, answers: list[str]) -> bool:
-    """The verdict of the third prompt where it stands alone."""
-    alone = {"ifeval": written(tmp_path / "alone.jsonl", IFEVAL[2:])}
-    (sample,) = score(load_tasks(alone), given(answers[2]))["samples"]["ifeval"]
-    return bool(sample["prompt_level_strict_acc"])
+    assert len({sample["prompt_level_strict_acc"] for sample in samples}) == 1
 
 
 def test_what_is_asked_is_the_chat_with_the_tasks_own_bounds(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ WANTS = {
 
 
 SEED = 3
-"""Of what checkers draw. Any would do; with this one Google's GPT-4 answers to IFEval score 76.89 / 83.57 / 79.67 / 85.61
-(strict by prompt and by instruction, loose by prompt and by instruction), whose strict half is as published."""
+"""Of what checkers draw. Any would do; with this one Google's GPT-4 answers to IFEval score 76.89 / 83.57 / 79.67 /
+85.61 (strict by prompt and by instruction, loose by prompt and by instruction), whose strict half is as published."""
 
 
 @dataclass(frozen=True)
