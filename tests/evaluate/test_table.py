@@ -84,3 +84,12 @@ def test_where_nothing_is_a_share_there_is_no_plot(tmp_path: Path) -> None:
     found = side_by_side({"start": {"words": samples(True, metric="loglikelihood")}})
     with pytest.raises(InputError, match="nothing to plot"):
         plot(found, tmp_path / "plot.svg")
+
+
+def test_fewer_bits_are_better() -> None:
+    def samples(logprob: float) -> list[dict[str, Any]]:
+        found = {"filter": "none", "metrics": ["bits_per_byte"], "bits_per_byte": [logprob, 10]}
+        return [{"doc_id": number, **found} for number in range(3)]
+
+    found = side_by_side({"a": {"gsm8k_solutions": samples(-20.0)}, "b": {"gsm8k_solutions": samples(-10.0)}})
+    assert "| 3 : 0 |" in differences(found)

@@ -22,6 +22,8 @@ against.
 NO_SHARES = {"csl", "loglikelihood", "bits_per_byte"}
 """Metrics that are no share of anything, and so not given in percent."""
 
+LOWER_IS_BETTER = {"bits_per_byte"}
+
 IN_PLOT = {
     "ifeval": ("prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc"),
     "ifbench": ("prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc"),
@@ -138,13 +140,18 @@ def differences(found: SideBySide) -> str:
             one.name,
             model,
             f"{_figure(less.difference, one, '+')}{_interval(less, one, '+')}",
-            f"{less.only_second} : {less.only_first}",
+            " : ".join(map(str, _better_and_worse(one, less))),
             "" if less.p_value is None else f"{less.p_value:.2g}",
         ]
         for one in found.lines
         for model, less in one.differences.items()
     ]
     return _markdown(["benchmark", "metric", "model", f"less {found.models[0]}", "better : worse", "p"], rows)
+
+
+def _better_and_worse(line: Line, less: Comparison) -> tuple[int, int]:
+    ahead, behind = less.only_second, less.only_first
+    return (behind, ahead) if line.metric in LOWER_IS_BETTER else (ahead, behind)
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
