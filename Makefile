@@ -1,4 +1,4 @@
-# make demo | check | test | chaos | mutants | mutmut | nightly | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+# make demo | check | test | chaos | mutants | mutmut | nightly | agreement | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo check test chaos mutants mutmut nightly lint install lock clean
+.PHONY: demo check test chaos mutants mutmut nightly agreement lint install lock clean
 
 demo: install
 	$(BIN)/ultraif run demo
@@ -41,6 +41,10 @@ nightly: test
 	$(BIN)/python -m tests.chaos.campaign
 	$(BIN)/ultraif run demo
 
+# IFEval's figures of Google's GPT-4 answers, which are not shipped: make agreement DATA=FOLDER
+agreement: install
+	$(BIN)/python -m tests.agreement $(DATA)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,10 +68,10 @@ $(STAMP): requirements/cpu.lock requirements/torch-cpu.txt pyproject.toml
 # Names, versions and hashes for every platform; no addresses.
 lock: install
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --extra cpu --extra train --extra packaged --extra cloud --extra dev \
+	  --extra cpu --extra train --extra eval --extra packaged --extra cloud --extra dev \
 	  requirements/cpu.in --override requirements/overrides.txt --output-file requirements/cpu.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --extra gpu --extra train --extra packaged --extra cloud \
+	  --extra gpu --extra train --extra eval --extra packaged --extra cloud \
 	  --override requirements/overrides-gpu.txt --output-file requirements/gpu.lock
 
 clean:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.evaluate.benchmarks import IFEVAL, written
+from tests.evaluate.test_lm import ANSWERS
 from tests.imports import imported_by
 from tests.s3 import BUCKET
 from tests.simulated import rows_of, without_usage
@@ -82,6 +84,7 @@ def test_help_and_the_readme_name_every_command_and_nothing_heavy_is_imported() 
         "retry",
         "judge",
         "audit",
+        "evaluate",
         "show",
     ]
     table = Path("README.md").read_text().partition("| command | what it does |")[2].partition("\n\n")[0]
@@ -108,6 +111,44 @@ def drive(words: list[str]) -> subprocess.Popen[str]:
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell's children ignore it
     )
+
+
+def test_given_answers_are_scored_without_a_model_and_without_ray(command: Command, tmp_path: Path) -> None:
+    data = written(tmp_path / "ifeval.jsonl", IFEVAL)
+    answers = written(tmp_path / "mine.jsonl", [{"response": text} for text in ANSWERS])
+    kept, out = tmp_path / "scored", tmp_path / "o.json"
+    words = ["evaluate", "--answers", answers, "--data", data, "--run", kept, "--json", out]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert "| ifeval | prompt_level_strict_acc | 3 | 66.7 [" in done.stdout
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert json.loads(out.read_text())["results"]["ifeval"]["inst_level_loose_acc,none"] == 0.75
+    assert [file.name.split("_")[0] for file in sorted((kept / "evaluation/answers").iterdir())] == [
+        "results",
+        "samples",
+    ]
+    assert "| ifeval | prompt_level_strict_acc | 2 | 50.0 [" in command(*words, "--limit", 2).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give a model or a run to measure, or --answers FILE to score"),
+        (["m", "--answers", "a"], "give a model or a run to measure, or --answers FILE to score"),
+        (["--answers", "a"], "--answers are to one benchmark: give one --benchmark with its --data"),
+        (["m", "--data", "a", "--data", "b"], "there are 2 files (--data) for 1 benchmarks"),
+        (["m", "--benchmark", "ifeval", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["m", "pools.served.cpu=1"], "pools.served.cpu: unknown key; did you mean 'cpus'?"),
+        (["m", "--data", __file__], "JSON parse error"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_in_a_message(
+    command: Command, words: list[str], said: str, tmp_path: Path
+) -> None:
+    done = command("evaluate", *words, "--run", tmp_path / "run")
+    assert (done.returncode, done.stderr.startswith("ultraif: ") or "checking" in done.stderr) == (2, True)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.ray

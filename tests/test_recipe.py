@@ -320,6 +320,10 @@ def test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_
     assert recipe.policy
     assert recipe.policy.chat_template == f"{beside}/chat.jinja"
     assert load_recipe(write(beside, data), prompts=["a.jsonl"]).prompts == (f"{here}/a.jsonl",)
+    measured = {"benchmarks": {"ifeval": "a.jsonl", "arc_easy": None}}
+    section = load_recipe(write(beside, data | {"evaluate": measured}), ["evaluate.benchmarks.gsm8k=a.jsonl"]).evaluate
+    assert section
+    assert section.benchmarks == {"ifeval": f"{beside}/a.jsonl", "arc_easy": None, "gsm8k": f"{here}/a.jsonl"}
     sets = load_recipe(write(beside, data | {"sets": {"sft": ["a.jsonl"]}}), ["sets.dpo.1=[a.jsonl]"]).sets
     assert sets
     assert (sets.sft, sets.dpo) == ((f"{beside}/a.jsonl",), {1: (f"{here}/a.jsonl",)})
@@ -457,3 +461,15 @@ def test_a_fingerprint_is_of_the_settings_and_not_of_their_order() -> None:
     other = {"pools": {"a": 1, "b": 3}, "l": 5}
     assert fingerprint(other) != fingerprint(settings)
     assert difference(settings, other) == ["k: 5 → None", "l: None → 5", "pools.b: 2 → 3"]
+
+
+def test_what_is_measured_after_training_must_be_served_here(tmp_path: Path) -> None:
+    server = {"engine": "openai", "model": "m", "base_url": "http://x/v1"}
+    data = MINIMAL | {
+        "policy": {"model": "org/model"},
+        "align": {"iterations": 0},
+        "pools": dict.fromkeys(MINIMAL["pools"], server),
+    }
+    assert load_recipe(write(tmp_path, data)).policy
+    with pytest.raises(RecipeError, match=r"policy\.model is trained by this run and then served by pool"):
+        load_recipe(write(tmp_path, data | {"evaluate": {"benchmarks": {"ifeval": None}}}))

@@ -1,20 +1,24 @@
 """The public API: what a notebook uses, and what the command line is a thin layer on."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.recipe import Recipe, load_recipe
-from ultraif_ray.records import Row, arrow_schema
+from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool, build_recipe, load_recipe
+from ultraif_ray.records import ROLES, Row, arrow_schema
 from ultraif_ray.steps import run as steps
 from ultraif_ray.steps.decompose import Decompose
+from ultraif_ray.steps.evaluate import PART_OF, plan_of_evaluation
+from ultraif_ray.steps.evaluate import Evaluation as EvaluationStep
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.steps.judge import Judge
 from ultraif_ray.steps.model import Model
 from ultraif_ray.steps.plan import plan as plan_of
 from ultraif_ray.steps.responses import ReadResponses
+from ultraif_ray.steps.serving import policy_pool
 from ultraif_ray.steps.step import Step
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store import ledger
@@ -26,7 +30,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Run", "load_recipe", "plan", "run"]
+__all__ = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers"]
+
+EVALUATION = EvaluationStep.kind
+"""The folder of results, inside that of a run."""
 
 
 def plan(recipe: Recipe) -> list[Step]:
@@ -48,6 +55,145 @@ def run(recipe: Recipe, until: str = "", *, only: str = "", remake: bool = False
         UltraIFError: with what to change, or how to go on.
     """
     return Run(str(steps.run(recipe, until, only=only, worker_logs=worker_logs, remake=remake)))
+
+
+def evaluate_model(
+    model: str,
+    benchmarks: Mapping[str, str | None],
+    overrides: Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    run: str | None = None,
+    remake: bool = False,
+    worker_logs: bool = False,
+) -> "Evaluation":
+    """Measure a model on benchmarks: through an engine on the cluster, row by row; the same call goes on where an
+    interrupted one was.
+
+    Args:
+        model: a folder, a hub id or `packaged`; or the folder of a run, whose trained model is measured.
+        benchmarks: names, each with the file that holds it, or None for a task of lm-eval's own.
+        overrides: `section.key=value` over the recipe of the evaluation, whose one pool is called `served`, such as
+            `pools.served.gpus=1`.
+        limit: the first so many prompts of each benchmark alone.
+        max_tokens: most tokens of an answer, in place of each benchmark's own.
+        run: where the evaluation is kept; by default `runs/evaluation-NAME`, or beside the run that is measured.
+        remake: delete what was made with other settings, instead of refusing to go on.
+        worker_logs: show what the workers log.
+
+    Raises:
+        UltraIFError: with what to change, or how to go on.
+    """
+    section = {"benchmarks": dict(benchmarks), "limit": limit, "max_tokens": max_tokens}
+    recipe = recipe_of_evaluation(model, section, overrides, run)
+    planned = plan_of_evaluation(recipe)
+    steps.run_steps(recipe, planned, planned, worker_logs, remake)
+    return Evaluation(RunFolder(recipe.run_folder), "model")
+
+
+def score_answers(
+    answers: str, benchmark: str, data: str, *, limit: int | None = None, run: str | None = None
+) -> "Evaluation":
+    """Score answers that exist already, without a model and without Ray.
+
+    Args:
+        answers: a file with one record for each prompt, in the order of `data`.
+        benchmark: its name.
+        data: the file that holds it.
+        limit: the first so many alone.
+        run: where the results are kept; by default `runs/evaluation-NAME`.
+
+    Raises:
+        UltraIFError: what is wrong with a file.
+    """
+    from ultraif_ray.evaluate.punkt import check_extra
+
+    check_extra()
+    from ultraif_ray.evaluate.given import answers_in_order, read_answers
+    from ultraif_ray.evaluate.lm import load_tasks, score
+    from ultraif_ray.evaluate.results import write_results
+
+    folder = RunFolder(run or f"runs/evaluation-{_name_of(answers)}")
+    results = score(load_tasks({benchmark: data}), answers_in_order(read_answers(answers)), limit)
+    folder.clear(EVALUATION, "answers")
+    write_results(
+        results | {"config": {"answers": answers}, "model_name": _name_of(answers)}, folder, EVALUATION, "answers"
+    )
+    return Evaluation(folder, "answers")
+
+
+def recipe_of_evaluation(
+    model: str, section: dict[str, Any], overrides: Sequence[str] = (), run: str | None = None
+) -> Recipe:
+    """The recipe of an evaluation: a pool `served` with the model, placed as the one that served it where a run trained
+    it; and that run's judge, where one is needed.
+
+    Args:
+        model: a model, or the folder of a run.
+        section: what the recipe says under `evaluate`.
+        overrides: laid over it.
+        run: the evaluation's folder, in place of its own.
+
+    Raises:
+        RecipeError: naming the key, the value seen and what would be right.
+        RunError: the run has trained no model, or not yet.
+    """
+    place, folder, name = RunFolder(model), f"runs/evaluation-{_name_of(model)}", _name_of(model)
+    pools: dict[str, Any] = {"served": {"engine": "vllm", "model": model}}
+    roles: dict[str, Any] = {role: {"pool": "served"} for role in ROLES}
+    data = {"name": name, "pools": pools, "roles": roles, "evaluate": section}
+    if place.fs.exists(place.at("recipe.yaml")):
+        folder = f"{model.rstrip('/')}-evaluation"
+        made_by = load_recipe(f"{model.rstrip('/')}/recipe.yaml")
+        served = made_by.pools[policy_pool(made_by)]
+        if not isinstance(served, OpenAIPool):
+            pools["served"] = served.model_dump(mode="json")
+        if isinstance(served, VllmPool) and made_by.policy:
+            pools["served"] |= {"chat_template": None, "trust_remote_code": made_by.policy.trust_remote_code}
+        pools["served"]["model"] = Run(model).model_path
+        if any(PART_OF.get(benchmark) == "judged" for benchmark in section["benchmarks"]):
+            said = made_by.model_dump(mode="json", include={"templates", "synthesize"})
+            data |= {"templates": said["templates"], "synthesize": said["synthesize"] | {"band": None}}
+            judge = made_by.roles.judge
+            roles["judge"] = judge.model_dump(mode="json") | {"pool": "judge"}
+            pools["judge"] = made_by.pools[judge.pool].model_dump(mode="json")
+    return build_recipe(data, overrides, run=run or folder)
+
+
+def _name_of(path: str) -> str:
+    """The last part of a path or hub id, as a recipe's name."""
+    last = path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".jsonl")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("._-") or "model"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found of one model."""
+
+    folder: RunFolder
+    of: str
+
+    @property
+    def place(self) -> str:
+        """Where the files of results and samples are."""
+        return self.folder.uri(EVALUATION, self.of)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """lm-eval's results, under its own keys."""
+        from ultraif_ray.evaluate.results import read_results
+
+        return read_results(self.folder, EVALUATION, self.of)
+
+    @property
+    def table(self) -> str:
+        """The figures in Markdown, with 95 % intervals."""
+        from ultraif_ray.evaluate.results import read_samples
+        from ultraif_ray.evaluate.table import side_by_side, table
+
+        samples = read_samples(self.folder, EVALUATION, self.of)
+        return table(side_by_side({self.results["model_name"]: samples}))
 
 
 def steps_with_rows(folder: RunFolder) -> list[str]:

@@ -242,6 +242,61 @@ def audit(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL|RUN]", help="A model, or the folder of a run that trained one.")
+    ] = None,
+    overrides: Overrides = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option("--benchmark", metavar="NAME", help="One or several [ifeval].")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="FILE", help="The benchmarks' files, in their order; without, lm-eval's own."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many prompts of each.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Most tokens of an answer.")] = None,
+    answers: Annotated[
+        str | None, typer.Option("--answers", metavar="FILE", help="Score these, without a model.")
+    ] = None,
+    result: Annotated[str | None, typer.Option("--json", metavar="OUT", help="Keep lm-eval's results here.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="FOLDER", help="Where it is kept [runs/evaluation-NAME].")
+    ] = None,
+    remake: Remake = False,
+    worker_logs: Logs = False,
+) -> None:
+    """Measure a model on benchmarks, through an engine; or score answers that exist already."""
+    from pathlib import Path
+
+    from ultraif_ray.api import evaluate_model, score_answers
+    from ultraif_ray.errors import RecipeError
+
+    names, files = benchmark or ["ifeval"], data or []
+    if bool(model) == bool(answers):
+        raise RecipeError("give a model or a run to measure, or --answers FILE to score: one of the two")
+    if len(files) > len(names):
+        raise RecipeError(f"there are {len(files)} files (--data) for {len(names)} benchmarks (--benchmark): name each")
+    if answers:
+        if len(names) > 1 or not files or overrides:
+            raise RecipeError("--answers are to one benchmark: give one --benchmark with its --data, and no KEY=VALUE")
+        found = score_answers(answers, names[0], files[0], limit=limit, run=run)
+    else:
+        with_files = dict(zip(names, [*files, *[None] * (len(names) - len(files))], strict=True))
+        options = {"limit": limit, "max_tokens": max_tokens, "run": run, "remake": remake, "worker_logs": worker_logs}
+        found = evaluate_model(model or "", with_files, overrides or (), **options)  # type: ignore[arg-type]
+    typer.echo(found.table)
+    if judge := found.results["config"].get("judge"):
+        typer.echo(f"judge: {judge['model']} ({judge['how']})")
+    for name, left_out in found.results.get("unscored", {}).items():
+        why = "; ".join(dict.fromkeys(left_out.values()))
+        typer.echo(f"{name}: not scored: {', '.join(left_out)} ({why})")
+    typer.echo(f"results and samples: {found.place}")
+    if result:
+        Path(result).write_text(json.dumps(found.results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@app.command()
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder.")],
     outcome: Annotated[str | None, typer.Option("--outcome", help="Only rows that ended so, such as failed.")] = None,

@@ -712,9 +712,24 @@ class Train(Resources):
     """Most seconds between two checkpoints. TRL's save_steps, a tenth of a training, are longer in a long one."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints that are kept while training runs."""
+    keep_for_evaluation: int = Field(0, ge=0)
+    """At how many moments of a training, evenly spread, its model is kept: with the number of epochs, at the end of
+    each. The last is the step's `model`, those before stand in its `kept/step-N`, for `ultraif evaluate`."""
     resize_s: PositiveFloat = 300.0
     """Seconds between two looks at whether the cluster has room for more workers. Growing goes back to the last
     checkpoint."""
+
+
+class Evaluate(Section):
+    """Measure the policy on benchmarks: as it starts, after SFT, and after each DPO round."""
+
+    benchmarks: dict[str, Address | None] = Field(min_length=1)
+    """Names, each with the file that holds it (docs/evaluation.md lists the forms); with null, a task of lm-eval's own,
+    over the data that it names."""
+    limit: PositiveInt | None = None
+    """The first so many prompts of each alone."""
+    max_tokens: PositiveInt | None = None
+    """Most tokens of an answer, in place of each benchmark's own."""
 
 
 class Flow(Section):
@@ -779,6 +794,8 @@ class Recipe(Section):
     responses: Responses | None = None
     """Judge these, and sample none."""
     train: Train = Train()
+    evaluate: Evaluate | None = None
+    """What the policy is measured on; nothing when not given."""
     flow: Flow = Flow()
 
     @model_validator(mode="before")
@@ -850,7 +867,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _trained_models_can_be_served(self) -> "Recipe":
         served = {"composer.model": self.composer and self.roles.composer.pool}
-        if self.policy and self.align.iterations:
+        if self.policy and (self.align.iterations or self.evaluate):
             served["policy.model"] = self.policy.pool or self.roles.responder.pool
         for key, pool in served.items():
             if pool and self.pools[pool].engine == "openai":
@@ -913,6 +930,22 @@ def load_recipe(
         raise RecipeError(f"{path}: a recipe is a mapping of sections; this is {_describe(data)}")
     if "://" not in file_path:
         _make_absolute(data, Path(file_path).resolve().parent)
+    return build_recipe(data, overrides, prompts=prompts, run=run, where=str(path))
+
+
+def build_recipe(
+    data: dict[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    prompts: Sequence[str] | None = None,
+    run: str | None = None,
+    where: str = "recipe",
+) -> Recipe:
+    """Lay overrides and options over what a recipe says, and validate the whole; see `load_recipe`.
+
+    Raises:
+        RecipeError: naming the key, the value seen and what would be right.
+    """
     for override in overrides:
         _apply(data, override)
     if prompts:
@@ -920,7 +953,7 @@ def load_recipe(
     if run:
         data["run"] = run
     _make_absolute(data, Path.cwd())
-    return parse_recipe(data, str(path))
+    return parse_recipe(data, where)
 
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -940,10 +973,10 @@ def _find_recipe(path: str | Path) -> str:
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of prompts, sets, responses and chat templates absolute that are found in `folder`. What
-    is not there may be a hub id, or is refused later by its name. Values of a wrong type are left for the validation.
-    Models stay as they are written: their names are part of fingerprints, which must be the same in a job's own copy of
-    the project.
+    """Make the relative paths of prompts, sets, responses, benchmarks and chat templates absolute that are found in
+    `folder`. What is not there may be a hub id, or is refused later by its name. Values of a wrong type are left for
+    the validation. Models stay as they are written: their names are part of fingerprints, which must be the same in a
+    job's own copy of the project. `templates` and the chat templates of pools are read.
     """
 
     def absolute(value: Any) -> Any:
@@ -965,6 +998,9 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     responses = data.get("responses")
     if isinstance(responses, dict) and "run" in responses:
         responses["run"] = absolute(responses["run"])
+    benchmarks = data["evaluate"].get("benchmarks") if isinstance(data.get("evaluate"), dict) else None
+    if isinstance(benchmarks, dict):
+        benchmarks.update({name: absolute(file) for name, file in benchmarks.items()})
     policy = data.get("policy")
     if isinstance(policy, dict) and "chat_template" in policy:
         policy["chat_template"] = absolute(policy["chat_template"])

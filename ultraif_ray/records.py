@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -339,7 +340,7 @@ class Row(Prompt):
     constraints: list[Constraint] = []
     instructions: list[Instruction] = []
     decomposed: Literal["", "decomposed", "simple", "failed"] = ""
-    outcome: Literal["", "paired", "satisfied", "unsatisfied", "failed"] = ""
+    outcome: Literal["", "paired", "satisfied", "unsatisfied", "answered", "failed"] = ""
     rounds: int = 0
     failures: list[Failure] = []
     dropped: list[Failure] = []
@@ -354,14 +355,32 @@ class Row(Prompt):
             self.outcome = "failed"
 
 
+class Asked(Row):
+    """What a benchmark asks: a conversation to go on, or how probable a text is as the answer (`continuation`).
+
+    It ends as `answered` or `failed`. `logprob` is the natural-log probability of the continuation, `greedy` whether it
+    is what the model would have said.
+    """
+
+    max_tokens: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: list[str] = []
+    continuation: str | None = None
+    response: Response | None = None
+    logprob: float | None = None
+    greedy: bool | None = None
+
+
 def arrow_schema(record: type[BaseModel]) -> pa.Schema:
     """The Arrow schema of a record: one column per field, nested records as structs, lists as lists."""
     return pa.schema([pa.field(name, _arrow_type(field.annotation)) for name, field in record.model_fields.items()])
 
 
-def to_table(rows: list[Row]) -> pa.Table:
-    """Rows as one Arrow table with the full `Row` schema, even where every list is empty."""
-    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(Row))
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows of one kind as one Arrow table with the full schema, even where every list is empty."""
+    schema = arrow_schema(type(rows[0]) if rows else Row)
+    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=schema)
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:

@@ -230,7 +230,10 @@ def test_what_a_secret_looks_like(text: str) -> None:
     assert secrets_in(text)
 
 
-EXTRAS = {"cpu": ("cpu", "train", "packaged", "cloud", "dev"), "gpu": ("gpu", "train", "packaged", "cloud")}
+EXTRAS = {
+    "cpu": ("cpu", "train", "eval", "packaged", "cloud", "dev"),
+    "gpu": ("gpu", "train", "eval", "packaged", "cloud"),
+}
 """What `make lock` puts into each lock."""
 
 

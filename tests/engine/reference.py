@@ -25,3 +25,25 @@ def label_logprobs(model: str, messages: list[Message], labels: tuple[str, ...],
         logprobs = loaded(**prompt).logits[0, -1].log_softmax(dim=-1)
     (tokens,) = zip(*(tokenizer.encode(label, add_special_tokens=False) for label in labels), strict=True)
     return {label: logprobs[token].item() for label, token in zip(labels, tokens, strict=True)}
+
+
+def continuation_logprob(model: str, messages: list[Message], continuation: str) -> tuple[float, bool]:
+    """The natural-log probability of a text as the answer to the chat, and whether each of its tokens is the likeliest.
+
+    Args:
+        model: a folder.
+        messages: the conversation.
+        continuation: the text.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    tokens = tokenizer(prompt + continuation, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        logprobs = loaded(tokens).logits[0, :-1].log_softmax(dim=-1)
+    own, wanted = logprobs[start - 1 :], tokens[0, start:]
+    return own.gather(1, wanted[:, None]).sum().item(), bool((own.argmax(dim=-1) == wanted).all())

@@ -82,6 +82,13 @@ async def test_an_answer_with_its_usage(monkeypatch: pytest.MonkeyPatch) -> None
     assert not body.keys() & Sampling.model_fields.keys()  # what is not given is not sent
 
 
+async def test_a_server_is_not_asked_how_probable_a_given_answer_is() -> None:
+    async with server(lambda request, n: GOOD) as (engine, seen):
+        with pytest.raises(RequestRefused, match="use a vllm pool"):
+            await engine.generate(replace(ASK, continuation="hello"))
+    assert not seen
+
+
 async def test_several_samples_come_in_the_order_of_their_index_and_not_in_the_servers() -> None:
     def choice(index: int, finish: str) -> dict[str, Any]:
         return {"index": index, "finish_reason": finish, "message": {"role": "assistant", "content": f"sample {index}"}}

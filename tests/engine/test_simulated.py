@@ -25,6 +25,16 @@ async def test_the_same_request_gets_the_same_reply_and_another_turn_another() -
     assert len((await engine().generate(Request(ASK, n=3))).completions) == 3
 
 
+async def test_a_given_answer_has_a_probability_of_its_own() -> None:
+    first, again, other = [
+        (await engine().generate(Request(ASK, continuation=text))).completions[0] for text in ("a", "a", "b")
+    ]
+    assert first == again
+    assert first.text == "a"
+    assert first.logprob is not None
+    assert other.logprob != first.logprob < 0
+
+
 async def test_failures_come_at_the_given_share() -> None:
     broken = 0
     for turn in range(200):

@@ -14,7 +14,7 @@ import pytest_asyncio
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
-from tests.engine.reference import label_logprobs
+from tests.engine.reference import continuation_logprob, label_logprobs
 from ultraif_ray.engine.devices import Gpu
 from ultraif_ray.engine.protocol import Request, RoleClient
 from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prepare_environment, sampling_params
@@ -338,6 +338,22 @@ class TestEngine:
             reply = await engine.generate(request)
             assert reply.completions[0].label_logprobs == pytest.approx(expected, abs=1e-3)
             assert reply.generated_tokens == 1
+
+    async def test_a_given_answer_has_the_probability_that_transformers_gives_it(
+        self, engine: VllmEngine, packaged_model: str
+    ) -> None:
+        request = ask("What is the capital of France?")
+        said = (await engine.generate(replace(request, max_tokens=4))).completions[0].text
+        for text, greedy in ((said, True), ("Rome, as far as I know.", False)):
+            reply = await engine.generate(replace(request, continuation=text))
+            (found,) = reply.completions
+            assert found.text == text
+            expected = continuation_logprob(packaged_model, request.messages, text)
+            assert (found.logprob, found.greedy) == (pytest.approx(expected[0], abs=1e-2), expected[1])
+            assert found.greedy is greedy
+            assert reply.generated_tokens == 0
+        with pytest.raises(RequestRefused, match="tokens long"):
+            await engine.generate(replace(request, continuation="no " * 2000))
 
     async def test_the_checks_by_model_get_an_answer_behind_a_cached_prefix(self, engine: VllmEngine) -> None:
         roles = {role: {"pool": "m"} for role in ROLES}

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe
+from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
 from ultraif_ray.method.journey import STAGES, give_up, run_journey
 from ultraif_ray.recipe import Band, Recipe
-from ultraif_ray.records import Check, Row, Turn, to_table
+from ultraif_ray.records import Asked, Check, Response, Row, Turn, to_table
 
 QUERY = "Write about rain, no rhymes."
 
@@ -530,3 +530,31 @@ async def test_a_refused_question_is_the_judges_failure() -> None:
 async def test_a_dead_engine_is_not_the_rows_fault() -> None:
     with pytest.raises(EngineDead):
         await journey(World(EngineDead("gone")), settings())
+
+
+async def test_what_a_benchmark_asks_is_asked_as_it_is() -> None:
+    said = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?")]
+    history = [Turn.model_validate({"role": role, "content": content}) for role, content in said]
+    row = Asked(id=1, query="Sum?", history=history, max_tokens=9, temperature=0.3, top_p=0.8, stop=["Q:"])
+    engine = saying(Completion(" 4\n", finish="length"))
+    told = recipe()
+    made = await run_journey(row, ("ask",), client_of(told, responder=engine), told)
+    assert isinstance(made, Asked)
+    assert (made.outcome, made.response) == ("answered", Response(text=" 4\n", finish="length"))
+    (asked,) = engine.asked
+    assert [message["content"] for message in asked.messages] == ["Be brief.", "Hi", "Yes?", "Sum?"]
+    assert (asked.max_tokens, asked.temperature, asked.top_p, asked.sampling.given) == (9, 0.3, 0.8, {"stop": ["Q:"]})
+    assert Asked.model_validate(to_table([made]).to_pylist()[0]) == made
+
+
+async def test_a_given_answer_gets_its_probability_and_one_that_is_refused_fails() -> None:
+    row = Asked(id=1, query="Sum?", continuation="4")
+    engine = saying(Completion("4", logprob=-1.5, greedy=True), RequestRefused("too long"))
+    client = client_of(recipe(), responder=engine)
+    made = await run_journey(row.model_copy(deep=True), ("ask",), client, recipe())
+    assert isinstance(made, Asked)
+    assert (made.outcome, made.logprob, made.greedy, made.response) == ("answered", -1.5, True, None)
+    assert engine.asked[0].continuation == "4"
+    failed = await run_journey(row, ("ask",), client, recipe())
+    assert (failed.outcome, failed.failures[0].reason) == ("failed", "too long")
+    assert give_up(Asked(id=1, query="x"), ("ask",), "kind", "why").outcome == "failed"

@@ -76,6 +76,11 @@ def test_the_end_shows_funnel_tokens_and_losses(run: RunFolder, capsys: pytest.C
     tried = {"evaluated": 4, "valid_json": 0.5, "usable": 0.25, "usable_prompted": 0.75, "takes_over": False}
     report = Training.model_validate({"loss": [2.0, 1.0], "held_out_loss": [2.5, 1.5], **tried})
     ledger.enter(run, "composer", Entry(input=5, outcomes={"trained on": 5}, training=report))
+    run.write_text("| ifeval | strict | 541 | 18.5 [15.3, 21.8] |\n", "evaluation", "table.md")
+    print_end(run, "")
+    assert "18.5" not in capsys.readouterr().out  # before it is done
+    run.open_step("evaluation", {})
+    run.finish("evaluation")
     print_end(run, "")
     said = " ".join(capsys.readouterr().out.split())
     assert "1 failed, 3 paired" in said
@@ -83,6 +88,7 @@ def test_the_end_shows_funnel_tokens_and_losses(run: RunFolder, capsys: pytest.C
     assert "2.500 → 1.500" in said
     assert "composer: of 4 held-out pairs, 50% were answered with valid JSON, 25% with what could be used (75%" in said
     assert "composer: the prompted composer stays" in said
+    assert "Benchmarks | ifeval | strict | 541 | 18.5 [15.3, 21.8] |" in said
 
 
 def test_a_curve_has_its_lowest_and_highest_point() -> None:

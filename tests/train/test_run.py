@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from tests.chaos.nodes import Nodes
+from tests.evaluate.benchmarks import IFEVAL, written
 from tests.train.data import (
     check_training,
     example,
@@ -202,7 +203,7 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
         dpo=fields,
         export={"held_out": 0.2},
         synthesize={"judge": "logprob"},
-        train={"workers": {"min": 1, "max": 1}},
+        train={"workers": {"min": 1, "max": 1}, "keep_for_evaluation": 2},
         **sections,
     )
 
@@ -252,7 +253,8 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    made = whole_loop(tmp_path, tiny)
+    asked_of_all = {"benchmarks": {"ifeval": written(tmp_path / "ifeval.jsonl", IFEVAL)}}
+    made = whole_loop(tmp_path, tiny, evaluate=asked_of_all)
     interrupts = signal.getsignal(signal.SIGINT)
     with interrupted_once((tmp_path / "run/sft/checkpoints").exists), pytest.raises(KeyboardInterrupt):
         run_recipe(made)
@@ -260,8 +262,17 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     assert RunFolder(made.run_folder).state("sft") == "running"
     folder = run_recipe(made)
     ledger = folder.read_json("ledger.json")
-    names = ["ingest", "decompose", "composer", "synthesize", "export", "sft"]
-    names += ["round-1/synthesize", "round-1/export", "round-1/dpo"]
+    names = [
+        "ingest",
+        "decompose",
+        "composer",
+        "synthesize",
+        "export",
+        "benchmarks/asked",
+        "evaluate/start/asked",
+        "sft",
+    ]
+    names += ["evaluate/sft/asked", "round-1/synthesize", "round-1/export", "round-1/dpo", "evaluate/round-1/asked"]
     assert list(ledger) == names
     for step in names:
         assert sum(ledger[step]["outcomes"].values()) == ledger[step]["input"], step
@@ -283,12 +294,23 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     for name in ("sft", "dpo", "composer"):
         assert load_dataset(str(tmp_path / "run/export" / name), split="train").num_rows
 
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert "| benchmark | metric | prompts | start | sft | round-1 |" in card
+    assert card.count("| ifeval | ") == 4 + 2 * 4  # each figure, and how far the two trainings are from the start
+    assert sorted(path.name for path in (tmp_path / "run/evaluation").iterdir() if path.is_dir()) == [
+        "round-1",
+        "sft",
+        "start",
+    ]
+    (kept,) = (tmp_path / "run/sft/kept").iterdir()
+    assert (kept / "adapter_model.safetensors").exists()
+
     files = hashes(tmp_path / "run")
     run_recipe(made)
     assert hashes(tmp_path / "run") == files
 
-    changed_recipe = whole_loop(tmp_path, tiny, align={"extra_constraints": 2})
-    with pytest.raises(RunError, match="Made from it: round-1/export, round-1/dpo, model"):
+    changed_recipe = whole_loop(tmp_path, tiny, align={"extra_constraints": 2}, evaluate=asked_of_all)
+    with pytest.raises(RunError, match=r"Made from it: round-1/export, round-1/dpo, evaluate/round-1/asked, .*, model"):
         run_recipe(changed_recipe)
 
 

@@ -24,7 +24,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from tests.train.data import example, job_for, tiny_model, write_tokenised
 from ultraif_ray.train import checkpointing
-from ultraif_ray.train.checkpointing import CheckpointCallback
+from ultraif_ray.train.checkpointing import CheckpointCallback, moments
 from ultraif_ray.train.order import FILLER, StepSampler
 from ultraif_ray.train.settings import lora_config, trl_config
 from ultraif_ray.train.tasks import TOKENS
@@ -339,6 +339,16 @@ def test_a_checkpoint_is_due_by_the_clock_and_when_a_node_gives_notice(
         if asked[-1]:
             by_clock.on_save(trainer.args, trainer.state, TrainerControl())
     assert asked == [False, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("steps", "keep", "kept"),
+    [(30, 3, [10, 20]), (30, 1, []), (30, 0, []), (2, 5, [1]), (1, 4, []), (31, 2, [16])],
+)
+def test_a_model_is_kept_at_moments_evenly_spread_and_the_last_is_the_end(
+    steps: int, keep: int, kept: list[int]
+) -> None:
+    assert moments(steps, keep) == kept
 
 
 def test_rows_seen_are_those_of_each_epoch_a_global_batch_in_each_step(tiny: str, tmp_path: Path) -> None:

@@ -68,13 +68,14 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) -> str:
+def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any], measured: str = "") -> str:
     """The card of the model that a run ends with.
 
     Args:
         recipe: the run's recipe.
         ledger: the run's ledger, for the funnel and the losses.
         shown: one prompt with the answers before and after; or empty.
+        measured: the table of benchmarks; or empty.
     """
     assert recipe.policy  # noqa: S101 - there is no model without one
     header = {
@@ -103,6 +104,8 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any]) 
         + ", ".join(f"{role} `{model}`" for role, model in models.items()) + " out of") + "\n\n" + _sources(recipe),
         _funnel(ledger),
     ]  # fmt: skip
+    if measured:
+        parts.insert(4, f"## Benchmarks\n\nBefore training (`start`) and after each one.\n\n{measured.strip()}")
     if shown:
         text = _fenced(json.dumps(shown, indent=2, ensure_ascii=False))
         parts.append(f"## The same instruction, before and after\n\n{text}")

@@ -20,6 +20,11 @@ from ultraif_ray.recipe import OpenAIPool, Thinking
 TOP_LOGPROBS = 20
 """The most that OpenAI's and vLLM's servers give; a label outside them counts as impossible."""
 
+CANNOT_SCORE = (
+    "the chat API of OpenAI-compatible servers does not tell how probable a given text is as the answer: use a vllm "
+    "pool for benchmarks that ask for it, or leave them out"
+)
+
 _END_OF_THOUGHT = 16
 """Tokens that an answer of one label may take after a thought's last one: the thought's end, white space, the label."""
 
@@ -46,6 +51,8 @@ class OpenAIEngine:
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
+        if request.continuation is not None:
+            raise RequestRefused(CANNOT_SCORE)
         try:
             async with self._slots:
                 answer = await self._ask(request)

@@ -6,12 +6,12 @@ This is the model boundary: `method` speaks only this, so a test can put a scrip
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ultraif_ray.errors import EngineDead, EngineError
 from ultraif_ray.recipe import Recipe, Sampling
-from ultraif_ray.records import Failure, Message, Role, Usage
+from ultraif_ray.records import Asked, Failure, Message, Role, Usage
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,28 @@ class Request:
     """Single-token strings whose probability as the answer's first token is wanted; then nothing else is generated."""
     thinking_tokens: int | None = None
     """Most tokens of a thought before the answer; see `RoleSettings.thinking_tokens`."""
+    continuation: str | None = None
+    """A text whose probability as the answer is wanted; then nothing is generated."""
 
 
 @dataclass(frozen=True)
 class Completion:
     """One answer. `finish` is `length` when it was cut off: by `max_tokens`, the context, a filter, or a loop. Behind a
-    thought without an end there is none: `text` is empty, and `finish` is `length`.
+    thought without an end there is none: `text` is empty, and `finish` is `length`. For a request with a `continuation`
+    it is that text.
 
     `label_logprobs` holds the natural-log probability of each label as the answer's first token; one that the engine
     did not report is absent. `thoughts` is what a reasoning model wrote before it answered. Rows do not keep it:
-    nothing that comes after reads it, and it is many times as long as the answer.
+    nothing that comes after reads it, and it is many times as long as the answer. `logprob` is the natural-log
+    probability of the request's `continuation`, and `greedy` whether each of its tokens is the likeliest one.
     """
 
     text: str
     finish: Literal["stop", "length"] = "stop"
     label_logprobs: dict[str, float] = field(default_factory=dict)
     thoughts: str = ""
+    logprob: float | None = None
+    greedy: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,7 @@ class RoleClient:
         temperature: float | None = None,
         max_tokens: int | None = None,
         base: bool = False,
+        asked: Asked | None = None,
     ) -> list[Completion]:
         """Ask a role about a query.
 
@@ -157,6 +164,7 @@ class RoleClient:
             temperature: instead of the recipe's, for a second try at a reply that was no use.
             max_tokens: instead of the recipe's, for a reply that holds the query again.
             base: ask the pool's own model, whatever adapter the role has.
+            asked: a benchmark's request, which says how it is drawn in place of the recipe.
 
         Raises:
             EngineError: as `Engine.generate`; EngineDead also where the engine does not answer in its time.
@@ -179,6 +187,15 @@ class RoleClient:
             labels=labels,
             thinking_tokens=settings.thinking_tokens,
         )
+        if asked:
+            request = replace(
+                request,
+                temperature=asked.temperature,
+                top_p=asked.top_p,
+                max_tokens=asked.max_tokens,
+                sampling=Sampling(stop=tuple(asked.stop) or None),
+                continuation=asked.continuation,
+            )
         spent.requests += 1
         engine = self._engines[settings.pool]
         try:

@@ -70,7 +70,8 @@ class SimulatedEngine:
             raise EngineDead(fault.message)
 
     def _hash(self, request: Request) -> bytes:
-        content = json.dumps([self._pool.seed, request.messages, request.temperature, request.labels, request.turn])
+        asked = [self._pool.seed, request.messages, request.temperature, request.labels, request.turn]
+        content = json.dumps(asked if request.continuation is None else [*asked, request.continuation])
         return hashlib.blake2b(content.encode(), digest_size=16).digest()
 
     def _complete(self, request: Request, draw: random.Random) -> Completion:
@@ -79,6 +80,9 @@ class SimulatedEngine:
             probabilities = [p] + [(1 - p) / max(1, len(request.labels) - 1)] * (len(request.labels) - 1)
             logprobs = {la: math.log(max(q, 1e-9)) for la, q in zip(request.labels, probabilities, strict=True)}
             return Completion(request.labels[0], label_logprobs=logprobs)
+        if request.continuation is not None:
+            logprob = -sum(draw.random() for _ in request.continuation)
+            return Completion(request.continuation, logprob=logprob, greedy=draw.random() < 0.5)
         if request.schema is None:
             return Completion(f"{_sentence(draw, 40)} About: {request.query[:80]}")
         text = json.dumps(_fill(request.schema, "", request.query, draw), ensure_ascii=False)

@@ -66,6 +66,8 @@ class VllmEngine:
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
+        if request.continuation is not None:
+            return await self._score(request, request.continuation)
         prompt = self._chat.tokens(request.messages)
         if self._thinking is None:
             return self._reply(await self._run(prompt, request), request)
@@ -76,6 +78,24 @@ class VllmEngine:
         if asked or (opened and (request.schema or request.labels)):
             return await self._think_first(request, opened, self._thinking)
         return self._reply(await self._run(prompt, request), request, opened)
+
+    async def _score(self, request: Request, continuation: str) -> Reply:
+        """How probable a text is as the answer. Texts are joined before they are cut into tokens, as if the model had
+        written it; where the template opens a thought, behind an empty one.
+        """
+        begun = self._chat.text(request.messages)
+        if self._thinking and thoughts.is_open(begun, self._thinking):
+            begun += self._thinking.end
+        context, whole = self._chat.encode(begun), self._chat.encode(begun + continuation)
+        output = await self._run(whole, request)
+        found = [output.prompt_logprobs[place][whole[place]] for place in range(len(context), len(whole))]
+        logprob, greedy = sum(one.logprob for one in found), all(one.rank == 1 for one in found)
+        return Reply(
+            [Completion(continuation, logprob=logprob, greedy=greedy)],
+            prompt_tokens=len(whole),
+            cached_tokens=output.num_cached_tokens or 0,
+            generated_tokens=0,
+        )
 
     async def _think_first(self, request: Request, opened: bool, thinking: Thinking) -> Reply:
         """Think, then answer in a turn that goes on from the same text: a grammar holds from a turn's first token."""
@@ -201,6 +221,7 @@ def sampling_params(request: Request, room: int, label_tokens: list[int]) -> Any
     from vllm import SamplingParams
     from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
+    scores = request.continuation is not None
     # A model that got stuck in its JSON is stopped instead of paid for until max_tokens. A response may well be asked
     # to repeat itself, and would then be cut.
     stuck = None if request.role == "responder" else RepetitionDetectionParams(max_pattern_size=20, min_count=16)
@@ -208,7 +229,8 @@ def sampling_params(request: Request, room: int, label_tokens: list[int]) -> Any
         n=request.n,
         temperature=request.temperature,
         top_p=request.top_p,
-        max_tokens=1 if request.labels else min(request.max_tokens, room),
+        max_tokens=1 if request.labels or scores else min(request.max_tokens, room),
+        prompt_logprobs=0 if scores else None,  # of the prompt's own tokens alone
         structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
         logprob_token_ids=label_tokens or None,
         repetition_detection=stuck,

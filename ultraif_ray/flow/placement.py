@@ -16,8 +16,10 @@ ROLES_OF_STAGE: dict[str, tuple[Role, ...]] = {
     "decompose": ("decomposer",),
     "compose": ("composer",),
     "respond": ("responder", "judge"),
+    "converse": ("responder",),
     "plant": ("responder",),
     "judge": ("judge",),
+    "ask": ("responder",),
 }
 
 

@@ -27,7 +27,7 @@ from ultraif_ray.flow.progress import STARTING, TOKENS, Scoreboard
 from ultraif_ray.flow.quarantine import Admission, CrashTracker, Gate
 from ultraif_ray.method.journey import give_up, run_journey
 from ultraif_ray.recipe import Recipe
-from ultraif_ray.records import Row, to_table
+from ultraif_ray.records import Asked, Row, to_table
 
 Result = TypeVar("Result")
 
@@ -97,7 +97,8 @@ class Worker:
         """One block in, the same rows in the same order out."""
         if self._fault:
             raise self._fault
-        rows = [Row.model_validate(row) for row in block.to_pylist()]
+        kind = Asked if "ask" in self._for.stages else Row
+        rows = [kind.model_validate(row) for row in block.to_pylist()]
         ids = [row.id for row in rows]
         admission = ray.get(self._crashes.enter.remote(ids))
         if admission.engine_broken:

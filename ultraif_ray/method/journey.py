@@ -14,17 +14,18 @@ from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds
 from ultraif_ray.method.compose import compose
 from ultraif_ray.method.decompose import decompose
 from ultraif_ray.method.replies import as_dropped
-from ultraif_ray.method.respond import respond
+from ultraif_ray.method.respond import answer_benchmark, respond
 from ultraif_ray.method.verdicts import check_and_judge, checks_of
 from ultraif_ray.recipe import Band, Recipe, Synthesize
-from ultraif_ray.records import CATEGORIES, Category, Constraint, Failure, Instruction, Response, Role, Row
+from ultraif_ray.records import CATEGORIES, Asked, Category, Constraint, Failure, Instruction, Response, Role, Row, Turn
 from ultraif_ray.templates import Templates
 
 STAGES = ("decompose", "compose", "respond")
 """The parts of a journey, in order. Each can run in a worker of its own; `respond` includes the judge.
 
 `judge` is one that stands alone, for rows whose responses were sampled already; `plant` comes before it where the judge
-is to be tried on violations.
+is to be tried on violations. `ask` and `converse` stand alone too, for benchmarks: one request, or the turns of a
+conversation, which are the row's instructions.
 """
 
 
@@ -53,6 +54,10 @@ async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, rec
                 for instruction in row.instructions:
                     await answer(instruction, row, client, recipe.synthesize)
             row.outcome = _outcome(row.instructions[-1])
+    if "converse" in stages and row.outcome != "failed":
+        with _failing_as(row, "responder"):
+            await converse(row.instructions, client)
+            row.outcome = "answered"
     if "plant" in stages and row.outcome != "failed":
         with _failing_as(row, "responder"):
             for instruction in row.instructions:
@@ -61,6 +66,10 @@ async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, rec
         with _failing_as(row, "judge"):
             await judge_again(row, client, recipe.synthesize)
             row.outcome = _outcome(row.instructions[-1])
+    if isinstance(row, Asked):
+        with _failing_as(row, "responder"):
+            await answer_benchmark(row, client)
+            row.outcome = "answered"
     row.dropped += client.dropped
     row.usage = client.add_usage(row.usage)
     return row
@@ -74,6 +83,8 @@ def give_up(row: Row, stages: tuple[str, ...], kind: str, reason: str) -> Row:
         row.fail("composer" if "compose" in stages else "responder", kind, reason)
     if "judge" in stages:
         row.fail("judge", kind, reason)
+    if "ask" in stages or "converse" in stages:
+        row.fail("responder", kind, reason)
     return row
 
 
@@ -249,6 +260,17 @@ async def contrast(instructions: list[Instruction], client: RoleClient) -> None:
         whole, without = (answers[query].model_copy() for query in (instruction.query, instruction.simpler_query))
         whole.passed = whole.whole
         instruction.responses = [whole, without]
+
+
+async def converse(turns: list[Instruction], client: RoleClient) -> None:
+    """Answer the turns of a conversation one after another, each with those before it and their answers as its history.
+    Nobody judges.
+    """
+    said = list(turns[0].history)
+    for turn in turns:
+        turn.history = list(said)
+        (response,) = turn.responses = await respond(turn.query, turn.history, 1, client)
+        said += [Turn(role="user", content=turn.query), Turn(role="assistant", content=response.text)]
 
 
 def _has_enough(instruction: Instruction, questions: list[str], settings: Synthesize) -> bool:

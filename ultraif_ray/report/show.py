@@ -17,6 +17,7 @@ from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Check, Failure, Prompt, Row
+from ultraif_ray.steps.evaluate import Evaluation
 from ultraif_ray.steps.ingest import Ingest
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
@@ -45,6 +46,10 @@ def print_end(folder: RunFolder, until: str) -> None:
     _print_funnel(out, ledger)
     _print_tokens(out, ledger)
     _print_training(out, ledger)
+    if not until and folder.state(Evaluation.kind) == "done":
+        out.print("Benchmarks", style="bold")
+        text = folder.fs.cat_file(folder.at(Evaluation.kind, "table.md")).decode("utf-8")
+        out.print(text, markup=False, soft_wrap=True)
     made = {step: entry for step, entry in ledger.items() if until in ("", step)}
     if _print_sets(out, folder, made) and (row := _best(folder)):
         out.print("One journey, whole", style="bold")

@@ -12,6 +12,7 @@ judge.py        these, judged again
 export.py       training sets
 sets.py         read a training set that exists already, in the place of export
 train.py        composer, SFT, DPO
+evaluate.py     the policy on benchmarks, before, between and after the trainings
 model.py        the final model, with its card
 serving.py      the recipe as a step after training sees it: trained models in their roles
 """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 """Times that a pipeline is started at most, each time with what is left: Ray's own actors may die with their node."""
 
-_NOT_CONTENT = {"replicas", "cpus", "gpus", "accelerator_type", "resources", "labels", "rows_in_flight",
+NOT_CONTENT = {"replicas", "cpus", "gpus", "accelerator_type", "resources", "labels", "rows_in_flight",
                 "max_concurrency", "max_retries", "timeout_s", "api_key_env", "tokens_per_s", "latency_s",
                 "faults", "replies"}  # fmt: skip
 """Settings of a pool that say where and how fast it runs."""
@@ -38,6 +38,8 @@ class EngineStep(Step):
 
     outcome_column: ClassVar[str]
     """The column of a row that says how it ended in this step."""
+    retried: ClassVar[bool] = True
+    """Whether `ultraif retry` does its failed rows again."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ def journey_settings(recipe: Recipe, roles: tuple[Role, ...]) -> dict[str, Any]:
     return {
         "seed": recipe.seed,
         "roles": {role: settings.model_dump(mode="json") for role, settings in playing.items()},
-        "pools": {name: pool.model_dump(mode="json", exclude=_NOT_CONTENT) for name, pool in pools.items()},
+        "pools": {name: pool.model_dump(mode="json", exclude=NOT_CONTENT) for name, pool in pools.items()},
         "decompose": recipe.decompose.model_dump(mode="json"),
         "templates": fingerprint({"source": inspect.getsource(prompts), "categories": categories, "roles": told}),
         **({"checkers": fingerprint({"named": listed(named), "source": source_of_checkers()})} if named else {}),

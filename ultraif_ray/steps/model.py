@@ -24,6 +24,8 @@ class Model(Step):
     """Take the last policy's model, merged into whole weights where it is an adapter."""
 
     policy: Step
+    evaluation: Step | None = None
+    """What the policy was found to be on benchmarks."""
 
     kind = "model"
     resumes = False
@@ -55,7 +57,8 @@ class Model(Step):
             training.merge(recipe.train, model, adapter, folder.uri(self.name), code)
         shown = self._before_and_after(context)
         folder.write_json(shown, self.name, "before_and_after.json")
-        folder.write_text(model_card(recipe, ledger.read(folder), shown), self.name, "README.md")
+        table = folder.fs.cat_file(folder.at(self.evaluation.name, "table.md")).decode() if self.evaluation else ""
+        folder.write_text(model_card(recipe, ledger.read(folder), shown, table), self.name, "README.md")
         return {}
 
     def _before_and_after(self, context: Context) -> dict[str, Any]:

@@ -5,6 +5,9 @@ ingest → [decompose → composer →] synthesize → export → sft → (synth
 Where the composer has prompts of its own, `composer-ingest → composer-decompose` stand in the place of `decompose`.
 Where the sets exist already (`sets` in the recipe), reading them takes the place of all that would make them. Where the
 responses do (`responses`), `responses → judge` takes the place of all up to the first export.
+
+Where the policy is measured (`evaluate`), `benchmarks → evaluate/start` stand before its first training, `evaluate/sft`
+and `evaluate/round-1` behind each, and `evaluation` before `model`; each in as many parts as the benchmarks have.
 """
 
 from dataclasses import replace
@@ -12,6 +15,7 @@ from dataclasses import replace
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, Sets
 from ultraif_ray.steps.decompose import Decompose, DecomposeForComposer
+from ultraif_ray.steps.evaluate import AnswerBenchmarks, Benchmarks, Evaluation, parts_of
 from ultraif_ray.steps.export import Export
 from ultraif_ray.steps.ingest import Ingest, IngestForComposer
 from ultraif_ray.steps.judge import Judge
@@ -20,14 +24,14 @@ from ultraif_ray.steps.responses import ReadResponses
 from ultraif_ray.steps.sets import ReadSet
 from ultraif_ray.steps.step import Step
 from ultraif_ray.steps.synthesize import Synthesize
-from ultraif_ray.steps.train import TrainComposer, TrainDPO, TrainSFT
+from ultraif_ray.steps.train import PolicyTraining, TrainComposer, TrainDPO, TrainSFT
 from ultraif_ray.store.folder import RunFolder
 
 
 def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Step]:
     """The steps of a run, in order.
 
-    Two steps that need engines never stand side by side: what could, goes through them in one pipeline. So engines
+    Two steps that make data never stand side by side: what could, goes through the engines in one pipeline. So engines
     that are up are never stopped for the next step to start the same, and no row waits for the last one of a step.
 
     Args:
@@ -37,7 +41,7 @@ def plan(recipe: Recipe, folder: RunFolder, decompose: bool = False) -> list[Ste
             these prompts.
     """
     if recipe.sets:
-        return _plan_of_sets(recipe.sets)
+        return _plan_of_sets(recipe, recipe.sets)
     if recipe.responses:
         return _plan_of_responses(recipe, recipe.responses.planted)
     rows: Step = Ingest()
@@ -69,17 +73,34 @@ def _trainings(recipe: Recipe, export: Export, in_a_round: Synthesize) -> list[S
     """SFT on what was exported, the DPO rounds, each with a synthesis like `in_a_round`, and the model at the end."""
     if not recipe.policy:
         return []
-    policy: Step = TrainSFT(export)
-    steps = [policy]
+    policy: PolicyTraining = TrainSFT(export)
+    steps: list[Step] = [policy]
     for number in range(1, recipe.align.iterations + 1):
         synthesis = replace(in_a_round, policy=policy, round=number)
         export = Export(synthesis, round=number)
         policy = TrainDPO(export, policy, round=number)
         steps += [synthesis, export, policy]
-    return [*steps, Model(policy)]
+    return _measured(recipe, steps, policy)
 
 
-def _plan_of_sets(sets: Sets) -> list[Step]:
+def _measured(recipe: Recipe, trainings: list[Step], policy: Step) -> list[Step]:
+    """These steps and the model that they end with, the policy measured before the first training and after each."""
+    if not recipe.evaluate:
+        return [*trainings, Model(policy)]
+    asked = [Benchmarks(part) for part in parts_of(recipe)]
+    answers = [AnswerBenchmarks(rows, of="start") for rows in asked]
+    steps: list[Step] = [*asked, *answers]
+    for step in trainings:
+        steps.append(step)
+        if isinstance(step, PolicyTraining):
+            of = step.name.removesuffix("/dpo")
+            after = [AnswerBenchmarks(rows, of=of, policy=step) for rows in asked]
+            answers += after
+            steps += after
+    return [*steps, evaluation := Evaluation(tuple(answers)), Model(policy, evaluation)]
+
+
+def _plan_of_sets(recipe: Recipe, sets: Sets) -> list[Step]:
     """The trainings on sets that exist already, each after its set is read."""
     if sets.composer:
         return [pairs := ReadSet("composer"), TrainComposer(pairs)]
@@ -91,7 +112,7 @@ def _plan_of_sets(sets: Sets) -> list[Step]:
         examples = ReadSet("dpo", round=number)
         steps += [examples, policy := TrainDPO(examples, policy, round=number)]
     assert policy  # noqa: S101 - sets hold one at least
-    return [*steps, Model(policy)]
+    return _measured(recipe, steps, policy)
 
 
 def _has_decomposed_apart(folder: RunFolder) -> bool:

@@ -219,7 +219,7 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
     """
     folder = RunFolder(recipe.run_folder)
     steps = plan(recipe, folder)
-    begun = [step for step in steps if isinstance(step, EngineStep) and folder.state(step.name)]
+    begun = [step for step in steps if isinstance(step, EngineStep) and step.retried and folder.state(step.name)]
     interrupted = [step for step in begun if step.round and folder.state(step.name) == "running"]
     step = next(iter(interrupted or [step for step in begun if not step.round][-1:]), None)
     if step is None:

@@ -4,9 +4,11 @@ A LoRA adapter on the model that a pool serves anyway is served from that pool, 
 gets a pool of its own, placed like the one it takes over from.
 """
 
+from pathlib import Path
 from typing import Any
 
 from ultraif_ray.recipe import Composer, Policy, Recipe, Thinking, VllmPool, parse_recipe
+from ultraif_ray.records import ROLES
 
 
 def in_round(recipe: Recipe, number: int) -> Recipe:
@@ -40,11 +42,47 @@ def with_trained_models(recipe: Recipe, composer: str = "", policy: str = "") ->
         data["roles"]["composer"]["trained"] = True
     if policy and recipe.policy:
         _serve(data, recipe, "responder", recipe.policy, policy_pool(recipe), policy)
+    return _without_unused(data)
+
+
+def _without_unused(data: dict[str, Any]) -> Recipe:
+    """The recipe of `data`, without the pools that serve no role."""
     used = {role["pool"] for role in data["roles"].values()}
     data["pools"] = {name: pool for name, pool in data["pools"].items() if name in used}
     if data["policy"]:
         data["policy"]["pool"] = None
     return parse_recipe(data)
+
+
+def responder_alone(recipe: Recipe) -> Recipe:
+    """The recipe with the responder's pool for all roles, where nobody else is asked, and nothing is checked."""
+    data = recipe.model_dump(mode="json")
+    responder = data["roles"]["responder"]
+    pool = responder["pool"]
+    data["roles"] = {role: {"pool": pool} for role in ROLES} | {"responder": responder}
+    data["pools"] = {pool: data["pools"][pool]}
+    data["decompose"]["check"] = data["synthesize"]["check"] = "text"
+    data["synthesize"]["judge"] = "rationale"
+    return parse_recipe(data | dict.fromkeys(("policy", "composer", "sets", "responses", "evaluate")))
+
+
+def policy_as_it_starts(recipe: Recipe) -> Recipe:
+    """The recipe with the model that the policy's training starts from as the responder."""
+    assert recipe.policy  # noqa: S101 - a plan asks for none without one
+    data, pool = recipe.model_dump(mode="json"), policy_pool(recipe)
+    data["roles"]["responder"] |= {"pool": pool, "thinking_tokens": None, "adapter": None}
+    if isinstance(placed := recipe.pools[pool], VllmPool) and (
+        recipe.policy.model != placed.model or recipe.policy.chat_template
+    ):
+        template = recipe.policy.chat_template and Path(recipe.policy.chat_template).read_text(encoding="utf-8")
+        data["roles"]["responder"]["pool"] = "policy-start"
+        data["pools"]["policy-start"] = data["pools"][pool] | {
+            "model": recipe.policy.model,
+            "trust_remote_code": recipe.policy.trust_remote_code,
+            "chat_template": template,
+            "thinking": Thinking().model_dump(),
+        }
+    return _without_unused(data)
 
 
 def composer_pool(recipe: Recipe) -> str:

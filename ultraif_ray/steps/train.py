@@ -190,6 +190,7 @@ class TrainingStep(Step):
             seed=recipe.seed,
             gpu=recipe.train.gpus > 0,
             save_every_s=recipe.train.save_every_s,
+            keep=recipe.train.keep_for_evaluation,
         )
 
 

@@ -8,6 +8,7 @@ RUN/<step>/rows/           Parquet
 RUN/<step>/checkpoint/     Ray Data's record of the ids that are written
 RUN/<step>/retried/        failed rows as they were before `ultraif retry` did them again
 RUN/<step>/checkpoints/    Ray Train's checkpoints, while a training step runs
+RUN/<step>/kept/           its model at moments before the end, where the recipe asks for them
 RUN/<step>/model/          what a training step trained: an adapter or a whole model, with its tokenizer
 """
 

@@ -43,10 +43,19 @@ class CheckpointCallback(TrainerCallback):
         preempted = ray.train.get_preemption_info()
         if preempted is not None and preempted != self._preempted:
             self._preempted, control.should_save = preempted, True
+        if state.global_step in moments(state.max_steps, self._job.keep):
+            self._keep(Path(args.output_dir) / "kept", f"kept/step-{state.global_step}")
         old = torch.tensor(int(time.monotonic() - self._saved_at > self._job.save_every_s), device=args.device)
         if broadcast(old).item():  # the first worker's clock counts
             control.should_save = True
         return control
+
+    def _keep(self, folder: Path, name: str) -> None:
+        """Put the model as it is into the step's folder. All workers do this in the same step."""
+        save_whole(self._trainer, folder)
+        if self._rank == 0:
+            upload_model(str(folder), self._job.output, name)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand over the checkpoint that was just written: weights, optimizer, schedule, position, rows seen."""
@@ -73,6 +82,22 @@ class CheckpointCallback(TrainerCallback):
             self._scoreboard.add.remote(counts, notes, total)
 
 
+def moments(steps: int, keep: int) -> list[int]:
+    """The optimizer steps after which the model is kept: `keep` of them, evenly spread, without the last of all."""
+    return sorted({round(steps * number / keep) for number in range(1, keep)} - {0, steps}) if keep else []
+
+
+def save_whole(trainer: Any, folder: str | Path) -> None:
+    """Save the model as one, also under FSDP, whose checkpoints may be sharded."""
+    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    before = plugin and plugin.state_dict_type
+    if plugin:
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(folder))
+    if plugin:
+        plugin.set_state_dict_type(before)
+
+
 def upload_metrics(trainer: Any, scratch: str, output: str) -> None:
     """The losses and the rows seen so far, and TensorBoard's events where it was asked for, into the step's folder."""
     fs, path = filesystem(output)
@@ -86,8 +111,8 @@ def upload_metrics(trainer: Any, scratch: str, output: str) -> None:
         fs.put_file(str(events), f"{path}/tensorboard/{events.name}")
 
 
-def upload_model(folder: str, output: str) -> None:
-    """The trained model, into the step's folder.
+def upload_model(folder: str, output: str, name: str = "model") -> None:
+    """The trained model, into the step's folder under a name.
 
     Raises:
         RunError: nothing with weights was saved.
@@ -96,8 +121,9 @@ def upload_model(folder: str, output: str) -> None:
     if not any(name.endswith((".safetensors", ".bin")) for name in os.listdir(folder)):
         raise RunError(f"the trained model was not saved whole: there are no weights among {os.listdir(folder)}")
     fs, path = filesystem(output)
-    if fs.exists(f"{path}/model"):  # of a driver that died before it could mark the step as done
-        fs.rm(f"{path}/model", recursive=True)
-    fs.makedirs(f"{path}/model", exist_ok=True)
-    for name in os.listdir(folder):
-        fs.put(f"{folder}/{name}", f"{path}/model/{name}", recursive=Path(folder, name).is_dir())
+    target = f"{path}/{name}"
+    if fs.exists(target):  # of a driver that died before it could mark the step as done
+        fs.rm(target, recursive=True)
+    fs.makedirs(target, exist_ok=True)
+    for file in os.listdir(folder):
+        fs.put(f"{folder}/{file}", f"{target}/{file}", recursive=Path(folder, file).is_dir())

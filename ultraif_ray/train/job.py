@@ -26,6 +26,7 @@ class Job:
         seed: decides the order of the rows.
         gpu: whether workers have one.
         save_every_s: seconds after which another checkpoint is due.
+        keep: at how many moments, evenly spread, the model is kept; the last of them is the end.
     """
 
     kind: Literal["sft", "dpo"]
@@ -42,6 +43,7 @@ class Job:
     seed: int
     gpu: bool
     save_every_s: float
+    keep: int = 0
 
 
 def work(config: dict[str, Any]) -> None:

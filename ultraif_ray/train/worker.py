@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import create_model_from_path
 
 from ultraif_ray.engine.models import resolve_model
-from ultraif_ray.train.checkpointing import ROWS_SEEN, CheckpointCallback, upload_metrics, upload_model
+from ultraif_ray.train.checkpointing import ROWS_SEEN, CheckpointCallback, save_whole, upload_metrics, upload_model
 from ultraif_ray.train.fsdp import check_honoured, load_in_pieces
 from ultraif_ray.train.job import Job
 from ultraif_ray.train.order import OrderedDPOTrainer, OrderedSFTTrainer, with_filler, with_row_ids
@@ -41,9 +41,7 @@ def train_worker(config: dict[str, Any]) -> None:
             with checkpoint.as_directory() as folder:
                 trainer.seen = np.load(Path(folder) / ROWS_SEEN).tolist()
                 trainer.train(resume_from_checkpoint=folder)
-        if trainer.is_fsdp_enabled:  # checkpoints may be sharded; the model is written whole, or not at all
-            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(f"{scratch}/model")
+        save_whole(trainer, f"{scratch}/model")
         if context.get_world_rank() == 0:
             upload_metrics(trainer, scratch, job.output)
             upload_model(f"{scratch}/model", job.output)

@@ -667,7 +667,7 @@ KEPT = (
         "columns depend on the rows",
         "records.py: a file's columns never depend on which rows happened to be in it",
         "ultraif_ray/records.py",
-        "pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(Row))",
+        "pa.Table.from_pylist([row.model_dump() for row in rows], schema=schema)",
         "pa.Table.from_pylist([row.model_dump() for row in rows])",
         (f"{RECORDS}::test_a_rows_schema_has_no_null_column_even_when_every_list_is_empty",),
     ),

@@ -131,7 +131,7 @@ MUTANTS = (
     Mutant(
         "the model of FSDP is saved in pieces",
         "train_worker: the model is written whole, or not at all",
-        "ultraif_ray/train/worker.py",
+        "ultraif_ray/train/checkpointing.py",
         'set_state_dict_type("FULL_STATE_DICT")',
         'set_state_dict_type("SHARDED_STATE_DICT")',
         (f"{FSDP}::test_what_is_killed_with_two_workers_goes_on_with_one",),
