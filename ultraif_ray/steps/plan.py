@@ -93,7 +93,7 @@ def _measured(recipe: Recipe, trainings: list[Step], policy: Step) -> list[Step]
     for step in trainings:
         steps.append(step)
         if isinstance(step, PolicyTraining):
-            of = step.name.removesuffix("/dpo")
+            of = f"round-{step.round}" if step.round else step.kind
             after = [AnswerBenchmarks(rows, of=of, policy=step) for rows in asked]
             answers += after
             steps += after
