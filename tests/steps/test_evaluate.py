@@ -1,13 +1,11 @@
 """Benchmarks as steps of a run."""
 
 import json
-import os
+import multiprocessing
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from tests.evaluate import files
 from tests.evaluate.benchmarks import GSM8K, IFEVAL, written
+from tests.interrupts import interrupted_once
 from tests.simulated import recipe
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.evaluate.judged import BENCHMARKS
@@ -58,24 +57,31 @@ def asked(tmp_path: Path) -> Counter[int]:
     return Counter(json.loads(line)["row"] for line in lines)
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
-    slow = measuring(tmp_path, {"latency_s": 0.7, "rows_in_flight": 2})
-    folder = RunFolder(slow.run_folder)
-    (tmp_path / "slow.json").write_text(slow.model_dump_json())
-    driver = subprocess.Popen(
-        [sys.executable, "-c", EVALUATE, str(tmp_path / "slow.json")],
-        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )
-    while folder.count("evaluate/model/asked") < 3 and driver.poll() is None:
+def interrupt(slow: Recipe, begun: Callable[[], bool]) -> None:
+    with interrupted_once(begun), pytest.raises(KeyboardInterrupt):
+        evaluate(slow)
+
+
+def kill(slow: Recipe, begun: Callable[[], bool]) -> None:
+    driver = multiprocessing.get_context("spawn").Process(target=evaluate, args=(slow,))
+    driver.start()
+    while not begun() and driver.is_alive():
         time.sleep(0.1)
     family = psutil.Process(driver.pid).children(recursive=True)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    driver.kill()
+    driver.join()
     psutil.wait_procs(family, timeout=60)  # its workers may still write
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("end", [interrupt, pytest.param(kill, marks=pytest.mark.long)])
+def test_an_evaluation_that_is_ended_goes_on_where_it_was(
+    tmp_path: Path, end: Callable[[Recipe, Callable[[], bool]], None]
+) -> None:
+    slow = measuring(tmp_path, {"latency_s": 0.7, "rows_in_flight": 2})
+    folder = RunFolder(slow.run_folder)
+    end(slow, lambda: folder.count("evaluate/model/asked") >= 3)
     kept = answers(folder)
     assert 3 <= len(kept) < 14
 
@@ -97,21 +103,6 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     before = asked(tmp_path)
     evaluate(measuring(tmp_path))
     assert asked(tmp_path) == before
-
-
-EVALUATE = """
-import sys
-from ultraif_ray.recipe import parse_recipe
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from tests.steps.test_evaluate import evaluate
-evaluate(parse_recipe(json.load(open(sys.argv[1]))))
-"""
 
 
 def answers(folder: RunFolder) -> dict[int, Asked]:

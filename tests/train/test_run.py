@@ -8,10 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import yaml
 
 from tests.chaos.nodes import Nodes
 from tests.evaluate.benchmarks import IFEVAL, written
+from tests.interrupts import interrupted_once
 from tests.train.data import (
     check_training,
     example,
@@ -224,27 +222,6 @@ def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> flo
     """How far apart the weights of two models are, at most."""
     assert some.keys() == others.keys()
     return max(float((some[name] - others[name]).abs().max()) for name in some)
-
-
-@contextmanager
-def interrupted_once(when: Callable[[], bool]) -> Iterator[None]:
-    """Ctrl-C comes to this process a moment after `when` holds."""
-
-    def interrupt() -> None:
-        while not when():
-            if ended.wait(0.1):
-                return
-        if not ended.wait(1):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    ended = threading.Event()
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.slow
