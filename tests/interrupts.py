@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupted_once(when: Callable[[], bool]) -> Iterator[None]:
-    """Ctrl-C comes to this process a moment after `when` holds."""
+    """Ctrl-C comes to this process a moment after `when` holds, also where a shell has it ignore that."""
 
     def interrupt() -> None:
         while not when():
@@ -18,6 +18,9 @@ def interrupted_once(when: Callable[[], bool]) -> Iterator[None]:
         if not ended.wait(1):
             os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = threading.Event()
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -26,3 +29,5 @@ def interrupted_once(when: Callable[[], bool]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        if not callable(before):
+            signal.signal(signal.SIGINT, before)

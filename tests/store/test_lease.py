@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def test_the_lease_of_another_machine_is_taken_when_it_is_silent(tmp_path: Path)
         mine.check()
 
 
-def test_a_run_that_was_suspended_too_long_stops(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["", "in the background"])
+def test_a_run_that_was_suspended_too_long_stops(tmp_path: Path, on_ctrl_c: Any) -> None:
+    """Also one that a script started with `&`, which ignores SIGINT."""
     other = {"holder": "x", "host": "elsewhere", "pid": 1, "beats": 1}
     went_on = False
 
@@ -71,9 +74,14 @@ def test_a_run_that_was_suspended_too_long_stops(tmp_path: Path) -> None:
             threading.Event().wait(5)  # is interrupted
             went_on = True
 
-    with pytest.raises(RunError, match="process 1 on elsewhere has taken this folder over"):
-        work()
+    before = [signal.signal(signal.SIGINT, on_ctrl_c), signal.getsignal(signal.SIGUSR1)]
+    try:
+        with pytest.raises(RunError, match="process 1 on elsewhere has taken this folder over"):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before[0])
     assert not went_on
+    assert signal.getsignal(signal.SIGUSR1) == before[1]
     assert json.loads((tmp_path / LEASE).read_text()) == other
 
 

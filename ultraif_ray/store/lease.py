@@ -24,6 +24,16 @@ SILENT_S = 4 * BEAT_S
 """Seconds without a renewal after which the holder counts as dead: a few beats, for a slow store."""
 
 
+_TAKEN_OVER = signal.SIGUSR1
+"""What ends the work of a run that lost its folder. SIGINT is ignored where a shell's script started it with `&`."""
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """End the work as Ctrl-C does."""
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(signal.SIGINT, frame)
+
+
 class Lease:
     """Holds a run's folder for the length of a `with` block.
 
@@ -40,6 +50,7 @@ class Lease:
         self._folder, self._beat_s, self._silent_s = folder, beat_s, silent_s
         self._me = {"holder": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
         self._beats, self._lost = 0, False
+        self._before: Any = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -49,12 +60,16 @@ class Lease:
         self._write()
         self._stop.wait(0.2)  # of two that came at the same moment the later writer stays
         self.check()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(_TAKEN_OVER, _interrupt)
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
+        if self._before is not None:
+            signal.signal(_TAKEN_OVER, self._before)
         if self._lost:
             self.check()
         with suppress(OSError):
@@ -83,7 +98,8 @@ class Lease:
         while not self._stop.wait(self._beat_s):
             if not self._is_mine():
                 self._lost = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                if self._before is not None:  # else it was not the main thread that holds the folder
+                    signal.pthread_kill(threading.main_thread().ident or 0, _TAKEN_OVER)
                 return
             with suppress(Exception):  # a store that is down for a moment must not end the renewals
                 self._write()

@@ -126,8 +126,8 @@ MUTANTS = (
         "a run that lost its folder goes on",
         "docs: a run that was suspended so long that another took over stops",
         LEASE,
-        "                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)\n",
-        "",
+        "                    signal.pthread_kill(threading.main_thread().ident or 0, _TAKEN_OVER)\n",
+        "                    pass\n",
         ("tests/store/test_lease.py::test_a_run_that_was_suspended_too_long_stops",),
     ),
     Mutant(
