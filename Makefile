@@ -27,7 +27,7 @@ chaos: install
 mutants: install
 	$(BIN)/python -m tests.mutants
 
-# Every small fault that mutmut can think of in the rooms whose tests take seconds; about a quarter of an hour. It
+# Every small fault that mutmut can think of in the rooms whose tests take seconds; an hour or more. It
 # remembers what it has tried, and does not see that a test has changed: so it begins anew.
 mutmut: install
 	rm -rf mutants
