@@ -6,11 +6,10 @@ step (`requests_of`); then lm-eval itself builds them again and scores what the 
 
 import io
 import json
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from lm_eval.tasks import TaskManager
 
 from ultraif_ray.errors import InputError, RecipeError
 from ultraif_ray.evaluate.punkt import prepare_checkers
-from ultraif_ray.evaluate.verifiable import unscored
+from ultraif_ray.evaluate.verifiable import same_draws, unscored
 from ultraif_ray.records import Asked, Message, Turn, content_hash
 
 TASKS = Path(__file__).parent / "tasks"
@@ -55,7 +54,7 @@ def load_tasks(benchmarks: Mapping[str, str | None], max_tokens: int | None = No
     loaded: Tasks = {"tasks": {}, "groups": {}}
     for name, file in benchmarks.items():
         try:
-            with _seeded(), redirect_stderr(io.StringIO()):  # bars
+            with same_draws(DEFAULT_RANDOM_SEED), redirect_stderr(io.StringIO()):  # bars
                 found = _over_file(name, file) if file else _of_lm_eval(name)
         except (RecipeError, InputError):
             raise
@@ -115,7 +114,7 @@ def requests_of(tasks: Tasks, limit: int | None = None) -> Iterator[Asked]:
     """All that the tasks ask, each once, as rows without answers."""
     seen: set[int] = set()
     for name, task in tasks["tasks"].items():
-        with _seeded(), redirect_stderr(io.StringIO()):  # a bar for every task
+        with same_draws(DEFAULT_RANDOM_SEED), redirect_stderr(io.StringIO()):  # a bar for every task
             task.build_all_requests(
                 limit=limit, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=_as_text
             )
@@ -135,24 +134,13 @@ def score(tasks: Tasks, answer: Callable[[list[Asked]], list[Asked]], limit: int
         limit: the first so many documents of each task alone.
     """
     begun = time.time()
-    with _seeded(), redirect_stderr(io.StringIO()):
+    with same_draws(DEFAULT_RANDOM_SEED), redirect_stderr(io.StringIO()):
         found: dict[str, Any] = evaluate(
             OverEngines(answer), tasks, limit=limit, apply_chat_template=True, fewshot_as_multiturn=True
         )
     left_out = {name: named for name, samples in found["samples"].items() if (named := unscored(samples))}
     about = {"date": begun, "lm_eval_version": version("lm-eval"), "fewshot_as_multiturn": True}
     return found | about | ({"unscored": left_out} if left_out else {})
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """What is drawn is drawn as under lm-eval's own command, which seeds `random`; nobody else's draws change."""
-    state = random.getstate()
-    random.seed(DEFAULT_RANDOM_SEED)
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 def without_tasks() -> dict[str, Any]:

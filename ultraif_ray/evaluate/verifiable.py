@@ -82,10 +82,12 @@ def _follows(answer: str, name: str, given: dict[str, Any], prompt: str) -> tupl
 
 
 @contextmanager
-def same_draws() -> Iterator[None]:
-    """Checkers draw an argument by lot that is not set, or that they do not take, such as `#` for a letter."""
+def same_draws(seed: int = SEED) -> Iterator[None]:
+    """What is drawn is the same each time, and nobody else's draws change. Checkers draw an argument by lot that is not
+    set, or that they do not take, such as `#` for a letter.
+    """
     state = random.getstate()
-    random.seed(SEED)
+    random.seed(seed)
     try:
         yield
     finally:

@@ -261,10 +261,12 @@ class Evaluation(Step):
         from ultraif_ray.evaluate.results import read_samples, write_results
         from ultraif_ray.evaluate.table import differences, side_by_side, table
 
-        folder = context.folder
+        folder, recipe = context.folder, context.recipe
         models = dict.fromkeys(step.of for step in self.answers)
+        items, conversations = _judged(recipe), _conversations(recipe)
         for of in models:
-            write_results(self._score(context, [s for s in self.answers if s.of == of]), folder, self.name, of)
+            steps = [step for step in self.answers if step.of == of]
+            write_results(self._score(context, steps, items, conversations), folder, self.name, of)
         found = side_by_side({of: read_samples(folder, self.name, of) for of in models})
         text = table(found) + (f"\n{differences(found)}" if len(models) > 1 else "")
         folder.write_text(text, self.name, "table.md")
@@ -282,7 +284,13 @@ class Evaluation(Step):
                 return
             folder.fs.put_file(f"{place}/plot.svg", folder.at(self.name, "plot.svg"))
 
-    def _score(self, context: Context, steps: list[AnswerBenchmarks]) -> dict[str, Any]:
+    def _score(
+        self,
+        context: Context,
+        steps: list[AnswerBenchmarks],
+        judged_items: "dict[str, list[Item]]",
+        conversations: "dict[str, list[Conversation]]",
+    ) -> dict[str, Any]:
         """The results of one model, in lm-eval's form."""
         from ultraif_ray.evaluate import judged, multi_turn
         from ultraif_ray.evaluate.lm import answers_by_id, score, without_tasks
@@ -296,10 +304,10 @@ class Evaluation(Step):
             answers = answers_by_id({row.id: row for row in rows["asked"] if isinstance(row, Asked)})
             results = score(_tasks(recipe), answers, section_of(recipe).limit)
         results |= _about(steps[0].serving(context), rows)
-        for name, items in _judged(recipe).items():
+        for name, items in judged_items.items():
             own = {item.row.id for item in items}
             add_scored(results, name, judged.score(name, items, [row for row in rows["judged"] if row.id in own]))
-        for name, some in _conversations(recipe).items():
+        for name, some in conversations.items():
             add_scored(results, name, multi_turn.score_multi_if(some, rows["turns"]))
         if "judged" in by_part:
             serving = by_part["judged"].serving(context)

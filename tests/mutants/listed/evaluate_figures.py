@@ -147,7 +147,7 @@ MUTANTS = (
         "the same answer has other verdicts the next time",
         "verifiable.py: the same answer gets the same verdicts every time",
         "ultraif_ray/evaluate/verifiable.py",
-        "    random.seed(SEED)\n",
+        "    random.seed(seed)\n",
         "",
         (f"{VERIFIABLE}::test_the_same_answer_has_the_same_verdicts_each_time",),
     ),
