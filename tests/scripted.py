@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from ultraif_ray.engine.protocol import Completion, Reply, Request, RoleClient
+from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, RoleClient, in_one_piece
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import AddedConstraint, Instruction
 
@@ -34,6 +34,10 @@ class ScriptedEngine:
         completions = [one if isinstance(one, Completion) else Completion(one) for one in several]
         assert len(completions) == request.n
         return Reply(completions, prompt_tokens=10, cached_tokens=4, generated_tokens=3 * request.n)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
+        for piece in in_one_piece(await self.generate(request)):
+            yield piece
 
     def count_tokens(self, text: str) -> int:
         return len(text)

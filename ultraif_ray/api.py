@@ -114,11 +114,11 @@ def score_answers(
     from ultraif_ray.evaluate.lm import load_tasks, score
     from ultraif_ray.evaluate.results import write_results
 
-    folder = RunFolder(run or f"runs/evaluation-{_name_of(answers)}")
+    folder = RunFolder(run or f"runs/evaluation-{name_of(answers)}")
     results = score(load_tasks({benchmark: data}), answers_in_order(read_answers(answers)), limit)
     folder.clear(EVALUATION, "answers")
     write_results(
-        results | {"config": {"answers": answers}, "model_name": _name_of(answers)}, folder, EVALUATION, "answers"
+        results | {"config": {"answers": answers}, "model_name": name_of(answers)}, folder, EVALUATION, "answers"
     )
     return Evaluation(folder, "answers")
 
@@ -139,10 +139,9 @@ def recipe_of_evaluation(
         RecipeError: naming the key, the value seen and what would be right.
         RunError: the run has trained no model, or not yet.
     """
-    place, folder, name = RunFolder(model), f"runs/evaluation-{_name_of(model)}", _name_of(model)
-    pools: dict[str, Any] = {"served": {"engine": "vllm", "model": model}}
-    roles: dict[str, Any] = {role: {"pool": "served"} for role in ROLES}
-    data = {"name": name, "pools": pools, "roles": roles, "evaluate": section}
+    place, folder = RunFolder(model), f"runs/evaluation-{name_of(model)}"
+    data = of_one_model(model) | {"evaluate": section}
+    pools, roles = data["pools"], data["roles"]
     if place.fs.exists(place.at("recipe.yaml")):
         folder = f"{model.rstrip('/')}-evaluation"
         made_by = load_recipe(f"{model.rstrip('/')}/recipe.yaml")
@@ -161,7 +160,16 @@ def recipe_of_evaluation(
     return build_recipe(data, overrides, run=run or folder)
 
 
-def _name_of(path: str) -> str:
+def of_one_model(model: str) -> dict[str, Any]:
+    """What a recipe says of one model that plays every role, from a pool called `served`."""
+    return {
+        "name": name_of(model),
+        "pools": {"served": {"engine": "vllm", "model": model}},
+        "roles": {role: {"pool": "served"} for role in ROLES},
+    }
+
+
+def name_of(path: str) -> str:
     """The last part of a path or hub id, as a recipe's name."""
     last = path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".jsonl")
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("._-") or "model"

@@ -8,6 +8,7 @@ UltraIFError              a message for the user: what was wrong, the value seen
 └── EngineError           a model could not answer
     ├── RequestRefused    this request can never work (too long, refused by the server): the row fails
     ├── EngineUnavailable no answer after every retry: the row fails; several in a row end the run
+    ├── EngineBusy        too many requests wait for it: ask again later (a service says so)
     └── EngineDead        the engine is gone for good: the worker must be replaced
 UnusableReply             a reply arrived, but the step cannot use it (never leaves `method`)
 """
@@ -53,6 +54,10 @@ class RequestRefused(EngineError):
 
 class EngineUnavailable(EngineError):
     """No usable answer from the engine after every retry."""
+
+
+class EngineBusy(EngineError):
+    """Too many requests wait for the engine already; nothing is wrong with this one."""
 
 
 class EngineDead(EngineError):

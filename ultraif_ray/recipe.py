@@ -732,6 +732,38 @@ class Evaluate(Section):
     """Most tokens of an answer, in place of each benchmark's own."""
 
 
+ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Serve(Section):
+    """How models are served (`ultraif serve`). How many replicas an engine has, and where they run, its pool says."""
+
+    adapters: dict[ServedName, Address] = {}
+    """LoRA adapters on the responder's pool, each a model of its own to clients, by its name: folders or hub ids
+    (vllm), or the names that they are served under (openai)."""
+    replicas: Replicas = Replicas()
+    """Copies of the front, which reads requests and asks the engines."""
+    max_ongoing: PositiveInt = 128
+    """Requests at once in one replica of an engine; further ones wait. While most replicas have as many, Ray Serve adds
+    one, up to the `replicas.max` of the pool."""
+    max_open: PositiveInt = 256
+    """Requests of clients at once in one copy of the front; further ones are told to come again (429)."""
+    timeout_s: PositiveFloat = 300.0
+    """Seconds until a request is given up (504), waiting included."""
+    max_body_bytes: PositiveInt = 1 << 20
+    """Largest request (413)."""
+    max_tokens: PositiveInt = 4096
+    """Most tokens of an answer, whatever a client asks for."""
+    max_n: PositiveInt = 16
+    """Most answers to one request."""
+    max_rounds: PositiveInt = 6
+    """Most constraints that one request may have composed."""
+    max_questions: PositiveInt = 64
+    """Most questions about one response."""
+    max_items: PositiveInt = 64
+    """Most responses that one request may have judged."""
+
+
 class Flow(Section):
     """How rows move through Ray Data."""
 
@@ -797,6 +829,7 @@ class Recipe(Section):
     evaluate: Evaluate | None = None
     """What the policy is measured on; nothing when not given."""
     flow: Flow = Flow()
+    serve: Serve = Serve()
 
     @model_validator(mode="before")
     @classmethod
@@ -862,6 +895,12 @@ class Recipe(Section):
     def _one_source_of_data(self) -> "Recipe":
         if self.responses and (self.sets or self.composer):
             raise ValueError("responses are judged as they are: leave sets and composer out, which come in their place")
+        return self
+
+    @model_validator(mode="after")
+    def _served_names_are_free(self) -> "Recipe":
+        if taken := {self.name, *ROLES} & self.serve.adapters.keys():
+            raise ValueError(f"serve.adapters names {_names(taken)}, which clients have for the model or a role")
         return self
 
     @model_validator(mode="after")

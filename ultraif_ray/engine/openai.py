@@ -5,6 +5,7 @@ Retries with exponential backoff (429, 408, 409, 5xx, timeouts, lost connections
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import openai
@@ -13,7 +14,7 @@ from openai.types.chat.chat_completion import Choice
 
 from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import fold_system
-from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
+from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, Token, estimate_tokens, in_one_piece
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import OpenAIPool, Thinking
 
@@ -69,6 +70,11 @@ class OpenAIEngine:
         except (AttributeError, TypeError) as error:  # the client checks no types
             raise EngineUnavailable(f"{self._pool.base_url}: an answer of another form: {str(error)[:200]}") from error
 
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
+        """See `Engine.stream`: the server is asked for the whole, which comes in one piece."""
+        for piece in in_one_piece(await self.generate(request)):
+            yield piece
+
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
         return estimate_tokens(text)
@@ -110,6 +116,7 @@ class OpenAIEngine:
             further["chat_template_kwargs"] = self._pool.template_args
         if request.thinking_tokens is not None:
             further["thinking_token_budget"] = request.thinking_tokens
+        wanted = TOP_LOGPROBS if request.labels else request.top_logprobs
         known: dict[str, Any] = {name: further.pop(name) for name in _OPENAIS_OWN & further.keys()}
         return await self._client.chat.completions.create(
             model=request.adapter or self._pool.model,
@@ -119,8 +126,8 @@ class OpenAIEngine:
             top_p=request.top_p,
             max_tokens=self._max_tokens(request),
             response_format=form,
-            logprobs=True if request.labels else openai.omit,
-            top_logprobs=TOP_LOGPROBS if request.labels else openai.omit,
+            logprobs=True if wanted is not None else openai.omit,
+            top_logprobs=wanted if wanted is not None else openai.omit,
             extra_body=further or None,
             **known,
         )
@@ -163,7 +170,13 @@ class OpenAIEngine:
             finish="stop" if whole else "length",
             label_logprobs={label: top[label] for label in request.labels if label in top},
             thoughts=thought,
+            tokens=() if request.top_logprobs is None else _tokens_of(choice),
         )
+
+
+def _tokens_of(choice: Choice) -> tuple[Token, ...]:
+    found = (choice.logprobs and choice.logprobs.content) or []
+    return tuple(Token(one.token, one.logprob, {top.token: top.logprob for top in one.top_logprobs}) for one in found)
 
 
 def _first_of_answer(choice: Choice, thinking: Thinking | None) -> ChatCompletionTokenLogprob | None:

@@ -23,16 +23,26 @@ def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine
     return VllmEngine(pool, seed, adapters)
 
 
-async def open_engines(recipe: Recipe, pools: tuple[str, ...]) -> dict[str, Engine]:
-    """Open the engines of `pools` and check each, so that what cannot work fails here and not row by row."""
+async def open_engines(recipe: Recipe, pools: tuple[str, ...], further: tuple[str, ...] = ()) -> dict[str, Engine]:
+    """Open the engines of `pools` and check each, so that what cannot work fails here and not row by row.
+
+    Args:
+        recipe: the recipe.
+        pools: their names.
+        further: adapters beside those of the roles.
+    """
     engines: dict[str, Engine] = {}
     for name in pools:
-        adapters = dict.fromkeys(s.adapter for _, s in recipe.roles if s.pool == name and s.adapter)
         with _devices_of(recipe, pools, name):
-            engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
+            engines[name] = open_engine(recipe.pools[name], recipe.seed, adapters_of(recipe, name) + further)
     for name, engine in engines.items():
         await engine.check(labels_of(recipe, name))
     return engines
+
+
+def adapters_of(recipe: Recipe, pool: str) -> tuple[str, ...]:
+    """The adapters of the roles that a pool serves."""
+    return tuple(dict.fromkeys(one.adapter for _, one in recipe.roles if one.pool == pool and one.adapter))
 
 
 def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:

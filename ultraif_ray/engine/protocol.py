@@ -5,7 +5,7 @@ This is the model boundary: `method` speaks only this, so a test can put a scrip
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -43,6 +43,18 @@ class Request:
     """Most tokens of a thought before the answer; see `RoleSettings.thinking_tokens`."""
     continuation: str | None = None
     """A text whose probability as the answer is wanted; then nothing is generated."""
+    top_logprobs: int | None = None
+    """How many of the likeliest tokens are wanted at each place of the answer, beside the one that stands there; None
+    where none is wanted, nor its probability."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer: its text, its natural-log probability, and those of the likeliest ones at its place."""
+
+    text: str
+    logprob: float
+    top: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,8 @@ class Completion:
     `label_logprobs` holds the natural-log probability of each label as the answer's first token; one that the engine
     did not report is absent. `thoughts` is what a reasoning model wrote before it answered. Rows do not keep it:
     nothing that comes after reads it, and it is many times as long as the answer. `logprob` is the natural-log
-    probability of the request's `continuation`, and `greedy` whether each of its tokens is the likeliest one.
+    probability of the request's `continuation`, and `greedy` whether each of its tokens is the likeliest one. `tokens`
+    is what the request's `top_logprobs` asked for, of a thought too; empty where the engine has none to give.
     """
 
     text: str
@@ -63,6 +76,7 @@ class Completion:
     thoughts: str = ""
     logprob: float | None = None
     greedy: bool = False
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,22 @@ class Reply:
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of the completion at `index` as it is being written."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+def in_one_piece(reply: Reply) -> Iterator[Delta | Reply]:
+    """A reply that is there already, as a stream has it."""
+    for index, one in enumerate(reply.completions):
+        yield Delta(index, one.text, one.tokens)
+    yield reply
 
 
 class Engine(Protocol):
@@ -92,6 +122,14 @@ class Engine(Protocol):
             RequestRefused: this request can never work.
             EngineUnavailable: no answer after the engine's own retries.
             EngineDead: the engine is gone for good.
+        """
+        ...
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
+        """The same in pieces, as it is written, without thoughts; the whole reply comes last.
+
+        Raises:
+            EngineError: as `generate`, also behind pieces that came already.
         """
         ...
 

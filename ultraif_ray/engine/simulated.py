@@ -9,10 +9,12 @@ import json
 import math
 import os
 import random
+import re
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
+from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, Token, estimate_tokens
 from ultraif_ray.errors import EngineDead, RequestRefused
 from ultraif_ray.recipe import SimulatedPool
 
@@ -29,19 +31,38 @@ class SimulatedEngine:
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
         await self._suffer("request", request.query)
+        reply = self._reply(request)
+        if delay := self._pool.latency_s + max(map(_tokens_of, reply.completions)) / self._pool.tokens_per_s:
+            await asyncio.sleep(delay if delay > 1e-4 else 0)
+        self._note(request, reply)
+        return reply
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
+        """See `Engine.stream`: a word at a time."""
+        await self._suffer("request", request.query)
+        reply = self._reply(request)
+        await asyncio.sleep(self._pool.latency_s)
+        for index, one in enumerate(reply.completions):
+            tokens = iter(one.tokens)
+            for word in _WORD.findall(one.text):
+                yield Delta(index, word, tuple(token for token in [next(tokens, None)] if token))
+                await asyncio.sleep(max(1, len(word) // _CHARS_PER_TOKEN) / self._pool.tokens_per_s)
+        self._note(request, reply)
+        yield reply
+
+    def _reply(self, request: Request) -> Reply:
         draw = random.Random(self._hash(request))
         if draw.random() < self._pool.refused_share:
             raise RequestRefused("refused by the simulation")
         completions = [self._complete(request, draw) for _ in range(request.n)]
-        generated = [max(1, len(one.text) // _CHARS_PER_TOKEN) for one in completions]
-        if delay := self._pool.latency_s + max(generated) / self._pool.tokens_per_s:
-            await asyncio.sleep(delay if delay > 1e-4 else 0)
         prompt = sum(len(message["content"]) for message in request.messages) // _CHARS_PER_TOKEN
+        return Reply(completions, prompt, cached_tokens=0, generated_tokens=sum(map(_tokens_of, completions)))
+
+    def _note(self, request: Request, reply: Reply) -> None:
         if self._pool.replies:
-            note = {"row": request.row, "role": request.role, "generated": sum(generated)}
+            note = {"row": request.row, "role": request.role, "generated": reply.generated_tokens}
             with (Path(self._pool.replies) / f"{os.getpid()}.jsonl").open("a") as file:
                 file.write(json.dumps(note) + "\n")
-        return Reply(completions, prompt_tokens=prompt, cached_tokens=0, generated_tokens=sum(generated))
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
@@ -84,8 +105,15 @@ class SimulatedEngine:
             logprob = -sum(draw.random() for _ in request.continuation)
             return Completion(request.continuation, logprob=logprob, greedy=draw.random() < 0.5)
         if request.schema is None:
-            return Completion(f"{_sentence(draw, 40)} About: {request.query[:80]}")
-        text = json.dumps(_fill(request.schema, "", request.query, draw), ensure_ascii=False)
+            text = f"{_sentence(draw, 40)} About: {request.query[:80]}"
+            if request.top_logprobs is None:
+                return Completion(text)
+            tokens = (Token(word, -draw.random(), {word: -0.5}) for word in _WORD.findall(text))
+            return Completion(text, tokens=tuple(tokens))
+        try:
+            text = json.dumps(_fill(request.schema, "", request.query, draw), ensure_ascii=False)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
+            raise RequestRefused("the simulation knows no such JSON schema") from None
         if draw.random() < self._pool.broken_share:
             return Completion(text[: len(text) // 2], finish="length")
         return Completion(text)
@@ -123,6 +151,13 @@ def _fill(schema: dict[str, Any], name: str, query: str, draw: random.Random) ->
         "augmented query": f"{query} {_sentence(draw, 6)}",
     }
     return texts.get(name, _sentence(draw, 10))
+
+
+_WORD = re.compile(r"\s*\S+|\s+$")
+
+
+def _tokens_of(one: Completion) -> int:
+    return max(1, len(one.text) // _CHARS_PER_TOKEN)
 
 
 _WORDS = ("amber", "birch", "cedar", "dune", "ember", "fern", "grove", "heath", "iris", "juniper", "kelp", "lichen")

@@ -42,3 +42,19 @@ def split(
         return "", text
     thought = before.strip().removeprefix(start).strip()
     return thought, answer.lstrip() if ended else None
+
+
+def answer_so_far(text: str, thinking: Thinking, *, opened: bool = False) -> str:
+    """What can be shown of a text that is still being written: its answer, without the thought that it begins with, and
+    nothing while it may still become one. What is shown of a text stands at the beginning of what is shown of a longer
+    one.
+
+    Args:
+        text: what the model has written.
+        thinking: what stands around its thoughts.
+        opened: the prompt has the start of the thought already.
+    """
+    start, begun = thinking.start.strip(), text.lstrip()
+    if not opened and not begun.startswith(start):
+        return "" if start.startswith(begun) else text
+    return text.partition(thinking.end.strip())[2].lstrip()

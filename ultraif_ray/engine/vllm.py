@@ -7,8 +7,9 @@ import asyncio
 import itertools
 import os
 import shutil
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ultraif_ray.engine.chat import Chat
 from ultraif_ray.engine.devices import SHARE, Gpu, cache_memory, check_devices, check_weights
 from ultraif_ray.engine.models import check_access, resolve_model, weight_bytes
 from ultraif_ray.engine.packaged import PACKAGED
-from ultraif_ray.engine.protocol import Completion, Reply, Request
+from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, Token, in_one_piece
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import Thinking, VllmPool
 
@@ -71,13 +72,46 @@ class VllmEngine:
         prompt = self._chat.tokens(request.messages)
         if self._thinking is None:
             return self._reply(await self._run(prompt, request), request)
-        tail = self._tokenizer.decode(prompt[-_TAIL:])
-        opened = thoughts.is_open(tail, self._thinking)
-        asked = request.thinking_tokens is not None and not thoughts.is_over(tail, self._thinking)
-        # A grammar or a label inside a thought would be the thought's.
-        if asked or (opened and (request.schema or request.labels)):
+        opened, apart = self._how_it_thinks(prompt, request, self._thinking)
+        if apart:
             return await self._think_first(request, opened, self._thinking)
         return self._reply(await self._run(prompt, request), request, opened)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
+        """See `Engine.stream`. What is thought in a turn of its own, before the answer, comes in one piece with it."""
+        prompt, opened, thinking = self._chat.tokens(request.messages), False, self._thinking
+        if thinking:
+            opened, apart = self._how_it_thinks(prompt, request, thinking)
+            if apart:
+                for whole in in_one_piece(await self._think_first(request, opened, thinking)):
+                    yield whole
+                return
+        written = [_Written() for _ in range(request.n)]
+        cached = 0
+        async with aclosing(self._outputs(prompt, request, in_pieces=True)) as outputs:
+            async for output in outputs:
+                cached = max(cached, output.num_cached_tokens or 0)
+                for piece in output.outputs:
+                    one = written[piece.index]
+                    one.add(piece)
+                    shown = thoughts.answer_so_far(one.text, thinking, opened=opened) if thinking else one.text
+                    if new := shown[len(one.shown) :]:
+                        yield Delta(piece.index, new, self._tokens(piece.token_ids, piece.logprobs))
+                    one.shown = shown
+        completions = [self._completion(one, request, opened) for one in written]
+        for index, (one, completion) in enumerate(zip(written, completions, strict=True)):
+            if completion.text.startswith(one.shown) and (rest := completion.text[len(one.shown) :]):
+                yield Delta(index, rest)
+        generated = sum(len(one.token_ids) for one in written)
+        yield Reply(completions, len(prompt), cached_tokens=cached, generated_tokens=generated)
+
+    def _how_it_thinks(self, prompt: list[int], request: Request, thinking: Thinking) -> tuple[bool, bool]:
+        """Whether a prompt has opened a thought already, and whether the thought wants a turn of its own."""
+        tail = self._tokenizer.decode(prompt[-_TAIL:])
+        opened = thoughts.is_open(tail, thinking)
+        asked = request.thinking_tokens is not None and not thoughts.is_over(tail, thinking)
+        # A grammar or a label inside a thought would be the thought's.
+        return opened, bool(asked or (opened and (request.schema or request.labels)))
 
     async def _score(self, request: Request, continuation: str) -> Reply:
         """How probable a text is as the answer. Texts are joined before they are cut into tokens, as if the model had
@@ -131,7 +165,11 @@ class VllmEngine:
         return self._reply(await self._run(self._chat.encode(text), request), request)
 
     async def _run(self, prompt: list[int], request: Request) -> Any:
-        """One turn: vLLM's own output."""
+        """One turn: vLLM's own output, whole."""
+        return [output async for output in self._outputs(prompt, request)][-1]
+
+    async def _outputs(self, prompt: list[int], request: Request, in_pieces: bool = False) -> AsyncGenerator[Any, None]:
+        """One turn: vLLM's own outputs, each with what is new in it; or one, the whole."""
         from vllm.exceptions import VLLMClientError, VLLMError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -142,9 +180,9 @@ class VllmEngine:
                 "shorten it or raise max_model_len"
             )
         labels = [self._label_token(label) for label in request.labels]
-        output: Any = None
+        whole = False
         try:
-            params = sampling_params(request, room, labels)
+            params = sampling_params(request, room, labels, in_pieces)
             params.skip_special_tokens = not self._tags_are_special
             stream = self._llm.generate(
                 {"prompt_token_ids": prompt},
@@ -152,8 +190,12 @@ class VllmEngine:
                 request_id=str(next(self._numbers)),
                 lora_request=self._adapters[request.adapter] if request.adapter else None,
             )
-            async for output in stream:  # noqa: B007 - FINAL_ONLY yields once, at the end
-                pass
+            async with aclosing(stream):
+                async for output in stream:
+                    if any(one.finish_reason in ("abort", "error") for one in output.outputs):
+                        break
+                    whole = output.finished
+                    yield output
         except EngineDeadError as error:
             raise EngineDead("the vLLM engine process died; its log says why") from error
         except (VLLMClientError, ValueError) as error:
@@ -161,9 +203,8 @@ class VllmEngine:
         except VLLMError as error:  # whatever went wrong, wrapped: with this request, or with all that are in flight
             why = f"vLLM gave a request up: {error.__cause__ or error!r}"[:300]
             raise (EngineDead if self._llm.errored else EngineUnavailable)(why) from error
-        if output is None or any(one.finish_reason in ("abort", "error", None) for one in output.outputs):
+        if not whole:
             raise EngineUnavailable("vLLM gave a request up; the worker's log says why")
-        return output
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
@@ -198,6 +239,16 @@ class VllmEngine:
             finish="stop" if whole else "length",
             label_logprobs={label: first[t].logprob for label, t in tokens.items() if t in first},
             thoughts=thought,
+            tokens=() if request.top_logprobs is None else self._tokens(output.token_ids, output.logprobs),
+        )
+
+    def _tokens(self, ids: Sequence[int], logprobs: Any) -> tuple[Token, ...]:
+        """Of each token its text and probability, and those of the likeliest; nothing where none were asked for."""
+        return tuple(
+            Token(
+                found[one].decoded_token, found[one].logprob, {top.decoded_token: top.logprob for top in found.values()}
+            )
+            for one, found in zip(ids, logprobs or (), strict=False)
         )
 
     def _label_token(self, label: str) -> int:
@@ -210,13 +261,31 @@ class VllmEngine:
         return int(tokens[0])
 
 
-def sampling_params(request: Request, room: int, label_tokens: list[int]) -> Any:
+@dataclass
+class _Written:
+    """A completion as far as it is written, under the names that vLLM's own has, and what of it was shown."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+    finish_reason: str | None = None
+    shown: str = ""
+
+    def add(self, piece: Any) -> None:
+        self.text += piece.text
+        self.token_ids += piece.token_ids
+        self.logprobs += piece.logprobs or ()
+        self.finish_reason = piece.finish_reason or self.finish_reason
+
+
+def sampling_params(request: Request, room: int, label_tokens: list[int], in_pieces: bool = False) -> Any:
     """vLLM's `SamplingParams` for a request.
 
     Args:
         request: what is asked for.
         room: tokens of the context that are left for the answer.
         label_tokens: the token of each of the request's labels.
+        in_pieces: give what is new as it is written, not the whole at the end.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
@@ -232,9 +301,10 @@ def sampling_params(request: Request, room: int, label_tokens: list[int]) -> Any
         max_tokens=1 if request.labels or scores else min(request.max_tokens, room),
         prompt_logprobs=0 if scores else None,  # of the prompt's own tokens alone
         structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
+        logprobs=request.top_logprobs,
         logprob_token_ids=label_tokens or None,
         repetition_detection=stuck,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA if in_pieces else RequestOutputKind.FINAL_ONLY,
         **request.sampling.given,
     )
 

@@ -17,7 +17,19 @@ from ultraif_ray.method.replies import as_dropped
 from ultraif_ray.method.respond import answer_benchmark, respond
 from ultraif_ray.method.verdicts import check_and_judge, checks_of
 from ultraif_ray.recipe import Band, Recipe, Synthesize
-from ultraif_ray.records import CATEGORIES, Asked, Category, Constraint, Failure, Instruction, Response, Role, Row, Turn
+from ultraif_ray.records import (
+    CATEGORIES,
+    Asked,
+    Category,
+    Constraint,
+    Failure,
+    Instruction,
+    Prompt,
+    Response,
+    Role,
+    Row,
+    Turn,
+)
 from ultraif_ray.templates import Templates
 
 STAGES = ("decompose", "compose", "respond")
@@ -109,7 +121,7 @@ async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:
         UnusableReply, EngineError: the first round failed, or an engine is not there.
     """
     settings = recipe.synthesize
-    row.rounds, categories = _drawn(row, recipe)
+    row.rounds, categories = drawn(row, recipe)
     instruction = Instruction(initial_query=row.query, history=row.history)
     for turn in range(row.rounds):
         try:
@@ -123,28 +135,37 @@ async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:
     row.instructions += [*map(instruction.at, levels), instruction]
 
 
-def _drawn(row: Row, recipe: Recipe) -> tuple[int, list[Category]]:
-    """How many constraints a row gets, and in which order their categories come."""
-    draw = random.Random(f"{recipe.seed}:{row.id}")  # by id, so that a rerun and a resume draw the same
+def drawn(prompt: Prompt, recipe: Recipe) -> tuple[int, list[Category]]:
+    """How many constraints a prompt gets, and in which order their categories come."""
+    draw = random.Random(f"{recipe.seed}:{prompt.id}")  # by id, so that a rerun and a resume draw the same
     rounds = recipe.synthesize.rounds
     number = draw.choices(list(rounds), weights=list(rounds.values()))[0]
     return number, draw.sample(CATEGORIES, k=len(CATEGORIES))
+
+
+async def with_one_more(instruction: Instruction, prompt: Prompt, client: RoleClient, recipe: Recipe) -> Instruction:
+    """An instruction of a prompt with one constraint more, which suits it.
+
+    Raises:
+        UnusableReply, EngineError: none was found, or an engine is not there.
+    """
+    _, categories = drawn(prompt, recipe)
+    category = categories[instruction.level % len(categories)]
+    further = await compose(instruction, category, client, recipe.synthesize)
+    if _judge_checks(client, recipe) and not await composition_holds(further, client, "judge"):
+        raise UnusableReply("composer", DOES_NOT_SUIT, further.query)
+    return further
 
 
 async def _composed_further(
     instruction: Instruction, row: Row, client: RoleClient, recipe: Recipe
 ) -> Instruction | None:
     """With one constraint more; None, and noted, where none was found."""
-    _, categories = _drawn(row, recipe)
-    category = categories[instruction.level % len(categories)]
     try:
-        further = await compose(instruction, category, client, recipe.synthesize)
-        if _judge_checks(client, recipe) and not await composition_holds(further, client, "judge"):
-            raise UnusableReply("composer", DOES_NOT_SUIT, further.query)
+        return await with_one_more(instruction, row, client, recipe)
     except (UnusableReply, RequestRefused) as ended:
         client.dropped.append(_as_dropped(ended))
         return None
-    return further
 
 
 def _as_dropped(ended: UnusableReply | RequestRefused) -> Failure:
