@@ -85,6 +85,7 @@ def test_help_and_the_readme_name_every_command_and_nothing_heavy_is_imported() 
         "judge",
         "audit",
         "evaluate",
+        "serve",
         "show",
     ]
     table = Path("README.md").read_text().partition("| command | what it does |")[2].partition("\n\n")[0]

@@ -297,6 +297,28 @@ def evaluate(
 
 
 @app.command()
+def serve(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="The folder of a run; or a model: a folder, a hub id, packaged.")
+    ],
+    overrides: Overrides = None,
+    host: Annotated[str, typer.Option("--host", help="Where to listen; beyond this machine only with a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
+    token_file: Annotated[
+        str | None,
+        typer.Option("--token-file", metavar="FILE", help="Holds the bearer token [$ULTRAIF_SERVE_TOKEN]."),
+    ] = None,
+    worker_logs: Logs = False,
+) -> None:
+    """Serve a run's models, or one model: OpenAI's chat API; composing, judging and decomposing beside it."""
+    from ultraif_ray.serve.command import serve_models
+
+    serve_models(target, overrides or (), host=host, port=port, token_file=token_file, worker_logs=worker_logs)
+
+
+@app.command()
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder.")],
     outcome: Annotated[str | None, typer.Option("--outcome", help="Only rows that ended so, such as failed.")] = None,

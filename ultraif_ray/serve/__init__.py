@@ -5,4 +5,6 @@ served.py      what is served: the recipe of a run or of a model, and the models
 app.py         the routes, with nothing of Ray in them
 chat.py        from OpenAI's requests to the engine's, and back
 guard.py       around every route: who may ask, how much, how long; errors, metrics, the access log
+deployment.py  the application on Ray Serve
+command.py     `ultraif serve`
 """
