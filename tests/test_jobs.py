@@ -17,7 +17,7 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem !=
 
 
 def test_there_is_one_for_each_job() -> None:
-    assert JOBS == ["align", "decompose", "synthesize", "train_composer", "train_dpo", "train_sft"]
+    assert JOBS == ["align", "decompose", "serve", "synthesize", "train_composer", "train_dpo", "train_sft"]
 
 
 @pytest.mark.ray

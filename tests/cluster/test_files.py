@@ -1,5 +1,6 @@
 """What cannot be run here is checked as far as it goes without a cloud."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
 from transformers import LlamaConfig
 
 import ultraif_ray
@@ -19,6 +21,8 @@ from ultraif_ray.engine.vllm import COMPILED
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, Node, places
 from ultraif_ray.recipe import Recipe, load_recipe
+from ultraif_ray.serve.command import TOKEN, needs
+from ultraif_ray.serve.served import recipe_of_service
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import check_room
 from ultraif_ray.steps.serving import in_round
@@ -98,7 +102,7 @@ def gpu_nodes(file: str) -> list[tuple[Node, int]]:
     if types := written.get("available_node_types"):
         kinds = [kind["node_config"] for name, kind in types.items() if name != "head"]
         return [INSTANCES[kind.get("InstanceType") or kind["machineType"]] for kind in kinds]
-    spec = written["spec"].get("rayClusterSpec") or written["spec"]
+    spec = written["spec"].get("rayClusterSpec") or written["spec"].get("rayClusterConfig") or written["spec"]
     found = []
     for pod in (group["template"]["spec"] for group in spec["workerGroupSpecs"]):
         asked = pod["containers"][0]["resources"]["limits"]
@@ -197,9 +201,26 @@ def test_kuberay_pods_get_the_hubs_token_where_its_secret_is_there(name: str) ->
     spec = yaml.safe_load((CLUSTER / f"kuberay/{name}.yaml").read_text())["spec"]
     cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        (variable,) = group["template"]["spec"]["containers"][0]["env"]
-        assert variable["name"] == "HF_TOKEN"
-        assert variable["valueFrom"]["secretKeyRef"] == {"name": "huggingface", "key": "token", "optional": True}
+        variables = {one["name"]: one["valueFrom"] for one in group["template"]["spec"]["containers"][0]["env"]}
+        assert variables.pop("HF_TOKEN")["secretKeyRef"] == {"name": "huggingface", "key": "token", "optional": True}
+        assert list(variables) == (["ULTRAIF_SERVE_TOKEN"] if name == "rayservice" else [])
+
+
+def test_the_rayservice_is_an_application_that_wants_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = yaml.safe_load((CLUSTER / "kuberay/rayservice.yaml").read_text())["spec"]
+    (app,) = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"])).applications
+    module, _, builder = app.import_path.partition(":")
+    build = getattr(importlib.import_module(module), builder)
+    monkeypatch.delenv(TOKEN, raising=False)
+    with pytest.raises(RecipeError, match=TOKEN):
+        build(app.args)
+    monkeypatch.setenv(TOKEN, "a-token")
+    assert build(app.args)
+    with pytest.raises(RecipeError, match=r"unknown: \['override'\]"):
+        build(app.args | {"override": []})
+    recipe = recipe_of_service(app.args["target"], app.args["overrides"])
+    nodes = [node for node, _ in gpu_nodes("kuberay/rayservice.yaml")]
+    assert all(any(places(node, need) for node in nodes) for need in needs(recipe))
 
 
 SECRETS = (

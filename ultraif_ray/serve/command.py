@@ -1,11 +1,11 @@
 """`ultraif serve`: put a run's models, or one model, up on this machine or the cluster, and stay until Ctrl-C."""
 
+import logging
 import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,6 @@ def serve_models(
     port: int = 8000,
     token_file: str | None = None,
     worker_logs: bool = False,
-    ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve until this process is interrupted or terminated.
 
@@ -40,57 +39,33 @@ def serve_models(
         port: the port; 0 for any that is free.
         token_file: a file that holds the bearer token, in the place of the environment variable.
         worker_logs: show what the replicas log, the access log among it.
-        ready: called with the address once all engines are there.
 
     Raises:
         UltraIFError: with what to change.
     """
-    door = door_of(token_file, host)
-    recipe = recipe_of_service(target, overrides)
-    port = _free_port(host, port)
-    stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        _serve(recipe, door, host, port, worker_logs, ready, stop)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _serve(
-    recipe: Recipe,
-    door: Door,
-    host: str,
-    port: int,
-    worker_logs: bool,
-    ready: Callable[[str], None],
-    stop: threading.Event,
-) -> None:
     import ray
     from ray import serve
 
     from ultraif_ray.flow import cluster
     from ultraif_ray.serve.deployment import application
 
-    was_up = ray.is_initialized()
+    door, recipe, port = door_of(token_file, host), recipe_of_service(target, overrides), _free_port(host, port)
     made = application(recipe, door)
     print(f"starting {_said(recipe)}", file=sys.stderr, flush=True)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    was_up = ray.is_initialized()
     cluster.connect(worker_logs)
+    if serve.status().proxies:
+        raise RunError("Ray Serve runs on this cluster already, at an address of its own: end what it serves first")
     try:
-        if serve.status().proxies:
-            raise RunError(
-                "Ray Serve runs on this cluster already, with an address of its own: end what it serves first"
-            )
         cluster.await_room(lambda found: cluster.check_needs(needs(recipe), found))
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         _deploy(made, recipe)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(
-            f"serving at {address}, for OpenAI's clients at {address}/v1; Ctrl-C ends it", file=sys.stderr, flush=True
-        )
-        ready(address)
-        while not stop.wait(0.5):
-            pass
-    except KeyboardInterrupt:
+        said = f"serving at {address}, for OpenAI's clients at {address}/v1; Ctrl-C ends it"
+        print(said, file=sys.stderr, flush=True)
+        threading.Event().wait()
+    except KeyboardInterrupt:  # SIGTERM ends it too: Ray exits the process, by way of what follows
         pass
     finally:
         print("stopping", file=sys.stderr, flush=True)
