@@ -1,10 +1,12 @@
 """Thoughts and answers in one text, as reasoning models write them."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultraif_ray.engine.thoughts import USUAL, split
+from ultraif_ray.engine.thoughts import USUAL, answer_so_far, split
 from ultraif_ray.recipe import Thinking
 
 HARMONY = Thinking(start="<|channel|>analysis<|message|>", end="<|end|><|start|>assistant<|channel|>final<|message|>")
@@ -43,3 +45,18 @@ def test_an_end_in_the_strings_of_a_json_reply_is_a_part_of_it() -> None:
     text = '{"a": "b</think>\n"}'
     assert split(text, is_json=True) == ("", text)
     assert split(f"<think>c</think>{text}", is_json=True) == ("c", text)
+
+
+def test_of_a_text_that_is_being_written_the_answer_is_shown_and_nothing_is_taken_back() -> None:
+    for whole, opened, answer in (
+        ("<think>\nhm</think>\n\nhello there", False, "hello there"),
+        ("hm</think>\n\nhello", True, "hello"),
+        ("hello <think>", False, "hello <think>"),
+        ("<b>hello", False, "<b>hello"),
+        ("<think>hm", False, ""),
+        (" hi", False, " hi"),
+    ):
+        shown = [answer_so_far(whole[:end], USUAL, opened=opened) for end in range(len(whole) + 1)]
+        assert shown[-1] == answer
+        assert all(later.startswith(earlier) for earlier, later in pairwise(shown))
+        assert all("hm" not in one for one in shown)

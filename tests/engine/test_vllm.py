@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import pytest_asyncio
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer
 
 from tests.engine.reference import continuation_logprob, label_logprobs
 from ultraif_ray.engine.devices import Gpu
-from ultraif_ray.engine.protocol import Request, RoleClient
+from ultraif_ray.engine.protocol import Delta, Reply, Request, RoleClient, Token
 from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prepare_environment, sampling_params
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge, prompts
@@ -399,6 +400,51 @@ class TestEngine:
         with pytest.raises(RequestRefused):  # vLLM draws no several samples at temperature 0
             await engine.generate(ask("hi", n=2, temperature=0.0))
         assert (await engine.generate(ask("hi", max_tokens=2))).completions[0].text
+
+    async def test_a_stream_is_what_a_whole_reply_is_and_shows_no_thought(self, engine: VllmEngine) -> None:
+        schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+        asked = [
+            ask("Say hi.", max_tokens=12, top_logprobs=2),
+            ask("Words.", max_tokens=4, n=2, temperature=0.7),
+            ask("A number.", max_tokens=20, schema=schema),
+            ask(CAPITAL, max_tokens=16),
+            ask(CAPITAL, max_tokens=16, schema=schema),
+        ]
+        for request in asked:
+            pieces = [piece async for piece in engine.stream(request)]
+            (*deltas, reply), whole = pieces, await engine.generate(request)
+            assert isinstance(reply, Reply)
+            texts, tokens = [""] * request.n, list[Token]()
+            for delta in deltas:
+                assert isinstance(delta, Delta)
+                texts[delta.index] += delta.text
+                tokens += delta.tokens
+            assert texts == [one.text for one in reply.completions]
+            assert (reply.prompt_tokens, reply.generated_tokens > 0) == (whole.prompt_tokens, True)
+            if request.temperature == 0:
+                assert reply.completions == [replace(one, tokens=ANY) for one in whole.completions]
+                assert reply.generated_tokens == whole.generated_tokens
+            if request.top_logprobs:
+                assert len(deltas) > 3
+                assert "".join(token.text for token in tokens).strip() == texts[0].strip()
+                assert all(len(token.top) in (2, 3) and token.logprob <= 0 for token in tokens)
+
+    async def test_a_stream_that_is_left_is_taken_from_the_engine(
+        self, engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        aborted, abort = [], AsyncLLM.abort
+
+        async def noted(self: Any, request_id: Any, *more: Any, **options: Any) -> None:
+            aborted.append(request_id)
+            await abort(self, request_id, *more, **options)
+
+        monkeypatch.setattr(AsyncLLM, "abort", noted)
+        stream = engine.stream(ask("Tell me a long story.", max_tokens=900))
+        assert isinstance(await anext(stream), Delta)
+        await stream.aclose()
+        assert len(aborted) == 1
 
     async def test_requests_of_all_kinds_at_once(self, engine: VllmEngine) -> None:
         draw = random.Random(0)

@@ -34,12 +34,14 @@ class Chat:
         return messages if self.takes_system else fold_system(messages)
 
     def tokens(self, messages: list[Message], add_generation_prompt: bool = True) -> list[int]:
-        """The tokens of a conversation, up to where the answer begins if that is asked for.
+        """The tokens of a conversation, up to where the answer begins if that is asked for. Control tokens that stand
+        in a message, such as the end of a turn, are text: only the template begins and ends turns.
 
         Raises:
             RequestRefused: the template refuses the conversation, for instance two user turns in a row.
         """
-        return list(self._apply(messages, add_generation_prompt, return_dict=True)["input_ids"])
+        whole = self._apply(messages, add_generation_prompt, return_dict=True, sanitize_control_tokens=True)
+        return list(whole["input_ids"])
 
     def text(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
         """The same as text.

@@ -95,8 +95,10 @@ class VllmEngine:
                     one = written[piece.index]
                     one.add(piece)
                     shown = thoughts.answer_so_far(one.text, thinking, opened=opened) if thinking else one.text
+                    one.tokens += self._tokens(piece.token_ids, piece.logprobs)
                     if new := shown[len(one.shown) :]:
-                        yield Delta(piece.index, new, self._tokens(piece.token_ids, piece.logprobs))
+                        yield Delta(piece.index, new, tuple(one.tokens))
+                        one.tokens.clear()
                     one.shown = shown
         completions = [self._completion(one, request, opened) for one in written]
         for index, (one, completion) in enumerate(zip(written, completions, strict=True)):
@@ -270,6 +272,8 @@ class _Written:
     logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
     shown: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    """Those of text that is not shown yet, such as a part of a character."""
 
     def add(self, piece: Any) -> None:
         self.text += piece.text
