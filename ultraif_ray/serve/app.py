@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -147,6 +147,9 @@ asked = APIRouter(
     responses={status: {"model": ErrorReply, "description": what} for status, what in _STATUSES.items()},
 )
 
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+"""What a route gives too that can stream."""
+
 
 def _service(request: HttpRequest) -> Service:
     found: Service = request.app.state.service
@@ -199,7 +202,7 @@ async def model(name: str, service: Served) -> Response:
     return _json(ModelEntry(id=name, created=service.started))
 
 
-@asked.post("/chat/completions", response_model=ChatReply)
+@asked.post("/chat/completions", response_model=ChatReply, responses=STREAM)
 async def chat(body: ChatRequest, service: Served) -> Response:
     """Go on with a conversation, as OpenAI's API does it."""
     named = service.model(body.model)
@@ -237,7 +240,7 @@ async def _streamed(events: AsyncGenerator[bytes, None]) -> Response:
 # ---- the method ------------------------------------------------------------------------------------------------------
 
 
-@asked.post("/compose", response_model=Composed)
+@asked.post("/compose", response_model=Composed, responses=STREAM)
 async def compose(body: ComposeRequest, service: Served, accept: Annotated[str, Header()] = "") -> Response:
     """Add constraints to a prompt, one round after another, each with the question that checks it."""
     prompt = _prompt(body.prompt, body.history)
@@ -374,7 +377,7 @@ async def ready(service: Served) -> Response:
     return JSONResponse(state.model_dump(), 503 if loading else 200, headers={"Retry-After": "5"} if loading else {})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Served) -> Response:
     """Prometheus metrics of this copy of the front."""
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -20,6 +20,7 @@ from ultraif_ray.serve.contract import (
     Choice,
     Logprobs,
     PromptDetails,
+    SchemaFormat,
     TopToken,
 )
 from ultraif_ray.serve.guard import Failure
@@ -66,10 +67,10 @@ def request_of(body: ChatRequest, model: Model, recipe: Recipe) -> Request:
 
 
 def _schema_of(body: ChatRequest) -> dict[str, Any] | None:
-    if body.response_format is None or body.response_format.type == "text":
-        return None
-    given = body.response_format.json_schema
-    return given.schema_ if given else {"type": "object"}
+    wanted = body.response_format
+    if isinstance(wanted, SchemaFormat):
+        return wanted.json_schema.schema_
+    return {"type": "object"} if wanted and wanted.type == "json_object" else None
 
 
 def reply_of(reply: Reply, body: ChatRequest) -> ChatReply:

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PositiveInt,
+    StrictBool,
     Tag,
     model_validator,
 )
@@ -63,7 +65,7 @@ class ComposeRequest(Body):
     """What was said before."""
     rounds: PositiveInt | None = None
     """How many constraints to add; as many as a run would draw for this prompt when not given."""
-    stream: bool = False
+    stream: StrictBool = False
     """One event a round; so does the header `Accept: text/event-stream`."""
 
 
@@ -123,6 +125,12 @@ class Decomposed(Answer):
 # ---- judging ---------------------------------------------------------------------------------------------------------
 
 
+def _counts(data: Any) -> Any:
+    if isinstance(data, dict) and isinstance(data.get("number"), bool):
+        raise PydanticCustomError("number", "its number is true or false, which is none")
+    return data
+
+
 class Case(Body):
     """A response to be judged."""
 
@@ -130,7 +138,7 @@ class Case(Body):
     response: str
     questions: list[Text] = Field(min_length=1)
     history: list[Turn] = []
-    checkers: dict[str, Check] = {}
+    checkers: dict[str, Annotated[Check, BeforeValidator(_counts)]] = {}
     """For questions that code can answer: the checker, as composing gave it."""
 
 
@@ -207,27 +215,27 @@ class JsonSchema(Body):
     name: str = "reply"
     description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
+    strict: StrictBool | None = None
 
 
-class ResponseFormat(Body):
-    """What the answer looks like."""
+class AnyFormat(Body):
+    """Text, or a JSON object, of whatever form."""
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    json_schema: JsonSchema | None = None
+    type: Literal["text", "json_object"]
 
-    @model_validator(mode="after")
-    def _has_its_schema(self) -> "ResponseFormat":
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise PydanticCustomError("form", "json_schema is given with type json_schema, and with no other")
-        return self
+
+class SchemaFormat(Body):
+    """JSON that follows a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
 
 
 class StreamOptions(Body):
     """What a stream says beside the answer."""
 
-    include_usage: bool = False
-    include_obfuscation: bool | None = None
+    include_usage: StrictBool = False
+    include_obfuscation: StrictBool | None = None
 
 
 Stop = Annotated[str, Field(min_length=1)]
@@ -240,7 +248,7 @@ class ChatRequest(Body):
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
-    stream: bool | None = False
+    stream: StrictBool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: PositiveInt | None = None
     max_completion_tokens: PositiveInt | None = None
@@ -254,12 +262,12 @@ class ChatRequest(Body):
     top_k: int | None = Field(None, ge=-1, le=1 << 30)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    logprobs: bool | None = None
+    logprobs: StrictBool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
+    response_format: Annotated[AnyFormat | SchemaFormat, Field(discriminator="type")] | None = None
     seed: int | None = None
     user: str | None = None
-    store: bool | None = None
+    store: StrictBool | None = None
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
