@@ -33,16 +33,13 @@ async def open_engines(recipe: Recipe, pools: tuple[str, ...], further: tuple[st
     """
     engines: dict[str, Engine] = {}
     for name in pools:
+        adapters = dict.fromkeys(s.adapter for _, s in recipe.roles if s.pool == name and s.adapter)
+        adapters |= dict.fromkeys(further)
         with _devices_of(recipe, pools, name):
-            engines[name] = open_engine(recipe.pools[name], recipe.seed, adapters_of(recipe, name) + further)
+            engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
     for name, engine in engines.items():
         await engine.check(labels_of(recipe, name))
     return engines
-
-
-def adapters_of(recipe: Recipe, pool: str) -> tuple[str, ...]:
-    """The adapters of the roles that a pool serves."""
-    return tuple(dict.fromkeys(one.adapter for _, one in recipe.roles if one.pool == pool and one.adapter))
 
 
 def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ METHOD = (
         "rounds are drawn by chance",
         "recipe.py: each row draws its own number, the same in a rerun",
         "ultraif_ray/method/journey.py",
-        'random.Random(f"{recipe.seed}:{row.id}")',
+        'random.Random(f"{recipe.seed}:{prompt.id}")',
         "random.Random()",
         (f"{JOURNEY}::test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request",),
     ),

@@ -34,8 +34,8 @@ MUTANTS = (
         "rounds are drawn anew in every process",
         "ultraif_ray/method/journey.py: by id, so that a rerun and a resume draw the same",
         "ultraif_ray/method/journey.py",
-        'random.Random(f"{recipe.seed}:{row.id}")',
-        'random.Random(hash(f"{recipe.seed}:{row.id}"))',
+        'random.Random(f"{recipe.seed}:{prompt.id}")',
+        'random.Random(hash(f"{recipe.seed}:{prompt.id}"))',
         (f"{JOURNEY}::test_rounds_are_drawn_by_id_and_levels_between_are_kept_on_request",),
     ),
     Mutant(
