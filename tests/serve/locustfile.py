@@ -14,16 +14,17 @@ from ultraif_ray.engine.protocol import Request
 from ultraif_ray.engine.simulated import SimulatedEngine
 from ultraif_ray.recipe import SimulatedPool
 
-NUMBERS = itertools.count()
+
+async def answers() -> dict[str, str]:
+    """What a simulated engine says to messages."""
+    engine, told = SimulatedEngine(SimulatedPool(engine="simulated")), {}
+    for text in (f"Say something about {number}" for number in range(200)):
+        request = Request([{"role": "user", "content": text}], query=text, temperature=0.0)
+        told[text] = (await engine.generate(request)).completions[0].text
+    return told
 
 
-def answer_to(text: str) -> str:
-    """What a simulated engine says to a message."""
-    request = Request([{"role": "user", "content": text}], query=text, temperature=0.0)
-    reply = asyncio.new_event_loop().run_until_complete(
-        SimulatedEngine(SimulatedPool(engine="simulated")).generate(request)
-    )
-    return reply.completions[0].text
+ANSWERS = itertools.cycle(asyncio.run(answers()).items())
 
 
 class Client(HttpUser):
@@ -31,8 +32,7 @@ class Client(HttpUser):
 
     def on_start(self) -> None:
         """Write down what is right."""
-        self.text = f"Say something about {next(NUMBERS)}"
-        self.expected = answer_to(self.text)
+        self.text, self.expected = next(ANSWERS)
         self.body = {"model": "tried", "temperature": 0, "messages": [{"role": "user", "content": self.text}]}
         case = {"query": "Write", "response": "Rain.", "questions": ["Is it wet?", "Is it short?"]}
         self.case = case | {"response": self.text}

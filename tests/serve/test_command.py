@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,11 @@ CHAT = {"model": "tried", "messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.mark.ray
 def test_a_service_answers_loses_no_request_with_a_replica_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    words = simulated(replies=str(tmp_path), latency_s=0.5)
+    words = simulated(replies=str(tmp_path), latency_s=0.5, tokens_per_s=60)
+
+    def notes() -> int:
+        return sum(len(file.read_text().splitlines()) for file in tmp_path.iterdir())
+
     with served(*words, **{TOKEN: "a-token"}) as (address, process):
         with httpx.Client(base_url=address, timeout=60) as ask:
             assert ask.get("/ready").json() == {"status": "ok", "loading": []}
@@ -115,9 +120,22 @@ def test_a_service_answers_loses_no_request_with_a_replica_and_ends_with_ctrl_c(
             case = {"query": made["query"], "response": "Rain.", "questions": made["questions"]}
             assert len(ask.post("/v1/judge", json={"items": [case] * 3}).json()["items"]) == 3
 
-            noted = sum(len(file.read_text().splitlines()) for file in tmp_path.iterdir())
+            noted = notes()
             with pytest.raises(httpx.ReadTimeout):
                 ask.post("/v1/chat/completions", json=CHAT, timeout=0.2)  # the client leaves
+            time.sleep(3)
+            assert notes() == noted  # and nothing was written for it
+
+            (replica,) = replicas(process)
+            with ask.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as stream:
+                lines = stream.iter_lines()
+                assert next(lines).startswith("data: ")
+                replica.kill()
+                left = list(lines)
+            assert left[-3:-1] == ["event: error", left[-2]]
+            assert "an engine was lost" in left[-2]
+            while replica in replicas(process) or not replicas(process):
+                time.sleep(0.2)
 
             (replica,) = replicas(process)
             answers: list[httpx.Response] = []
@@ -131,8 +149,6 @@ def test_a_service_answers_loses_no_request_with_a_replica_and_ends_with_ctrl_c(
             for one in asking:
                 one.join()
             assert [(one.status_code, one.json()["choices"]) for one in answers] == [(200, whole["choices"])] * 8
-            after = sum(len(file.read_text().splitlines()) for file in tmp_path.iterdir())
-            assert 8 <= after - noted <= 16  # and none for the client that left
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -29,7 +29,14 @@ async def test_with_a_token_every_route_wants_it_but_those_that_tell_nothing() -
         refused = await ask.get("/v1/models")
         assert refused.headers["www-authenticate"] == "Bearer"
         assert refused.json()["error"]["type"] == "authentication_error"
-        for given in ("Bearer wrong", "secret-token-", "Bearer ", "Basic secret-token", "Bearer secret-token\xe9"):
+        for given in (
+            "Bearer wrong",
+            "secret-token",
+            "Bearer secret-token-",
+            "Bearer ",
+            "Basic secret-token",
+            "Bearer secret-token\xe9",
+        ):
             headers = {"Authorization": given.encode("latin-1")}
             assert (await ask.get("/v1/models", headers=headers)).status_code == 401, given  # type: ignore[arg-type]
         assert (await ask.get("/v1/models", headers={"Authorization": "Bearer secret-token"})).status_code == 200

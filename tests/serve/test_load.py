@@ -44,7 +44,9 @@ def load(address: str, clients: int, seconds: int, place: Path) -> dict[str, str
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     with Path(f"{place}_stats.csv").open() as file:
         (found,) = [row for row in csv.DictReader(file) if row["Name"] == "Aggregated"]
-    print(found, done.stderr[-2000:])
+    assert "Traceback" not in done.stderr, done.stderr
+    wanted = ("Request Count", "Failure Count", "Requests/s", "50%", "99%", "100%")
+    print(place.name, {name: found[name] for name in wanted})
     return found
 
 
@@ -54,7 +56,7 @@ def load(address: str, clients: int, seconds: int, place: Path) -> dict[str, str
 def test_under_load_no_request_is_lost_nor_answered_wrongly_with_a_replica_killed(copies: int, tmp_path: Path) -> None:
     words = [*simulated(latency_s=0.05, replicas={"min": copies, "max": copies})]
     with served(*words) as (address, process):
-        load(address, 20, 5, tmp_path / "warm")
+        load(address, 40, 20, tmp_path / "warm")
         before = memory(process)
         calm = load(address, 40, 20, tmp_path / "calm")
         killer = threading.Timer(6, lambda: replicas(process)[0].kill())

@@ -114,10 +114,13 @@ class Service:
             raise Failure(400, "invalid_request_error", f"{param}: {found} are too many; at most {most}", param)
 
 
+ABOUT = "OpenAI's chat API over the engines of a recipe, and composing, judging and decomposing beside it."
+
+
 def create_app(service: Service) -> FastAPI:
     """The application."""
     app = FastAPI(
-        title="ultraif", version="1", summary=__doc__, docs_url=None, redoc_url=None, openapi_url="/openapi.json"
+        title="ultraif", version="1", description=ABOUT, docs_url=None, redoc_url=None, openapi_url="/openapi.json"
     )
     app.state.service = service
     app.include_router(router)
@@ -244,8 +247,9 @@ async def _streamed(events: AsyncGenerator[bytes, None]) -> Response:
 async def compose(body: ComposeRequest, service: Served, accept: Annotated[str, Header()] = "") -> Response:
     """Add constraints to a prompt, one round after another, each with the question that checks it."""
     prompt = _prompt(body.prompt, body.history)
-    rounds = body.rounds or drawn(prompt, service.recipe)[0] or 1
-    service.within(rounds, service.limits.max_rounds, "rounds")
+    most = service.limits.max_rounds
+    rounds = body.rounds or min(max(1, drawn(prompt, service.recipe)[0]), most)
+    service.within(rounds, most, "rounds")
     found = _rounds(prompt, rounds, service)
     if not (body.stream or "text/event-stream" in accept):
         return _json([one async for one in found][-1])

@@ -229,6 +229,7 @@ def application(recipe: Recipe, door: Door) -> Any:
             f"engine-{name}",
             pool.replicas,
             limits.max_ongoing,
+            graceful_shutdown_timeout_s=limits.timeout_s,  # one that is not needed any more ends what it has begun
             ray_actor_options=actor_options(recipe, Operator((), (name,)), []),
         ).bind(recipe, name)
     front = _deployment(

@@ -76,8 +76,9 @@ class Door:
             Failure: 401, or 400 for a host.
         """
         if self.token_hash is not None:
-            given = headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(hashed(given), self.token_hash):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(hashed(given.encode("utf-8", "surrogateescape")), self.token_hash)
+            if not right or scheme.lower() != "bearer":
                 raise Failure(401, "authentication_error", "this service wants its token: Authorization: Bearer TOKEN")
         elif self.hosts and host_of(headers.get("host", "")) not in self.hosts:
             raise Failure(400, "invalid_request_error", "this service is asked as localhost alone; it has no token")
