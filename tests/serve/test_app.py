@@ -68,6 +68,10 @@ async def test_a_round_that_fails_says_why_and_keeps_those_before() -> None:
         made = (await ask.post("/v1/compose", json={"prompt": "Write about rain", "rounds": 2})).json()
     assert made["query"] == "Write about rain in French"
     assert made["stopped"] == "round 2: query left as it was"
+    async with client(scripted(composer=saying(*[same] * 3))) as ask:
+        body = {"prompt": "Write about rain in French", "rounds": 2, "stream": True}
+        ((name, data),) = events((await ask.post("/v1/compose", json=body)).text)
+    assert (name, data["constraints"], data["stopped"]) == ("done", [], "round 1: query left as it was")
 
 
 async def test_decomposing_gives_constraints_or_says_why_there_are_none() -> None:

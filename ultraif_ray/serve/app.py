@@ -255,14 +255,11 @@ async def compose(body: ComposeRequest, service: Served, accept: Annotated[str, 
         return _json([one async for one in found][-1])
 
     async def events() -> AsyncGenerator[bytes, None]:
-        last: Composed | None = None
         async with aclosing(found):
             async for one in found:
-                if last is None or len(one.constraints) > len(last.constraints):
+                if not one.stopped:
                     yield event(one, "round")
-                last = one
-        if last:
-            yield event(last, "done")
+        yield event(one, "done")
 
     return await _streamed(events())
 
