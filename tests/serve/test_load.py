@@ -1,5 +1,6 @@
 """The service under requests that nobody meant, and under many: schemathesis and locust, as commands."""
 
+import asyncio
 import csv
 import subprocess
 import sys
@@ -7,12 +8,14 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import uvicorn
 
-from tests.serve.service import one_pool
+from tests.serve.service import client, one_pool
 from tests.serve.service import simulated as service
+from tests.serve.test_app import ROUTES, STREAMED
 from tests.serve.test_command import replicas, served, simulated
 from ultraif_ray.serve.app import create_app
 
@@ -35,6 +38,26 @@ def test_no_request_gets_a_fault_of_ours_nor_a_form_that_the_schema_does_not_hav
     server.should_exit = True
     thread.join()
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.long
+async def test_ten_thousand_requests_leave_nothing_in_memory() -> None:
+    async def thousand(ask: httpx.AsyncClient) -> int:
+        for _ in range(25):
+            asked = [(path, body, number % 2 == 1) for number in range(10) for path, body in ROUTES.items()]
+            done = await asyncio.gather(
+                *(
+                    ask.post(path, json=body | ({"stream": True} if odd and path in STREAMED else {}))
+                    for path, body, odd in asked
+                )
+            )
+            assert {one.status_code for one in done} == {200}
+        return psutil.Process().memory_info().rss
+
+    async with client(service()) as ask:
+        used = [await thousand(ask) for _ in range(10)]
+    print([one >> 20 for one in used])
+    assert used[-1] < 1.1 * used[1]
 
 
 def load(address: str, clients: int, seconds: int, place: Path) -> dict[str, str]:
