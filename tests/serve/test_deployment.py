@@ -16,7 +16,7 @@ def test_an_engine_that_spreads_over_nodes_is_refused() -> None:
         "args": {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"},
     }  # fmt: skip
     made = parse_recipe(one_pool().model_dump() | {"pools": {"m": pool}})
-    with pytest.raises(RecipeError, match="pools.m spreads an engine over nodes"):
+    with pytest.raises(RecipeError, match=r"pools\.m spreads an engine over nodes"):
         application(made, Door())
 
 
