@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.hub import hub
 from tests.serve.service import events
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.serve.command import TOKEN, door_of, serve_models
@@ -52,6 +53,11 @@ def test_a_port_that_is_taken_is_said_before_anything_starts() -> None:
         port = other.getsockname()[1]
         with pytest.raises(RecipeError, match=f"port {port} of 127.0.0.1 cannot be had"):
             serve_models("packaged", port=port)
+
+
+def test_a_model_that_the_hub_does_not_give_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub(monkeypatch), pytest.raises(RecipeError, match=r"pools\.served\.model is 'org/gated', whose licence"):
+        serve_models("org/gated", port=0)
 
 
 @contextmanager

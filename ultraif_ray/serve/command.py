@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultraif_ray.engine.models import check_access
 from ultraif_ray.errors import RecipeError, RunError
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Recipe, VllmPool
 from ultraif_ray.serve.guard import LOOPBACK, Door, hashed
 from ultraif_ray.serve.served import models_of, recipe_of_service, shown_name
 
@@ -51,6 +52,9 @@ def serve_models(
 
     door, recipe, port = door_of(token_file, host), recipe_of_service(target, overrides), _free_port(host, port)
     made = application(recipe, door)
+    for name, pool in recipe.pools.items():
+        if isinstance(pool, VllmPool):
+            check_access(f"pools.{name}.model", pool.model)
     print(f"starting {_said(recipe)}", file=sys.stderr, flush=True)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     was_up = ray.is_initialized()
