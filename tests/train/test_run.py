@@ -249,7 +249,7 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
         "evaluate/start/asked",
         "sft",
     ]
-    names += ["evaluate/sft/asked", "round-1/synthesize", "round-1/export", "round-1/dpo", "evaluate/round-1/asked"]
+    names += ["round-1/synthesize", "round-1/export", "evaluate/sft/asked", "round-1/dpo", "evaluate/round-1/asked"]
     assert list(ledger) == names
     for step in names:
         assert sum(ledger[step]["outcomes"].values()) == ledger[step]["input"], step

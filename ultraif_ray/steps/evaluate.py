@@ -165,6 +165,7 @@ class AnswerBenchmarks(EngineStep):
     kind = "evaluate"
     outcome_column = "outcome"
     retried: ClassVar[bool] = False
+    beside_training = True
 
     @property
     def name(self) -> str:

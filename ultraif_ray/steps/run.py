@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import yaml
 
 from ultraif_ray.errors import GO_ON, RecipeError, RunError
-from ultraif_ray.recipe import Recipe, fingerprint
+from ultraif_ray.recipe import Recipe, Replicas, fingerprint
 from ultraif_ray.steps.decompose import Decompose
 from ultraif_ray.steps.engines import EngineStep
 from ultraif_ray.steps.plan import following, plan
@@ -18,6 +19,7 @@ from ultraif_ray.steps.step import Context, Step, whole_settings
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.lease import Lease
+from ultraif_ray.store.ledger import Entry
 
 if TYPE_CHECKING:
     from ultraif_ray.flow.cluster import Cluster, Need
@@ -66,17 +68,17 @@ def run_steps(
             step.check(contexts[step.name])
     with _own_ray(), Lease(folder) as lease:
         await_room(to_do, contexts, worker_logs)
-        for step in wanted:
+        for group in _groups(wanted, to_do, contexts):
             lease.check()
-            begun, context = time.monotonic(), contexts[step.name]
-            with naming(step):
-                if _begin(step, steps, context, remake):
-                    continue
+            begun = [step for step in group if not _begin(step, steps, contexts[step.name], remake)]
+            if begun:
                 save_recipe(recipe, folder)
-                for name, entry in step.run(context).items():
-                    ledger.enter(folder, name, entry, order)
-                folder.finish(step.name)
-            print(f"{step.name}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            for step, done in _run_together(begun, contexts):
+                with naming(step):
+                    for name, entry in done.entries.items():
+                        ledger.enter(folder, name, entry, order)
+                    folder.finish(step.name)
+                print(f"{step.name}: done in {done.seconds:.0f} s", file=sys.stderr, flush=True)
         save_recipe(recipe, folder)
 
 
@@ -95,6 +97,73 @@ def _to_do(wanted: list[Step], contexts: dict[str, Context], remake: bool) -> li
         if again:
             to_do.append(step)
     return to_do
+
+
+def _groups(wanted: list[Step], to_do: list[Step], contexts: dict[str, Context]) -> Iterator[list[Step]]:
+    """Each step by itself; or a training behind those that run beside it, where the cluster has room for all."""
+    beside: list[Step] = []
+    for step in wanted:
+        if step.beside_training and step in to_do:
+            beside.append(step)
+        elif beside and step in to_do and _have_room(beside, step, contexts):
+            yield [*beside, step]
+            beside = []
+        else:
+            yield from ([one] for one in (*beside, step))
+            beside = []
+    yield from ([one] for one in beside)
+
+
+def _have_room(beside: list[Step], step: Step, contexts: dict[str, Context]) -> bool:
+    """Whether steps, one after another, find room beside all that a training may take, on the nodes that are up."""
+    taken = step.takes_at_most(contexts[step.name])
+    if taken is None:
+        return False
+    from ultraif_ray.flow.cluster import cluster
+
+    found = replace(cluster(), grows=False)
+    try:
+        for one in beside:
+            check_room({one.name: [*one.needs(contexts[one.name]), *taken]}, found)
+    except RecipeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Done:
+    entries: dict[str, Entry]
+    seconds: float
+
+
+def _run_together(steps: list[Step], contexts: dict[str, Context]) -> Iterator[tuple[Step, _Done]]:
+    """Run the last of these steps, and beside it those in front of it, one after another."""
+    if len(steps) < 2:
+        yield from ((step, _run(step, contexts[step.name])) for step in steps)
+        return
+    from ultraif_ray.flow.background import in_background
+
+    *beside, last = steps
+    print(f"{', '.join(step.name for step in beside)}: beside {last.name}", file=sys.stderr, flush=True)
+    fewest = [(step, _with_fewest_replicas(contexts[step.name])) for step in beside]
+    with in_background(lambda: [_run(step, context) for step, context in fewest]) as result:
+        yield last, _run(last, contexts[last.name])
+        yield from zip(beside, result(), strict=True)
+
+
+def _run(step: Step, context: Context) -> _Done:
+    begun = time.monotonic()
+    with naming(step):
+        return _Done(step.run(context), time.monotonic() - begun)
+
+
+def _with_fewest_replicas(context: Context) -> Context:
+    """Of each pool as few replicas as it may have: what a training may take is not theirs to grow into."""
+    pools = {
+        name: pool.model_copy(update={"replicas": Replicas(min=pool.replicas.min, max=pool.replicas.min)})
+        for name, pool in context.recipe.pools.items()
+    }
+    return replace(context, recipe=context.recipe.model_copy(update={"pools": pools}))
 
 
 @contextmanager

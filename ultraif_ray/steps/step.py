@@ -43,6 +43,8 @@ class Step:
     """Whether an interrupted step goes on with what it has; else it begins anew."""
     cheap: ClassVar[bool] = False
     """Whether to make the step anew where its settings changed, instead of refusing the run."""
+    beside_training: ClassVar[bool] = False
+    """Whether the step may run while the training behind it does, where the cluster has room for both."""
 
     @property
     def name(self) -> str:
@@ -76,6 +78,12 @@ class Step:
     def needs(self, context: Context) -> "list[Need]":
         """What the step asks of the cluster; nothing where it runs in the driver."""
         return []
+
+    def takes_at_most(self, context: Context) -> "list[Need] | None":
+        """What a training asks of the cluster with all the workers that it may have; None for other steps, which take
+        what they find.
+        """
+        return None
 
     def run(self, context: Context) -> dict[str, Entry]:
         """Do the step's work; the entries of the ledger by step.

@@ -114,6 +114,12 @@ class TrainingStep(Step):
 
         return [worker_need(context.recipe.train)]
 
+    def takes_at_most(self, context: Context) -> "list[Need] | None":
+        """See `Step.takes_at_most`."""
+        from ultraif_ray.train.settings import worker_need
+
+        return [worker_need(context.recipe.train, context.recipe.train.workers.max)]
+
     def run(self, context: Context) -> dict[str, Entry]:
         """Train on the examples that fit.
 

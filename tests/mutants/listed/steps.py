@@ -6,6 +6,7 @@ RUN = "ultraif_ray/steps/run.py"
 STEPS = "tests/steps/test_step.py"
 REMAKE = (f"{STEPS}::test_remake_deletes_the_step_that_changed_and_what_was_made_from_it_and_a_refusal_nothing",)
 IN_USE = f"{STEPS}::test_a_command_in_a_folder_that_another_works_in_is_refused_and_changes_nothing"
+BESIDE = f"{STEPS}::test_a_step_runs_beside_a_training_where_there_is_room_for_all_that_both_may_take"
 RUNS = "tests/steps/test_run.py"
 RETRY = (f"{RUNS}::test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept",)
 AGAIN = "tests/method/test_journey.py::test_responses_are_judged_again_in_their_place_and_none_is_sampled"
@@ -13,6 +14,42 @@ COPIED = "tests/steps/test_judge.py::test_responses_are_copied_without_what_they
 SEVERAL = (f"{RUNS}::test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept",)
 
 MUTANTS = (
+    Mutant(
+        "an evaluation holds up the next training",
+        "docs/evaluation.md: it runs beside the next training where there is room",
+        RUN,
+        "    if taken is None:\n",
+        "    if taken is None or beside:\n",
+        (f"{BESIDE}[7-True]",),
+        heavy=True,
+    ),
+    Mutant(
+        "an evaluation takes the room of a training's workers",
+        "docs/evaluation.md: where the nodes that are up have room for train.workers.max workers too",
+        RUN,
+        "[*one.needs(contexts[one.name]), *taken]",
+        "one.needs(contexts[one.name])",
+        (f"{BESIDE}[8-False]",),
+        heavy=True,
+    ),
+    Mutant(
+        "an evaluation beside a training grows",
+        "docs/evaluation.md: the fewest replicas of its pools",
+        RUN,
+        "max=pool.replicas.min)",
+        "max=pool.replicas.max)",
+        (f"{BESIDE}[7-True]",),
+        heavy=True,
+    ),
+    Mutant(
+        "what runs beside a training outlives the run",
+        "docs/design.md: which ends with the run",
+        "ultraif_ray/flow/background.py",
+        "        ray.cancel(reference, force=True)\n",
+        "        pass\n",
+        ("tests/flow/test_background.py::test_it_ends_with_the_block",),
+        heavy=True,
+    ),
     Mutant(
         "a run holds no lease",
         "cluster/README.md: two runs in one folder are refused",
