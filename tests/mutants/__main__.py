@@ -56,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         copies = [_copy(Path(scratch) / f"lane-{lane}") for lane in range(LANES)]
         tests = sorted({test for mutant in chosen for test in mutant.tests})
-        if not options.trust and (failed := _failing(copies[0], tests, 6 * PATIENCE_S)):
+        lanes = ("-n", str(LANES), "--dist", "loadgroup")
+        if not options.trust and (failed := _failing(copies[0], tests, 6 * PATIENCE_S, lanes)):
             sys.exit(f"{failed} fails without any mutant; mend that first")
         verdicts = _try_all(chosen, copies)
     survived = [verdict.mutant.name for verdict in verdicts if not verdict.caught_by]
@@ -105,7 +106,7 @@ def _try(mutant: Mutant, copy: Path) -> Verdict:
     return Verdict(mutant, caught_by, time.monotonic() - started)
 
 
-def _failing(copy: Path, tests: Sequence[str], patience_s: float) -> str:
+def _failing(copy: Path, tests: Sequence[str], patience_s: float, options: Sequence[str] = ()) -> str:
     """The first of these tests that fails in this copy, or the empty string; RuntimeError if they cannot be run."""
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
@@ -120,6 +121,7 @@ def _failing(copy: Path, tests: Sequence[str], patience_s: float) -> str:
         "-p",
         "no:cacheprovider",
         f"--junitxml={report}",
+        *options,
         *tests,
     ]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
