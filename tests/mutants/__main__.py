@@ -89,10 +89,9 @@ def _try_all(mutants: Sequence[Mutant], copies: list[Path]) -> list[Verdict]:
         print(f"{verdict.caught_by or 'SURVIVED'}  <- {mutant.name} ({verdict.seconds:.0f} s)", flush=True)
         return verdict
 
-    with ThreadPoolExecutor(1) as heavy, ThreadPoolExecutor(len(copies)) as light:
-        slow = [heavy.submit(attempt, mutant) for mutant in mutants if mutant.heavy]
-        quick = [light.submit(attempt, mutant) for mutant in mutants if not mutant.heavy]
-        return [future.result() for future in slow + quick]
+    slow_first = sorted(mutants, key=lambda mutant: not mutant.heavy)
+    with ThreadPoolExecutor(len(copies)) as lanes:
+        return list(lanes.map(attempt, slow_first))
 
 
 def _try(mutant: Mutant, copy: Path) -> Verdict:
