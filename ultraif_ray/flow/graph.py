@@ -178,6 +178,15 @@ def _own_error(error: BaseException | None) -> UltraIFError | None:
     return None
 
 
+def _cause_in_a_task(error: BaseException | None) -> BaseException | None:
+    """What a task or an actor raised, without Ray's words around it."""
+    while error is not None:
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return error.cause if isinstance(error.cause, BaseException) else None
+        error = error.__cause__
+    return None
+
+
 def unwrap_error(error: BaseException) -> UltraIFError:
     """What ended a pipeline, without the traceback: a worker's own error where there was one."""
     if own := _own_error(error):
@@ -191,6 +200,9 @@ def unwrap_error(error: BaseException) -> UltraIFError:
     if _OF_A_NODE.search(text):
         # Such as the readers of Parquet's footers, which Ray Data starts once and not again.
         return NodeLost(f"the pipeline ended with a node or a process of Ray's own: {last[:300]}\n{GO_ON}")
+    if (cause := _cause_in_a_task(error)) is not None:
+        what = f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
+        return RunError(f"the pipeline ended: {what}\n{GO_ON} --worker-logs shows more.")
     return RunError(
         f"the pipeline ended: {first[:300]}" + (f" … {last[:300]}" if last != first else "")
         + f"\n{GO_ON} --worker-logs shows more."
