@@ -66,9 +66,91 @@ def test_of_a_finished_run_only_the_export_is_made_anew_and_other_changes_are_re
     first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
     assert set(first) == {"instruction", "output", "history"}
     assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
-    prompts_file(tmp_path, 9)
+    prompts_file(tmp_path, 7)
     with pytest.raises(RunError, match="ingest was made with other settings"):
         run(made)
+    assert len(rows_of(folder, "ingest")) == 8
+
+
+def test_prompts_that_come_to_a_run_are_done_alone_and_what_was_made_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = recipe(tmp_path, count=8, policy={"model": "packaged"})
+    folder = run(made, until="export")
+    before, sets = {row.id: row for row in rows_of(folder)}, folder.build_of("export")
+    prompts_file(tmp_path, 12)
+    capfd.readouterr()
+    run(made, until="export")
+    said = capfd.readouterr().err
+    assert "ingest: 4 prompts come to 8" in said
+    assert "synthesize: 4/4 rows" in said
+    after = {row.id: row for row in rows_of(folder)}
+    assert len(after) == len(rows_of(folder)) == 12
+    assert {number: after[number] for number in before} == before
+    ledger = folder.read_json("ledger.json")
+    assert [ledger[step]["input"] for step in ("ingest", "decompose", "synthesize", "export")] == [14, 12, 12, 12]
+    assert folder.build_of("export") != sets
+
+    sft = next(step for step in plan(made, folder) if step.name == "sft")
+    folder.open_step("sft", whole_settings(sft, Context(made, folder)))
+    folder.finish("sft")  # the simulated engine serves no model
+    written = everything(folder)
+    prompts_file(tmp_path, 13)
+    with pytest.raises(RunError, match="prompts have come to those of this run, and sft were trained without them"):
+        run(made, until="sft")
+    assert everything(folder) == written
+    moved = (tmp_path / "prompts.jsonl").rename(tmp_path / "moved.jsonl")
+    prompts_file(tmp_path, 12).rename(moved)
+    run(made.model_copy(update={"prompts": (str(moved),)}), until="export")  # the same ones, from elsewhere
+    assert [folder.state(step) for step in ("ingest", "synthesize", "export", "sft")] == ["done"] * 4
+    assert written.items() <= everything(folder).items() | {
+        (file, time) for file, time in written.items() if file.name in ("manifest.json", "recipe.yaml")
+    }
+
+
+def test_rows_whose_prompts_were_replaced_under_the_same_name_are_refused_and_not_counted(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=4)
+    folder = run(made)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Write another poem please"}\n')
+    with pytest.raises(RunError, match="ingest was made with other settings"):
+        run(made)
+    assert len(rows_of(folder, "ingest")) == 4
+    folder.clear("ingest")
+    with pytest.raises(RunError, match=r"synthesize was made with other .*\n  made from: ingest, which was made anew"):
+        run(made)
+    assert len(rows_of(folder)) == 4
+    prompts_file(tmp_path, 4)
+    folder.clear("ingest")
+    run(made)  # the same content again: what was made from it stays
+    folder.clear("synthesize")
+    built = folder.build_of("export")
+    run(made)
+    assert folder.build_of("export") != built  # made anew with the rows, which were sampled anew
+
+
+def test_a_file_that_was_lost_is_made_again_and_no_other(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=12)
+    folder = run(made)
+    before = {row.id: row for row in rows_of(folder)}
+    lost = Path(folder.data_files("synthesize")[0])
+    gone = set(pq.read_table(lost)["id"].to_pylist())
+    lost.unlink()
+    run(made)
+    after = {row.id: row for row in rows_of(folder)}
+    assert after.keys() == before.keys()
+    assert all(after[number] == before[number] for number in before.keys() - gone)
+    assert folder.state("export") == "done"
+
+
+def test_a_step_all_of_whose_rows_failed_is_no_success_however_small(tmp_path: Path) -> None:
+    refusing = with_pool(recipe(tmp_path, count=6), {"engine": "simulated", "refused_share": 1.0})
+    with pytest.raises(RunError, match=r"synthesize: 6 of 6 rows failed: \w+: RequestRefused \(6\).* ultraif retry"):
+        run(refusing)
+    folder = RunFolder(refusing.run_folder)
+    assert (folder.state("synthesize"), folder.state("export")) == ("running", "")
+    assert folder.read_json("ledger.json")["synthesize"]["outcomes"] == {"failed": 6}
+    taken = refusing.model_copy(update={"flow": refusing.flow.model_copy(update={"breaker_share": 1.0})})
+    assert run(taken).state("export") == "done"
 
 
 def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
@@ -299,7 +381,7 @@ def test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept(tmp
     assert all(after[one] == before[one] for one in before.keys() - failed)
     assert without_failed
     assert without_failed.items() <= everything(folder, "synthesize", "rows").items()
-    kept = pq.read_table(folder.at("synthesize", "retried", "attempt-1.parquet")).to_pylist()
+    kept = [row for file in folder.retried("synthesize") for row in pq.read_table(file).to_pylist()]
     assert {row["id"] for row in kept} == failed
     spent = sum(usage["generated"] for row in kept for usage in row["usage"])
     ledger = folder.read_json("ledger.json")

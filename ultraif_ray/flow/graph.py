@@ -57,7 +57,7 @@ def run_pipeline(
     asked = needs(recipe, stages)
     await_room(lambda found: check_needs(asked, found))
     operators = cut(recipe, stages)
-    context = _context(recipe, operators, folder.uri(step, "checkpoint"))
+    context = _context(recipe, operators, folder.uri(*folder.checkpoint(step)))
     groups: list[PlacementGroup] = []
     try:
         with DataContext.current(context), Display(step, rows, recipe.flow.progress_s) as display:
@@ -116,6 +116,8 @@ def _context(recipe: Recipe, operators: list[Operator], checkpoint: str) -> Data
     context.checkpoint_config = CheckpointConfig(
         id_column="id", checkpoint_path=checkpoint, delete_checkpoint_on_success=False
     )
+    # The actor that leaves out what is done asks for a gigabyte, and waits for ever where no node has it; an id is 8 B.
+    context.checkpoint_config.checkpoint_actor_memory_bytes = 0
     context.execution_options = ExecutionOptions(preserve_order=False)
     context.execution_no_progress_timeout_s = -1  # waiting for spot GPUs is no failure
     context.wait_for_min_actors_s = -1  # start with the first replica
