@@ -80,7 +80,7 @@ class Ingest(Step):
     def _read(self, context: Context) -> Iterator[Prompt | Rejection]:
         """What ingest makes of the prompts, in order."""
         settings = context.recipe.ingest
-        items = _parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        items = parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
         return (item for item, _ in funnel(items, settings))
 
     def check(self, context: Context) -> None:
@@ -106,7 +106,7 @@ class Ingest(Step):
         """
         folder, settings = context.folder, context.recipe.ingest
         counts: Counter[str] = Counter()
-        items = _parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        items = parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
             _Writer(folder, self.name, "rejected", REJECTED) as rejected,
@@ -143,7 +143,7 @@ class IngestForComposer(Ingest):
 REJECTED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("seen", pa.string())])
 
 
-def _parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
+def parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
     """The items of all sources in order, parsed by Ray tasks."""
     import ray
 
