@@ -8,10 +8,21 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Node
-from ultraif_ray.recipe import SHIPPED, VllmPool, difference, fingerprint, load_recipe, parse_recipe
+from ultraif_ray.recipe import (
+    SHIPPED,
+    Section,
+    VllmPool,
+    difference,
+    dumped,
+    fingerprint,
+    in_json,
+    load_recipe,
+    parse_recipe,
+)
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import all_needs, check_room
 from ultraif_ray.steps.serving import in_round
@@ -473,3 +484,21 @@ def test_what_is_measured_after_training_must_be_served_here(tmp_path: Path) -> 
     assert load_recipe(write(tmp_path, data)).policy
     with pytest.raises(RecipeError, match=r"policy\.model is trained by this run and then served by pool"):
         load_recipe(write(tmp_path, data | {"evaluate": {"benchmarks": {"ifeval": None}}}))
+
+
+def test_a_setting_that_a_later_version_adds_is_no_change_where_it_has_its_default() -> None:
+    class Inner(Section):
+        old: int = 1
+        new: int = 2
+
+    class Outer(Section):
+        kept: int = 0
+        inner: Inner = Inner()
+        added: dict[int, float] = Field({1: 1.0})
+
+    before = {"kept": 0, "inner": {"old": 1}}
+    assert difference(before, in_json(dumped(Outer()))) == []
+    assert difference(before, in_json(dumped(Outer(added={2: 1.0})))) == ["added: None → {'2': 1.0}"]
+    assert difference(before, in_json(dumped(Outer(inner=Inner(new=3))))) == ["inner.new: None → 3"]
+    assert difference(before, in_json(dumped(Outer(kept=1)))) == ["kept: 0 → 1"]
+    assert difference(before | {"gone": 5}, in_json(dumped(Outer()))) == ["gone: 5 → None"]  # which a newer one made
