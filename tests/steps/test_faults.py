@@ -1,4 +1,4 @@
-"""Every command, cut off or refused at its n-th change of the run's folder, for every n: nothing is lost or doubled, and the same command ends as if nothing had happened."""
+"""Every command, cut off at its n-th change of the run's folder, for every n, ends the next time as if it had not been."""
 
 import json
 import shutil
