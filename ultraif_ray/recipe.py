@@ -973,18 +973,24 @@ def _find_recipe(path: str | Path) -> str:
     return str(path)
 
 
+_A_FILE = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.\w+)?$")
+"""How the names of files of prompts and examples end, which those on the hub do not."""
+
+
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of prompts, sets, responses, benchmarks and chat templates absolute that are found in
-    `folder`. What is not there may be a hub id, or is refused later by its name. Values of a wrong type are left for
-    the validation. Models stay as they are written: their names are part of fingerprints, which must be the same in a
-    job's own copy of the project. `templates` and the chat templates of pools are read.
+    `folder`, or would be: files by their names, that are not in the current directory either. Anything else may be a
+    hub id. Values of a wrong type are left for the validation. Models stay as they are written: their names are part of
+    fingerprints, which must be the same in a job's own copy of the project. `templates` and the chat templates of pools
+    are read.
     """
 
     def absolute(value: Any) -> Any:
         if not isinstance(value, str) or not value or "://" in value or value.startswith("/") or "\0" in value:
             return value
-        found = glob(os.path.join(escape(str(folder)), value))
-        return os.path.normpath(folder / value) if found else value
+        here = os.path.join(escape(str(folder)), value)
+        is_meant = glob(here) or (_A_FILE.search(value) and not glob(value))
+        return os.path.normpath(folder / value) if is_meant else value
 
     if isinstance(data.get("prompts"), list):
         data["prompts"] = [absolute(prompt) for prompt in data["prompts"]]

@@ -1,4 +1,4 @@
-"""Every command, cut off at its n-th change of the run's folder, for every n, ends the next time as if it had not been."""
+"""Each command, cut off at its n-th change of the run's folder for every n: the next one ends as if it had not been."""
 
 import json
 import shutil
