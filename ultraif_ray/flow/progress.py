@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ultraif_ray.flow.actors import beside_the_driver
-from ultraif_ray.flow.ray_internals import unplaced
 
 _LIVE_S = 0.5
 
@@ -107,6 +106,10 @@ class Display:
         if seen != self._last:
             self._last, self._moved = seen, now
         elif now - self._moved > _STALL_S:
+            from ultraif_ray.flow.ray_internals import (
+                unplaced,
+            )  # Ray Data, which the scoreboard's process has no need of
+
             self._moved = math.inf
             why = what_is_waited_for(counts, unplaced())
             print(f"{self._step}: nothing new in {_STALL_S:.0f} s; waiting for {why}", file=sys.stderr, flush=True)

@@ -13,6 +13,8 @@ AGAIN = "tests/method/test_journey.py::test_responses_are_judged_again_in_their_
 COPIED = "tests/steps/test_judge.py::test_responses_are_copied_without_what_they_cost_and_not_read_again"
 SEVERAL = (f"{RUNS}::test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept",)
 
+STATE = "tests/steps/test_state.py"
+
 MUTANTS = (
     Mutant(
         "an evaluation holds up the next training",
@@ -221,5 +223,53 @@ MUTANTS = (
         'if not made_by and folder.state(self.name) == "done":',
         "if False:",
         (COPIED,),
+    ),
+    Mutant(
+        "a step does not know the build that it was made from",
+        "docs/design.md: the manifest of what is made from it holds its id",
+        "ultraif_ray/steps/step.py",
+        "context.folder.build_of(source.name)",
+        '""',
+        (f"{STATE}::test_rows_whose_prompts_were_replaced_under_the_same_name_are_refused_and_not_counted",),
+    ),
+    Mutant(
+        "prompts that come to a run are refused",
+        "docs/design.md: the same command does these rows alone",
+        "ultraif_ray/steps/ingest.py",
+        'return "more" if more else "same"',
+        'return "" if more else "same"',
+        (f"{STATE}::test_prompts_that_come_to_a_run_are_done_alone_and_what_was_made_says_so",),
+    ),
+    Mutant(
+        "prompts that were taken away are not missed",
+        "docs/design.md: prompts that were taken away or replaced are refused",
+        "ultraif_ray/steps/ingest.py",
+        "if not np.isin(before, now).all():",
+        "if False:",
+        (f"{STATE}::test_a_saved_dataset_is_told_by_its_content",),
+    ),
+    Mutant(
+        "what was trained is left beside other rows",
+        "docs/design.md: what was trained on the old ones is refused, before anything is done",
+        RUN,
+        "    if trained and not remake:\n",
+        "    if False:\n",
+        (f"{STATE}::test_prompts_that_come_to_a_run_are_done_alone_and_what_was_made_says_so",),
+    ),
+    Mutant(
+        "a small step may fail whole",
+        "flow.breaker_share: or of all rows of a step",
+        "ultraif_ray/steps/engines.py",
+        "failed > context.recipe.flow.breaker_share * entry.input",
+        "failed > 200",
+        (f"{STATE}::test_a_step_all_of_whose_rows_failed_is_no_success_however_small",),
+    ),
+    Mutant(
+        "a lost file is not missed",
+        "docs/design.md: once it is deleted, the same command makes its rows again",
+        "ultraif_ray/store/folder.py",
+        'return sorted(set(files) - set(self.names(step, "rows"))) if files else []',
+        "return []",
+        (f"{STATE}::test_a_file_that_was_lost_is_made_again_and_no_other",),
     ),
 )
