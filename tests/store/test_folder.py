@@ -409,3 +409,15 @@ def test_a_step_whose_deletion_is_cut_off_is_done_with_all_its_rows_or_not_done(
     assert any(not Path(cut.at("synthesize", "rows", "b-0.parquet")).exists() for cut in cuts[:-1])
     for cut in cuts:
         assert cut.state("synthesize") != "done" or ids_in(cut) == [1, 2]
+
+
+def test_a_step_that_is_begun_anew_is_known_to_hold_what_it_held_wherever_that_is_cut_off(tmp_path: Path) -> None:
+    folder = step_with(tmp_path / "made", {"a-0": [1]}, {"a": [1]})
+    folder.finish("synthesize")
+    before = folder.build_of("synthesize")
+    cuts = cut_at_every_change(
+        tmp_path / "made", tmp_path / "cut", lambda it: it.restart("synthesize", {"k": 2}, holds=[before])
+    )
+    assert [cut.names("synthesize") for cut in cuts][-1] == ["manifest.json"]
+    for cut in cuts:
+        assert cut.build_of("synthesize") == before or cut.earlier_builds("synthesize") == [before]

@@ -203,6 +203,7 @@ def _begin(step: Step, steps: list[Step], wanted: list[Step], context: Context, 
     later = [made for made in following(step, steps) if folder.state(made.name)]
     kept = step.still_holds(context, settings) if changes else "same"
     holds = folder.earlier_builds(step.name) if kept else []
+    build = fingerprint(settings) if step.repeatable else ""
     if kept == "more":
         _refuse_what_was_trained(folder, step, [made for made in later if made in wanted], remake)
         holds.append(folder.build_of(step.name))
@@ -214,12 +215,13 @@ def _begin(step: Step, steps: list[Step], wanted: list[Step], context: Context, 
         if step.resumes and state:
             folder.repair(step.name)
             folder.reopen(step.name, settings, grows=kept == "more" and not lost)
-        else:  # without a state, what is there was left by a deletion cut off
+        elif state:
+            folder.restart(step.name, settings, build, holds)
+        else:  # what is there was left by a deletion cut off
             folder.clear(step.name)
     elif changes and not kept and step.cheap:
         folder.clear(step.name)
-    build = fingerprint(settings) if step.repeatable else ""
-    if folder.open_step(step.name, settings, [made.name for made in later], remake, build, holds):
+    if folder.open_step(step.name, settings, [made.name for made in later], remake, build):
         return True
     gone = [step, *(made for made in later if not folder.state(made.name))]
     ledger.remove(folder, [name for made in gone for name in made.accounts])

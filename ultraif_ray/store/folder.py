@@ -163,7 +163,6 @@ class RunFolder:
         later: Sequence[str] = (),
         remake: bool = False,
         build: str = "",
-        holds: Sequence[str] = (),
     ) -> bool:
         """Open a step for writing; True if it is done already, with these very settings.
 
@@ -173,7 +172,6 @@ class RunFolder:
             later: the steps that were made from it.
             remake: delete it and `later` where the settings differ, instead of refusing.
             build: the id of what will be made, where that is told by the settings; else one of its own.
-            holds: the ids of earlier builds whose rows will all be there again.
 
         Raises:
             RunError: the step holds rows made with other settings; the message shows the difference.
@@ -197,14 +195,28 @@ class RunFolder:
         if lines or not manifest:  # new, or begun with other settings and nothing written yet
             if manifest:
                 self.clear(step)  # files that do not count yet are of the other settings too
-            begun = build or new_id()
-            self._write_manifest(
-                {"state": "running", "build": begun, "checkpoint": begun, "fingerprint": fingerprint(settings)}
-                | ({"holds": list(holds)} if holds else {})
-                | {"settings": settings},
-                step,
-            )
+            self._write_begun(step, settings, build, [])
         return False
+
+    def restart(self, step: str, settings: dict[str, Any], build: str = "", holds: Sequence[str] = ()) -> None:
+        """Begin a step anew that is of no use in part. What it will hold is noted first, so that this can be cut off
+        anywhere, and only then is deleted what there was.
+
+        Args:
+            step: the step's name.
+            settings: what decides its content.
+            build: see `open_step`.
+            holds: the ids of earlier builds whose rows will all be there again.
+        """
+        self._write_begun(step, settings, build, holds)
+        for name in self.names(step):
+            if name != "manifest.json":
+                self.clear(step, name)
+
+    def _write_begun(self, step: str, settings: dict[str, Any], build: str, holds: Sequence[str]) -> None:
+        begun = build or new_id()
+        manifest = {"state": "running", "build": begun, "checkpoint": begun, "fingerprint": fingerprint(settings)}
+        self._write_manifest(manifest | ({"holds": list(holds)} if holds else {}) | {"settings": settings}, step)
 
     def reopen(
         self, step: str, settings: dict[str, Any] | None = None, *, grows: bool = False, forgets: str = ""

@@ -142,4 +142,18 @@ MUTANTS = (
         "found = self._read()",
         ("tests/store/test_lease.py::test_a_lease_that_somebody_deleted_is_taken_again_and_a_second_run_stays_out",),
     ),
+    Mutant(
+        "what a step that is begun anew will hold is noted last",
+        "RunFolder.restart: can be cut off anywhere",
+        FOLDER,
+        """        self._write_begun(step, settings, build, holds)
+        for name in self.names(step):
+            if name != "manifest.json":
+                self.clear(step, name)
+""",
+        """        self.clear(step)
+        self._write_begun(step, settings, build, holds)
+""",
+        (f"{TESTS}::test_a_step_that_is_begun_anew_is_known_to_hold_what_it_held_wherever_that_is_cut_off",),
+    ),
 )
