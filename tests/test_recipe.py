@@ -8,10 +8,21 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Node
-from ultraif_ray.recipe import SHIPPED, VllmPool, difference, fingerprint, load_recipe, parse_recipe
+from ultraif_ray.recipe import (
+    SHIPPED,
+    Section,
+    VllmPool,
+    difference,
+    dumped,
+    fingerprint,
+    in_json,
+    load_recipe,
+    parse_recipe,
+)
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import all_needs, check_room
 from ultraif_ray.steps.serving import in_round
@@ -451,8 +462,8 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeyp
 
 
 def test_options_stand_in_place_of_what_the_recipe_says(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path, MINIMAL), ["run=/here"], prompts=["a.jsonl"], run="/there")
-    assert (recipe.prompts, recipe.run_folder) == (("a.jsonl",), "/there")
+    recipe = load_recipe(write(tmp_path, MINIMAL), ["run=/here"], prompts=["/a.jsonl"], run="/there")
+    assert (recipe.prompts, recipe.run_folder) == (("/a.jsonl",), "/there")
 
 
 def test_a_fingerprint_is_of_the_settings_and_not_of_their_order() -> None:
@@ -473,3 +484,32 @@ def test_what_is_measured_after_training_must_be_served_here(tmp_path: Path) -> 
     assert load_recipe(write(tmp_path, data)).policy
     with pytest.raises(RecipeError, match=r"policy\.model is trained by this run and then served by pool"):
         load_recipe(write(tmp_path, data | {"evaluate": {"benchmarks": {"ifeval": None}}}))
+
+
+def test_a_setting_that_a_later_version_adds_is_no_change_where_it_has_its_default() -> None:
+    class Inner(Section):
+        old: int = 1
+        new: int = 2
+
+    class Outer(Section):
+        kept: int = 0
+        inner: Inner = Inner()
+        added: dict[int, float] = Field({1: 1.0})
+
+    before = {"kept": 0, "inner": {"old": 1}}
+    assert difference(before, in_json(dumped(Outer()))) == []
+    assert difference(before, in_json(dumped(Outer(added={2: 1.0})))) == ["added: None → {'2': 1.0}"]
+    assert difference(before, in_json(dumped(Outer(inner=Inner(new=3))))) == ["inner.new: None → 3"]
+    assert difference(before, in_json(dumped(Outer(kept=1)))) == ["kept: 0 → 1"]
+    assert difference(before | {"gone": 5}, in_json(dumped(Outer()))) == ["gone: 5 → None"]  # which a newer one made
+
+
+def test_a_file_that_is_not_there_is_missed_where_the_recipe_meant_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a run whose prompts were moved means the same ones from anywhere."""
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(MINIMAL | {"prompts": ["data/p.jsonl", "org/name"]}))
+    (cwd := tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(cwd)
+    assert load_recipe(tmp_path / "recipe.yaml").prompts == (f"{tmp_path}/data/p.jsonl", "org/name")
+    assert load_recipe(tmp_path / "recipe.yaml", ["prompts=[p.jsonl.gz]"]).prompts == (f"{cwd}/p.jsonl.gz",)

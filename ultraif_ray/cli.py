@@ -5,6 +5,7 @@ Heavy imports (Ray, vLLM, datasets) wait inside the commands, so that `ultraif -
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -68,11 +69,7 @@ def _run(loaded: Any, **options: Any) -> None:
     from ultraif_ray.api import run
     from ultraif_ray.report.show import print_end
 
-    try:
-        folder = run(loaded, **options).folder
-    except KeyboardInterrupt:
-        typer.echo("ultraif: interrupted; what is written is kept. The same command resumes it.", err=True)
-        raise typer.Exit(130) from None
+    folder = run(loaded, **options).folder
     print_end(folder, options.get("only") or options.get("until") or "")
 
 
@@ -315,10 +312,30 @@ def main() -> None:
     report_errors(app)
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code that typer makes of Ctrl-C."""
+
+
 def report_errors(command: Callable[[], object]) -> None:
-    """Run a command; an error meant for the user is printed as a message, not a traceback, and ends the process."""
+    """Run a command; an error meant for the user is printed as a message, not a traceback, and ends the process. So
+    does Ctrl-C, and SIGTERM, which Slurm and Kubernetes send some seconds before they kill.
+    """
+    ended_by = signal.SIGINT
+
+    def terminate(number: int, frame: Any) -> None:
+        nonlocal ended_by
+        ended_by = signal.SIGTERM
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what the first one began
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         command()
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+            raise
+        typer.echo("ultraif: interrupted; what is written is kept. The same command resumes it.", err=True)
+        sys.exit(128 + ended_by)
     except UltraIFError as error:
         typer.echo(f"ultraif: {error}", err=True)
         sys.exit(2)
@@ -328,6 +345,8 @@ def report_errors(command: Callable[[], object]) -> None:
         text = " ".join(str(error).split())[:500]
         typer.echo(f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)", err=True)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

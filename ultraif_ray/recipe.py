@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from glob import escape, glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -743,7 +743,8 @@ class Flow(Section):
     """Rows of one output file at least, while there are as many; a thousandth of all when not given, so that a
     large run writes some thousand files and a small one saves every block."""
     breaker_share: float = Field(0.98, gt=0, le=1)
-    """Share of a worker's last rows that fail from which on the run ends, since it cannot be the rows."""
+    """Share of a worker's last rows, or of all rows of a step, that fail from which on the run ends, since it cannot be
+    the rows. With 1 it never does, nor over training sets without an example."""
     breaker_rows: PositiveInt = 200
     """How many of a worker's last rows are looked at; none before there are as many."""
     progress_s: PositiveFloat = 30.0
@@ -972,18 +973,24 @@ def _find_recipe(path: str | Path) -> str:
     return str(path)
 
 
+_A_FILE = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.\w+)?$")
+"""How the names of files of prompts and examples end, which those on the hub do not."""
+
+
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of prompts, sets, responses, benchmarks and chat templates absolute that are found in
-    `folder`. What is not there may be a hub id, or is refused later by its name. Values of a wrong type are left for
-    the validation. Models stay as they are written: their names are part of fingerprints, which must be the same in a
-    job's own copy of the project. `templates` and the chat templates of pools are read.
+    `folder`, or would be: files by their names, that are not in the current directory either. Anything else may be a
+    hub id. Values of a wrong type are left for the validation. Models stay as they are written: their names are part of
+    fingerprints, which must be the same in a job's own copy of the project. `templates` and the chat templates of pools
+    are read.
     """
 
     def absolute(value: Any) -> Any:
         if not isinstance(value, str) or not value or "://" in value or value.startswith("/") or "\0" in value:
             return value
-        found = glob(os.path.join(escape(str(folder)), value))
-        return os.path.normpath(folder / value) if found else value
+        here = os.path.join(escape(str(folder)), value)
+        is_meant = glob(here) or (_A_FILE.search(value) and not glob(value))
+        return os.path.normpath(folder / value) if is_meant else value
 
     if isinstance(data.get("prompts"), list):
         data["prompts"] = [absolute(prompt) for prompt in data["prompts"]]
@@ -1115,10 +1122,46 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class Dumped(dict[str, Any]):
+    """A section as a manifest keeps it, which knows which of its values are the defaults."""
+
+    defaults: frozenset[str] = frozenset()
+
+
+def dumped(section: Section, exclude: Set[str] = frozenset()) -> Dumped:
+    """A section as a manifest keeps it.
+
+    Args:
+        section: a part of the recipe.
+        exclude: keys that are left out.
+    """
+    found = Dumped(section.model_dump(mode="json", exclude=set(exclude)))
+    found.defaults = frozenset(found.keys() - section.model_dump(exclude=set(exclude), exclude_defaults=True).keys())
+    for name in found:
+        if isinstance(inner := getattr(section, name, None), Section):
+            found[name] = dumped(inner)
+    return found
+
+
+def in_json(value: Any) -> Any:
+    """Settings with keys and lists as JSON has them."""
+    if isinstance(value, Dumped):
+        found = Dumped((key, in_json(inner)) for key, inner in value.items())
+        found.defaults = value.defaults
+        return found
+    if isinstance(value, dict):
+        return {str(key): in_json(inner) for key, inner in value.items()}
+    return [in_json(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines `key: old → new` for every setting in which two nested dicts differ."""
+    """Lines `key: old → new` for every setting in which two nested dicts differ. One that the old ones do not know yet
+    is no difference where it has its default.
+    """
     lines = []
     for key in sorted(old.keys() | new.keys()):
+        if key not in old and isinstance(new, Dumped) and key in new.defaults:
+            continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             lines += difference(a, b, f"{prefix}{key}.")

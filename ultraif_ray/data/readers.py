@@ -19,6 +19,7 @@ from typing import Any
 
 import fsspec
 import ijson
+from fsspec.implementations.local import LocalFileSystem
 
 from ultraif_ray.errors import InputError
 
@@ -266,14 +267,48 @@ def versions(sources: list[Source]) -> dict[str, str]:
 
 
 def _version(source: Source) -> str:
-    if source.kind in ("hub", "saved"):
-        return source.kind
+    if source.kind == "hub":
+        return _commit(source.path)
     fs, path = fsspec.core.url_to_fs(source.path)
+    if source.kind == "saved":
+        files = {file.removeprefix(path): _version_of_file(fs, file) for file in sorted(fs.find(path))}
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    return _version_of_file(fs, path)
+
+
+def _version_of_file(fs: Any, path: str) -> str:
     info = fs.info(path)
-    if source.path.startswith("/") and info["size"] <= HASHED:
-        with open(path, "rb") as file:
+    if isinstance(fs, LocalFileSystem) and info["size"] <= HASHED:
+        with fs.open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return f"{info.get('size')}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"
+    tag = next((info[name] for name in _TAGS if info.get(name)), "")
+    return f"{info.get('size')}:{tag}"
+
+
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "generation", "mtime", "LastModified", "Last-Modified",
+         "last_modified", "updated")  # fmt: skip
+"""What the stores of fsspec call that which changes with a file's content, the surest first."""
+
+
+def _commit(name: str) -> str:
+    """The commit of a dataset on the Hugging Face Hub; that of this machine's copy, where the hub does not answer.
+
+    Raises:
+        InputError: neither is to be had.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        return str(HfApi().dataset_info(name, timeout=10).sha)
+    except Exception as error:  # noqa: BLE001 - the hub's client raises a dozen kinds, all meaning: not to be had
+        copy = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"), "refs", "main")
+        if copy.is_file():
+            return copy.read_text().strip()
+        raise InputError(
+            f"{name}: no local file has this name, and the Hugging Face Hub gives no dataset of it: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def first_records(source: Source, count: int) -> list[tuple[int, Record]]:

@@ -4,7 +4,9 @@ Retries with exponential backoff (429, 408, 409, 5xx, timeouts, lost connections
 """
 
 import asyncio
+import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -24,6 +26,23 @@ CANNOT_SCORE = (
     "the chat API of OpenAI-compatible servers does not tell how probable a given text is as the answer: use a vllm "
     "pool for benchmarks that ask for it, or leave them out"
 )
+
+_REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError)
+"""Answers to a request that can never work."""
+
+_PROBE_TOKENS = 16
+"""Most tokens of an answer that only shows that there is one; some servers refuse fewer."""
+
+_PROBE_SCHEMA = {
+    "type": "object",
+    "properties": {"wet": {"type": "boolean"}},
+    "required": ["wet"],
+    "additionalProperties": False,
+}
+
+_HELD = "the answers of decomposer, composer and judge are held to one; use a server that does"
+
+_WITHOUT = "without them synthesize.judge=logprob and check=model cannot be; set judge=each, check=text"
 
 _END_OF_THOUGHT = 16
 """Tokens that an answer of one label may take after a thought's last one: the thought's end, white space, the label."""
@@ -57,7 +76,7 @@ class OpenAIEngine:
             async with self._slots:
                 answer = await self._ask(request)
             return self._reply(answer, request)
-        except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
+        except _REFUSALS as error:
             raise RequestRefused(f"{self._pool.base_url} refused: {error.message[:300]}") from error
         except openai.OpenAIError as error:
             tries = self._pool.max_retries + 1
@@ -66,15 +85,39 @@ class OpenAIEngine:
             ) from error
         except ValueError as error:  # a body that is no JSON
             raise EngineUnavailable(f"{self._pool.base_url}: an answer that is no JSON: {str(error)[:200]}") from error
-        except (AttributeError, TypeError) as error:  # the client checks no types
+        except (AttributeError, LookupError, TypeError) as error:  # the client checks no types
             raise EngineUnavailable(f"{self._pool.base_url}: an answer of another form: {str(error)[:200]}") from error
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
         return estimate_tokens(text)
 
-    async def check(self, labels: tuple[str, ...]) -> None:
-        """The server answers and knows the model. Whether a label is one token shows only in use: see `_reply`."""
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
+        """The server answers, knows the model, and takes a request of each kind that it will get. Whether a label is
+        one token shows only in use: see `_reply`.
+        """
+        await self._look_up_the_model()
+        probe = Request([{"role": "user", "content": "Is water wet? Answer Yes or No."}], max_tokens=_PROBE_TOKENS)
+        await self._probe(probe, f"does not answer for the model '{self._pool.model}'")
+        if schema:
+            await self._probe(replace(probe, schema=_PROBE_SCHEMA), f"takes no JSON Schema as response_format: {_HELD}")
+        if labels:
+            answer = await self._probe(replace(probe, labels=labels), f"takes no request for logprobs: {_WITHOUT}")
+            if answer and not any(choice.logprobs for choice in answer.choices or ()):
+                raise RecipeError(f"{self._pool.base_url} gives no logprobs: {_WITHOUT}")
+
+    async def _probe(self, request: Request, refused: str) -> ChatCompletion | None:
+        """Ask once, and say what it means where that is `refused`. One that is not answered says nothing: the rows will
+        be asked again.
+        """
+        try:
+            return await self._ask(request)
+        except _REFUSALS as error:
+            raise RecipeError(f"{self._pool.base_url} {refused} ({error.message[:300]})") from None
+        except (openai.OpenAIError, ValueError):
+            return None
+
+    async def _look_up_the_model(self) -> None:
         try:
             found = {model.id: model async for model in self._client.models.list()}
         except openai.AuthenticationError:
@@ -145,18 +188,18 @@ class OpenAIEngine:
         details = usage.prompt_tokens_details if usage else None
         return Reply(
             [self._completion(choice, request) for choice in choices],
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-            generated_tokens=usage.completion_tokens if usage else 0,
+            prompt_tokens=_number(usage and usage.prompt_tokens),
+            cached_tokens=_number(details and details.cached_tokens),
+            generated_tokens=_number(usage and usage.completion_tokens),
         )
 
     def _completion(self, choice: Choice, request: Request) -> Completion:
-        thinking, thought, content = self._pool.thinking, _thought_of(choice), choice.message.content or ""
+        thinking, thought, content = self._pool.thinking, _thought_of(choice), _text_of(choice.message.content)
         text = content or None if thought else content
         if thinking and not thought and not request.labels:
             thought, text = thoughts.split(content, thinking, is_json=bool(request.schema))
         first = _first_of_answer(choice, thinking) if request.labels else None
-        top = {entry.token: entry.logprob for entry in first.top_logprobs} if first else {}
+        top = {entry.token: float(entry.logprob) for entry in first.top_logprobs} if first else {}
         whole = request.labels or (choice.finish_reason == "stop" and text is not None)
         return Completion(
             text=text or "",
@@ -183,4 +226,24 @@ def _first_of_answer(choice: Choice, thinking: Thinking | None) -> ChatCompletio
 def _thought_of(choice: Choice) -> str:
     """The thought that the server took out: in vLLM's field, or in that of DeepSeek, SGLang and older vLLM."""
     message = choice.message
-    return getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+    return _text_of(getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None))
+
+
+def _text_of(content: Any) -> str:
+    """A text, which some servers give in parts, as they take it.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(content, list):
+        return "".join(
+            _text_of(part["text"] if isinstance(part, dict) and "text" in part else part) for part in content
+        )
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"a text that is {type(content).__name__}")
+    return content or ""
+
+
+def _number(count: Any) -> int:
+    """A count of tokens; 0 where the server keeps none. They are for the account alone: no answer is lost over one."""
+    return int(count) if isinstance(count, int | float) and math.isfinite(count) else 0

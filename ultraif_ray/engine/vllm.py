@@ -169,8 +169,8 @@ class VllmEngine:
         """See `Engine.count_tokens`."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
-    async def check(self, labels: tuple[str, ...]) -> None:
-        """See `Engine.check`."""
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
+        """See `Engine.check`: a label must be one token; schemas it always holds to."""
         for label in labels:
             self._label_token(label)
 

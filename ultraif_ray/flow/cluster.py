@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,7 +50,7 @@ def connect(worker_logs: bool = False) -> None:
         local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
     for tries_left in reversed(range(CONNECTION_TRIES)):
         try:
-            with hide_native_log_line():
+            with hide_native_log_line(), sigterm_kept():
                 ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
             return
         except Exception as error:
@@ -57,6 +59,17 @@ def connect(worker_logs: bool = False) -> None:
                 raise
             if not (slow and tries_left):
                 raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Ray takes SIGTERM over as it starts, and ends the process without a word: give it back to whoever had it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 READING_AND_WRITING = 2

@@ -88,7 +88,7 @@ class Worker:
         if why_not := ray.get(self._crashes.starting.remote(pools, replicas)):
             raise RunError(why_not)
         self._for.scoreboard.add.remote({STARTING: 1})
-        engines = self._run(open_engines(self._for.recipe, pools))
+        engines = self._run(open_engines(self._for.recipe, pools, self._for.stages))
         self._for.scoreboard.add.remote({STARTING: -1})
         self._crashes.started.remote(pools)
         return engines

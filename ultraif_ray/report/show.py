@@ -254,7 +254,7 @@ def preview_rows(recipe: Recipe, count: int) -> None:
 
 async def _run_all(recipe: Recipe, prompts: list[Prompt]) -> list[Row]:
     pools = tuple(dict.fromkeys(settings.pool for _, settings in recipe.roles))
-    engines = await open_engines(recipe, pools)
+    engines = await open_engines(recipe, pools, STAGES)
     try:
         rows = [Row.model_validate(prompt.model_dump()) for prompt in prompts]
         return await asyncio.gather(*(run_journey(row, STAGES, RoleClient(recipe, engines), recipe) for row in rows))

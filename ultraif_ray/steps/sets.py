@@ -18,6 +18,7 @@ class ReadSet(Step):
 
     kind = "export"
     resumes = False
+    repeatable = True
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Which files, in which version, and what is held out."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ValidationError
 
 from ultraif_ray.data.export import SPLITS, export
+from ultraif_ray.engine.models import weights_version
 from ultraif_ray.errors import RunError, UnusableReply
 from ultraif_ray.method.compose import Addition, Composed, accept, reply_of
 from ultraif_ray.method.prompts import compose as compose_prompted
 from ultraif_ray.method.prompts import query_of_composer_request
-from ultraif_ray.recipe import Composer, Policy, Recipe
+from ultraif_ray.recipe import Composer, Policy, Recipe, dumped
 from ultraif_ray.records import CATEGORIES, Instruction, Message, Turn
 from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
 from ultraif_ray.steps.sets import ReadSet
@@ -76,7 +77,9 @@ class TrainingStep(Step):
         """The model, TRL's fields, and the examples of one optimizer step however many workers share them."""
         recipe, elsewhere = context.recipe, {"pool", "sft", "chat_template", "prompts"}
         return {
-            "model": self.model(recipe).model_dump(mode="json", exclude=elsewhere),
+            "model": dumped(self.model(recipe), elsewhere),
+            "weights": weights_version(self.model(recipe).model),
+            "on_gpu": recipe.train.gpus > 0,
             "fields": self.fields(recipe),
             "global_batch": recipe.global_batch(self.fields(recipe)),
             "seed": recipe.seed,

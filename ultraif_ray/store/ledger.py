@@ -182,8 +182,8 @@ def _kinds(failures: list[dict[str, str]], roles: tuple[str, ...]) -> Iterable[s
 
 def _retried(folder: RunFolder, step: str) -> Retried | None:
     rows = generated = 0
-    for name in folder.names(step, "retried"):
-        with folder.fs.open(folder.at(step, "retried", name), "rb") as file:
+    for path in folder.retried(step):
+        with folder.fs.open(path, "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=["usage"]):
                 rows += batch.num_rows
                 generated += sum(usage["generated"] for row in batch.column("usage").to_pylist() for usage in row)
