@@ -13,6 +13,7 @@ from openai.types.chat.chat_completion import Choice
 
 from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import fold_system
+from ultraif_ray.engine.control import defuse
 from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import OpenAIPool, Thinking
@@ -104,6 +105,8 @@ class OpenAIEngine:
                 "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
             }
         messages = request.messages if self._pool.system_role else fold_system(request.messages)
+        # The server applies the template and makes the tokens: it would read those in a text as its own.
+        messages = [message | {"content": defuse(message["content"])} for message in messages]
         # What the client has no argument for goes beside the others, as vLLM's server takes it.
         further = request.sampling.given
         if self._pool.template_args:

@@ -85,6 +85,8 @@ def _print_funnel(out: Console, ledger: dict[str, Entry]) -> None:
             table.add_row("", "", Text(f"  {n} failed: {reason}", style="dim"))
         if entry.composed_in_part:
             table.add_row("", "", Text(f"  {entry.composed_in_part} composed in part", style="dim"))
+        if entry.control_tokens:
+            table.add_row("", "", Text(f"  {entry.control_tokens} hold control tokens, read as text", style="dim"))
         for reason, n in entry.dropped.items():
             table.add_row("", "", Text(f"  {n} dropped: {reason}", style="dim"))
     out.print(table, "")
