@@ -11,6 +11,7 @@ from ultraif_ray.engine.models import check_access
 from ultraif_ray.errors import NodeLost, RunError
 from ultraif_ray.method import checkers, prompts
 from ultraif_ray.method.checkers.naming import enabled, listed
+from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Recipe, VllmPool, fingerprint
 from ultraif_ray.records import IdSlice, Role
 from ultraif_ray.steps.serving import with_trained_models
@@ -98,7 +99,8 @@ class EngineStep(Step):
         attempts, ended = 0, ""
         while (left := rows - self._repaired_count(folder)) > 0 and attempts < ATTEMPTS:
             if attempts:
-                print(f"{self.name}: {ended}; resuming with the {left} rows that are left", file=sys.stderr, flush=True)
+                why = printable(f"{self.name}: {ended}")
+                print(f"{why}; resuming with the {left} rows that are left", file=sys.stderr, flush=True)
             connect(context.worker_logs)
             attempts, ended = attempts + 1, "the pipeline ended without all of its rows"
             try:
