@@ -13,6 +13,7 @@ import typer
 
 from ultraif_ray.errors import UltraIFError
 from ultraif_ray.printable import printable
+from ultraif_ray.redact import redacted
 
 app = typer.Typer(
     help="UltraIF on Ray: wild prompts in, judged instruction-following data out (arXiv 2502.04153).",
@@ -321,14 +322,14 @@ def report_errors(command: Callable[[], object]) -> None:
     try:
         command()
     except UltraIFError as error:
-        typer.echo(printable(f"ultraif: {error}"), err=True)
+        typer.echo(printable(redacted(f"ultraif: {error}")), err=True)
         sys.exit(2)
     except Exception as error:
         if os.environ.get("ULTRAIF_TRACEBACK"):
             raise
         text = " ".join(str(error).split())[:500]
         said = f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)"
-        typer.echo(printable(said), err=True)
+        typer.echo(printable(redacted(said)), err=True)
         sys.exit(1)
 
 
