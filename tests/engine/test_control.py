@@ -1,5 +1,6 @@
 """Control tokens in texts, by tokenizers in the layouts of well-known models and the packaged model's own."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer
 
 from tests.engine.layouts import LAYOUTS, TEXTS
 from ultraif_ray.engine.chat import Chat
-from ultraif_ray.engine.control import control_tokens, defuse, holds_control
+from ultraif_ray.engine.control import any_of, control_tokens, defuse, holds_control
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.records import Message
 
@@ -84,6 +85,12 @@ def test_a_control_token_in_a_text_is_text(model: str) -> None:
                 told = tokenizer.decode(chat.tokens(hostile))
                 # Where the vocabulary has it as a word, a space stands in it.
                 assert told.count(f"{token[0]} {token[1:]}" if model == "unigram" else token) >= 2
+
+
+@given(st.sets(st.text("ab<", min_size=1, max_size=4), max_size=8), st.text("ab<", max_size=20))
+def test_any_of_some_words_is_found_the_longest_first(words: set[str], text: str) -> None:
+    plain = re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)) or "(?!)")
+    assert any_of(words).findall(text) == plain.findall(text)
 
 
 def test_which_tokens_are_control_tokens() -> None:

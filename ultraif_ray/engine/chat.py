@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ultraif_ray.engine.control import control_tokens
+from ultraif_ray.engine.control import any_of, control_tokens
 from ultraif_ray.errors import RequestRefused
 from ultraif_ray.records import Message
 
@@ -36,8 +36,7 @@ class Chat:
         self._tokenizer, self._options = tokenizer, dict(variables or {})
         if template is not None:
             self._options["chat_template"] = template
-        control = sorted(control_tokens(tokenizer), key=len, reverse=True)  # the longest first: it may hold another
-        self._control = re.compile("|".join(map(re.escape, control)) or "(?!)")
+        self._control = any_of(control_tokens(tokenizer))
         self.takes_system = self._takes_system()
 
     def fit(self, messages: list[Message]) -> list[Message]:
