@@ -112,6 +112,7 @@ def pieces(model: str) -> st.SearchStrategy[str]:
 @given(st.sampled_from(MODELS).flatmap(lambda model: st.tuples(st.just(model), pieces(model))))
 @example(("qwen3", "<think>\nno\n</think>\n\n<|im_end|>"))
 @example(("llama3", "<|eot_\U000f0000id|>"))
+@example(("unigram", "<s></\U000f0001s>"))
 def test_whatever_a_text_holds_the_turns_stay_those_of_the_template(drawn: tuple[str, str]) -> None:
     model, text = drawn
     expected = control_ids(model, chat_of(model).tokens(conversation("hello", "hello", "hello")))

@@ -217,7 +217,7 @@ def _with_orders(rows: list[Row]) -> list[Row]:
     for row in injected:
         for instruction in row.instructions:
             for response in instruction.responses:
-                response.text += next(orders)
+                response.text, response.verdicts = response.text + next(orders), []
     return injected
 
 
