@@ -143,8 +143,14 @@ def test_the_papers_sampling_is_the_default() -> None:
         ("pools.m={engine: openai, model: x, base_url: 'http://me:pw@host/v1'}", "must hold no user or password"),
         *(
             (f"pools.m={{engine: vllm, model: x, args: {{{secret}: abc}}}}", f"{secret} is a secret")
-            for secret in ("hf_token", "hub_token", "api_key", "password")
+            for secret in ("hf_token", "hub_token", "api_key", "password", "aws_secret_access_key", "token")
         ),
+        ("pools.m={engine: vllm, model: x, args: {a: [{token: abc}]}}", "token is a secret (a.0.token)"),
+        ("pools.m={engine: openai, model: x, base_url: 'http://host/v1?api-key=abc'}", "(its query has api-key)"),
+        ("pools.m={engine: openai, model: x, base_url: 'http://h/v1', api_key_env: sk-abc}", "never the key itself"),
+        ("sft={hub_token: abc}", "hub_token is a secret"),
+        (f"roles.judge.system=Ask with hf_{'a1' * 20}", "roles.judge.system: what stands there looks like a key"),
+        ("flow.progress_s=http://u:hunter2@h", "flow.progress_s"),
         ("name.first=3", "name.first=3: 'name' holds a str ('x'), not a section"),
         ("openai=1", "openai: unknown key"),
         ("sft=3", "sft: Input should be a valid dictionary (got 3)"),
@@ -297,11 +303,15 @@ def test_copies_of_a_model_are_replicas(tmp_path: Path, args: str) -> None:
     assert load_recipe(write(tmp_path, MINIMAL), [pool.replace(args, "data_parallel_size: 1")])
 
 
-@pytest.mark.parametrize("options", [{"prompts": ["s3://me:hunter2@bucket/x"]}, {"run": "s3://me:hunter2@bucket/run"}])
+@pytest.mark.parametrize("key", ["prompts", "run"])
+@pytest.mark.parametrize(
+    "address", ["s3://me:hunter2@bucket/x", "s3://me:hun/ter2@bucket/x", "https://host/x.jsonl?X-Amz-Signature=hunter2"]
+)
 def test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed(
-    tmp_path: Path, options: dict[str, Any]
+    tmp_path: Path, key: str, address: str
 ) -> None:
-    with pytest.raises(RecipeError, match="must hold no user or password") as caught:
+    options: dict[str, Any] = {key: [address] if key == "prompts" else address}
+    with pytest.raises(RecipeError, match=r"must hold no (user or password|secret)") as caught:
         load_recipe(write(tmp_path, MINIMAL), **options)
     assert "hunter2" not in str(caught.value)
 

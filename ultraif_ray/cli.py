@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ultraif_ray.errors import UltraIFError
+from ultraif_ray.printable import printable
+from ultraif_ray.redact import redacted
 
 app = typer.Typer(
     help="UltraIF on Ray: wild prompts in, judged instruction-following data out (arXiv 2502.04153).",
@@ -282,12 +284,12 @@ def evaluate(
         with_files = dict(zip(names, [*files, *[None] * (len(names) - len(files))], strict=True))
         options = {"limit": limit, "max_tokens": max_tokens, "run": run, "remake": remake, "worker_logs": worker_logs}
         found = evaluate_model(model or "", with_files, overrides or (), **options)  # type: ignore[arg-type]
-    typer.echo(found.table)
+    typer.echo(printable(found.table))
     if judge := found.results["config"].get("judge"):
-        typer.echo(f"judge: {judge['model']} ({judge['how']})")
+        typer.echo(printable(f"judge: {judge['model']} ({judge['how']})"))
     for name, left_out in found.results.get("unscored", {}).items():
         why = "; ".join(dict.fromkeys(left_out.values()))
-        typer.echo(f"{name}: not scored: {', '.join(left_out)} ({why})")
+        typer.echo(printable(f"{name}: not scored: {', '.join(left_out)} ({why})"))
     typer.echo(f"results and samples: {found.place}")
     if result:
         Path(result).write_text(json.dumps(found.results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -337,13 +339,14 @@ def report_errors(command: Callable[[], object]) -> None:
         typer.echo("ultraif: interrupted; what is written is kept. The same command resumes it.", err=True)
         sys.exit(128 + ended_by)
     except UltraIFError as error:
-        typer.echo(f"ultraif: {error}", err=True)
+        typer.echo(printable(redacted(f"ultraif: {error}")), err=True)
         sys.exit(2)
     except Exception as error:
         if os.environ.get("ULTRAIF_TRACEBACK"):
             raise
         text = " ".join(str(error).split())[:500]
-        typer.echo(f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)", err=True)
+        said = f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)"
+        typer.echo(printable(redacted(said)), err=True)
         sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -35,6 +35,7 @@ from pydantic_core import PydanticCustomError
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.records import ROLES, CheckerName, Family
+from ultraif_ray.redact import redacted, secret_of_address, secrets_in
 from ultraif_ray.templates import Templates, load_shipped, shipped_templates
 
 
@@ -44,23 +45,46 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def _no_password(address: str) -> str:
-    if "://" in address and "@" in address.split("://")[1].split("/")[0]:
+def _no_secret(address: str) -> str:
+    if what := secret_of_address(address):
         raise PydanticCustomError(
-            "secret", "an address must hold no user or password: it would stand in manifests and logs"
+            "secret",
+            "an address must hold no {what}: it would stand in manifests and logs. Let the environment open it, or "
+            "fetch the file",
+            {"what": what},
         )
     return address
 
 
-Address = Annotated[str, AfterValidator(_no_password)]
+Address = Annotated[str, AfterValidator(_no_secret)]
 """A path, a URI, or a hub id; kept in manifests, so without credentials."""
 
 
+def check_address(key: str, address: str) -> None:
+    """Refuse an address that holds a secret.
+
+    Raises:
+        RecipeError: naming the key, without the secret.
+    """
+    if what := secret_of_address(address):
+        raise RecipeError(f"{key}: an address must hold no {what}: it would stand in manifests and logs")
+
+
 def _no_token(args: dict[str, Any]) -> dict[str, Any]:
-    for key in args:
-        if key in ("hf_token", "hub_token", "api_key", "password"):
-            raise ValueError(f"{key} is a secret and would stand in manifests; put it into the environment (HF_TOKEN)")
+    for where, what in secrets_in(args):
+        inside = f" ({where})" if "." in where else ""
+        raise PydanticCustomError(
+            "secret",
+            "{what}{inside} and would stand in manifests; put it into the environment (HF_TOKEN)",
+            {"what": what, "inside": inside},
+        )
     return args
+
+
+def _variable_name(text: str) -> str:
+    if not text.isidentifier() or not text.isascii():
+        raise PydanticCustomError("secret", "wants the name of an environment variable, and never the key itself")
+    return text
 
 
 Arguments = Annotated[dict[str, Any], AfterValidator(_no_token)]
@@ -230,7 +254,7 @@ class OpenAIPool(Placement):
     thinking: Thinking | None = Thinking()
     """What stands around the model's thoughts where the server does not take them out of the answer itself (`vllm serve
     --reasoning-parser`). null: whatever the model writes is its answer."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, AfterValidator(_variable_name)] = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a recipe."""
     max_concurrency: PositiveInt = 64
     """Requests open at once from one replica."""
@@ -1032,7 +1056,7 @@ def _text_of(folder: Path, value: Any) -> Any:
         with fsspec.open(value if "://" in value else str(folder / value), "r", encoding="utf-8") as file:
             return file.read()
     except (OSError, ImportError, ValueError) as error:
-        raise RecipeError(f"{value}: cannot be read: {error}") from None
+        raise RecipeError(redacted(f"{value}: cannot be read: {error}")) from None
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -1042,9 +1066,12 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
         RecipeError: one line per fault.
     """
     try:
-        return Recipe.model_validate(data)
+        made = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+    for key, what in secrets_in(made.model_dump(mode="json")):
+        raise RecipeError(f"{where}: {key}: {what} and would stand in manifests; put it into the environment")
+    return made
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -68,8 +68,8 @@ class World:
         if self.judge:
             return self.judge
         if request.labels:
-            return labels(0.9 if "good" in text.split("[Answer]")[1] else 0.1)
-        good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
+            return labels(0.9 if "good" in text.split("[Answer ")[1] else 0.1)
+        good = "YES" if "good" in text.split("[Answer ")[1] else "NO"
         if request.schema and "answer" in request.schema["properties"]:
             return as_json({"explanation": "", "answer": good})
         numbers = [str(i + 1) for i in range(len(request.schema["required"]))] if request.schema else []

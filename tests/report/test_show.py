@@ -1,5 +1,6 @@
 """A run in words: pages of rows, its end, and text that is never taken for markup."""
 
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -65,6 +66,39 @@ def test_a_row_is_shown_whole_and_its_text_is_no_markup(run: RunFolder, capsys: 
                  "composer failed: RequestRefused: longer than the context",
                  "on the reply: half of [red]it"):  # fmt: skip
         assert part in said
+
+
+HOSTILE = "[/set] [red]x[/red] :smile: \x1b]52;c;cm0=\x07\x1b[2J\x1b]8;;http://x\x1b\\\\\x9b31m\u202e"
+
+
+def test_nothing_in_a_text_reaches_the_terminal_but_its_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich would take it for markup and names of emoji, the terminal for orders. Rich's colours are all there is."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    row = paired(1).model_copy(update={"query": HOSTILE, "source": f"data{HOSTILE}.jsonl:1"})
+    row.instructions[0].responses[0].text = HOSTILE
+    row.instructions[0].added[0].questions = [f"Is it {HOSTILE}?"]
+    row.fail("judge", HOSTILE, HOSTILE, HOSTILE)
+    folder = RunFolder(str(tmp_path / "run"))
+    folder.open_step("synthesize", {})
+    (tmp_path / "run/synthesize/rows").mkdir()
+    pq.write_table(to_table([row]), tmp_path / "run/synthesize/rows/a.parquet")
+    folder.finish("synthesize")
+    failures = {f"judge: {HOSTILE}": 1}
+    entry = Entry(input=1, outcomes={"paired": 1}, failures=failures, control_tokens=1)
+    ledger.enter(folder, "synthesize", entry)
+    print_rows(str(folder), None, rows=1, skip=0)
+    print_end(folder, "synthesize")
+    said = capsys.readouterr().out
+    styled = re.compile(r"\x1b\[[0-9;]*m")
+    assert styled.search(said)
+    plain = styled.sub("", said)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", plain)
+    whole = "".join(plain.split())
+    assert "[/set][red]x[/red]:smile:\\u001b]52;c;cm0=\\u001b[2J" in whole  # Rich drops the bell itself
+    assert "1holdcontroltokens,readastext" in whole
 
 
 def test_a_step_without_rows_is_named(run: RunFolder) -> None:

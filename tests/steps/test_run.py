@@ -237,7 +237,7 @@ def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_
 ) -> None:
     """The first file has more than a task hands on at once; the second repeats some of it."""
     monkeypatch.setattr(ingest, "ROWS_PER_FILE", 2_000)
-    lines = {"a": [f"ask {n}" for n in range(4_500)], "b": ["ask 4500", " ", "ask 4", "ask 4501"]}
+    lines = {"a": [f"ask {n}" for n in range(4_500)], "b": ["ask 4500<|im_end|>", " ", "ask 4", "ask 4501"]}
     for name, asked in lines.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
     made = recipe(tmp_path).model_copy(update={"prompts": tuple(str(tmp_path / f"{name}.jsonl") for name in lines)})
@@ -252,7 +252,7 @@ def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_
         ("b.jsonl:3", "duplicate"),
     ]
     outcomes = {"accepted": 4_502, "empty": 1, "duplicate": 1}
-    assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes}
+    assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes, "control_tokens": 1}
 
 
 def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def measure(
     for probe, finding in zip(read, findings, strict=True):
         if finding.accepted != probe.good:
             fault = f"refused by the {finding.by}: {finding.reason}" if probe.good else "let by"
-            out.print(f"{probe.id} {probe.what}: {fault}", markup=False)
+            out.print(f"{probe.id} {probe.what}: {fault}")
     out.print(table(read, findings, ("text", "model") if model else ("text",)))
 
 

@@ -127,11 +127,15 @@ def _fetch(uri: str, weights: bool) -> Path:
 
     def fetch(folder: Path) -> None:
         for file in files:
-            fs.get_file(file, str(_made(folder / file.removeprefix(path).lstrip("/"))))
+            fs.get_file(file, str(_made(folder, file.removeprefix(path).lstrip("/"))))
 
     return made_once(target, fetch)
 
 
-def _made(file: Path) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
+def _made(folder: Path, name: str) -> Path:
+    """The place of a file in a folder. The keys of a store are any text: one may lead out of it."""
+    place = (folder / name).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise RecipeError(f"the model's file '{name}' would be written outside of its folder: rename it in the store")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place

@@ -15,9 +15,11 @@ from openai.types.chat.chat_completion import Choice
 
 from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import fold_system
+from ultraif_ray.engine.control import defuse
 from ultraif_ray.engine.protocol import Completion, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import OpenAIPool, Thinking
+from ultraif_ray.redact import redacted
 
 TOP_LOGPROBS = 20
 """The most that OpenAI's and vLLM's servers give; a label outside them counts as impossible."""
@@ -47,6 +49,8 @@ _WITHOUT = "without them synthesize.judge=logprob and check=model cannot be; set
 _END_OF_THOUGHT = 16
 """Tokens that an answer of one label may take after a thought's last one: the thought's end, white space, the label."""
 
+_NO_KEY = "no-key-was-given"
+
 _OPENAIS_OWN = {"stop", "presence_penalty", "frequency_penalty"}
 """The part of `Sampling` that OpenAI's API knows."""
 
@@ -61,7 +65,7 @@ class OpenAIEngine:
         self._client = openai.AsyncOpenAI(
             base_url=pool.base_url,
             # A server of one's own wants no key, but the client wants something.
-            api_key=os.environ.get(pool.api_key_env) or "none",
+            api_key=os.environ.get(pool.api_key_env) or _NO_KEY,
             max_retries=pool.max_retries,
             timeout=pool.timeout_s,
         )
@@ -77,16 +81,20 @@ class OpenAIEngine:
                 answer = await self._ask(request)
             return self._reply(answer, request)
         except _REFUSALS as error:
-            raise RequestRefused(f"{self._pool.base_url} refused: {error.message[:300]}") from error
+            raise RequestRefused(f"{self._pool.base_url} refused: {self._told(error.message, 300)}") from error
         except openai.OpenAIError as error:
             tries = self._pool.max_retries + 1
             raise EngineUnavailable(
-                f"{self._pool.base_url}: no answer in {tries} tries: {type(error).__name__}: {str(error)[:300]}"
+                f"{self._pool.base_url}: no answer in {tries} tries: {type(error).__name__}: {self._told(error, 300)}"
             ) from error
         except ValueError as error:  # a body that is no JSON
-            raise EngineUnavailable(f"{self._pool.base_url}: an answer that is no JSON: {str(error)[:200]}") from error
+            raise EngineUnavailable(
+                f"{self._pool.base_url}: an answer that is no JSON: {self._told(error, 200)}"
+            ) from error
         except (AttributeError, LookupError, TypeError) as error:  # the client checks no types
-            raise EngineUnavailable(f"{self._pool.base_url}: an answer of another form: {str(error)[:200]}") from error
+            raise EngineUnavailable(
+                f"{self._pool.base_url}: an answer of another form: {self._told(error, 200)}"
+            ) from error
 
     def count_tokens(self, text: str) -> int:
         """See `Engine.count_tokens`."""
@@ -113,7 +121,7 @@ class OpenAIEngine:
         try:
             return await self._ask(request)
         except _REFUSALS as error:
-            raise RecipeError(f"{self._pool.base_url} {refused} ({error.message[:300]})") from None
+            raise RecipeError(f"{self._pool.base_url} {refused} ({self._told(error.message, 300)})") from None
         except (openai.OpenAIError, ValueError):
             return None
 
@@ -127,7 +135,9 @@ class OpenAIEngine:
         except (openai.NotFoundError, openai.PermissionDeniedError):
             return  # a gateway that does not list its models
         except (openai.OpenAIError, ValueError) as error:
-            raise RecipeError(f"{self._pool.base_url} does not answer: {type(error).__name__}: {error}") from None
+            raise RecipeError(
+                f"{self._pool.base_url} does not answer: {type(error).__name__}: {self._told(error, 300)}"
+            ) from None
         if found and self._pool.model not in found:
             raise RecipeError(
                 f"{self._pool.base_url} does not serve '{self._pool.model}'; it serves {', '.join(list(found)[:10])}"
@@ -147,6 +157,8 @@ class OpenAIEngine:
                 "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
             }
         messages = request.messages if self._pool.system_role else fold_system(request.messages)
+        # The server applies the template and makes the tokens: it would read those in a text as its own.
+        messages = [message | {"content": defuse(message["content"])} for message in messages]
         # What the client has no argument for goes beside the others, as vLLM's server takes it.
         further = request.sampling.given
         if self._pool.template_args:
@@ -168,6 +180,10 @@ class OpenAIEngine:
             **known,
         )
 
+    def _told(self, said: object, most: int) -> str:
+        """What a server or the client says, for rows and logs: some repeat the key that they were given."""
+        return redacted(str(said).replace(self._client.api_key, "***"))[:most]
+
     def _max_tokens(self, request: Request) -> Any:
         """The bound to send. One that may not fit the server's context would be refused; without one, vLLM's server
         gives what is left of it.
@@ -182,7 +198,7 @@ class OpenAIEngine:
 
     def _reply(self, answer: ChatCompletion, request: Request) -> Reply:
         if not getattr(answer, "choices", None):
-            raise EngineUnavailable(f"{self._pool.base_url}: an answer without choices: {str(answer)[:200]}")
+            raise EngineUnavailable(f"{self._pool.base_url}: an answer without choices: {self._told(answer, 200)}")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
         usage = answer.usage
         details = usage.prompt_tokens_details if usage else None

@@ -86,7 +86,7 @@ class VllmEngine:
         begun = self._chat.text(request.messages)
         if self._thinking and thoughts.is_open(begun, self._thinking):
             begun += self._thinking.end
-        context, whole = self._chat.encode(begun), self._chat.encode(begun + continuation)
+        context, whole = self._chat.encode(begun), self._chat.encode(begun + self._chat.quote(continuation))
         output = await self._run(whole, request)
         found = [output.prompt_logprobs[place][whole[place]] for place in range(len(context), len(whole))]
         logprob, greedy = sum(one.logprob for one in found), all(one.rank == 1 for one in found)
@@ -115,7 +115,10 @@ class VllmEngine:
         first = await self._run(prompt, thought)
         thoughts_of = [thoughts.split(one.text, thinking, opened=True)[0] for one in first.outputs]
         answers = await asyncio.gather(
-            *(self._answer_after(f"{begun}{one}{thinking.end}", replace(request, n=1)) for one in thoughts_of)
+            *(
+                self._answer_after(f"{begun}{self._chat.quote(one)}{thinking.end}", replace(request, n=1))
+                for one in thoughts_of
+            )
         )
         return Reply(
             completions=[

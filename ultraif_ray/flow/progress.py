@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ultraif_ray.flow.actors import beside_the_driver
+from ultraif_ray.printable import printable
 
 _LIVE_S = 0.5
 
@@ -68,7 +69,7 @@ class Display:
         self._thread.join()
 
     def _show(self) -> None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         if console.is_terminal:
             self._show_live(console)
         else:
@@ -78,8 +79,8 @@ class Display:
 
     def _show_live(self, console: Console) -> None:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[notes]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[notes]}", markup=False), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(self._step, total=self._total or None, notes="starting")
@@ -122,9 +123,9 @@ class Display:
             return 0, "no news"
         self._total = total or self._total
         if self._unit == "steps":
-            return sum(counts.values()), said or "starting"
+            return sum(counts.values()), printable(said) or "starting"
         done, text = describe(counts, time.monotonic() - self._started)
-        return min(done, self._total) if self._total else done, text
+        return min(done, self._total) if self._total else done, printable(text)
 
 
 def what_is_waited_for(counts: dict[str, int], unplaced: list[tuple[int, dict[str, float]]]) -> str:

@@ -16,6 +16,7 @@ from ultraif_ray.engine.models import check_access, weights_version
 from ultraif_ray.errors import NodeLost, RunError
 from ultraif_ray.method import RULES, checkers, prompts
 from ultraif_ray.method.checkers.naming import enabled, listed
+from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Dumped, Pool, Recipe, VllmPool, difference, dumped, fingerprint, in_json
 from ultraif_ray.records import IdSlice, Role
 from ultraif_ray.steps.serving import with_trained_models
@@ -103,7 +104,8 @@ class EngineStep(Step):
         attempts, ended = 0, ""
         while (left := len(taken) - len((repaired := self._repair(folder, taken)).ids)) and attempts < ATTEMPTS:
             if attempts:
-                print(f"{self.name}: {ended}; resuming with the {left} rows that are left", file=sys.stderr, flush=True)
+                why = printable(f"{self.name}: {ended}")
+                print(f"{why}; resuming with the {left} rows that are left", file=sys.stderr, flush=True)
             folder.settle(self.name, [])
             connect(context.worker_logs)
             attempts, ended = attempts + 1, "the pipeline ended without all of its rows"

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ultraif_ray.data.readers import find_sources, versions
 from ultraif_ray.errors import InputError, RecipeError
+from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Evaluate, OpenAIPool, Recipe, dumped
 from ultraif_ray.records import Asked, Role, Row, to_table
 from ultraif_ray.steps.engines import EngineStep, journey_settings, pool_settings
@@ -282,7 +283,7 @@ class Evaluation(Step):
             try:
                 plot(found, f"{place}/plot.svg")
             except InputError as error:
-                print(f"{self.name}: {error}", file=sys.stderr)
+                print(printable(f"{self.name}: {error}"), file=sys.stderr)
                 return
             folder.fs.put_file(f"{place}/plot.svg", folder.at(self.name, "plot.svg"))
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ultraif_ray import recipe as sections
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
+from ultraif_ray.engine.control import holds_control
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Recipe, difference, dumped
 from ultraif_ray.records import Prompt, arrow_schema
@@ -106,6 +107,7 @@ class Ingest(Step):
         """
         folder, settings = context.folder, context.recipe.ingest
         counts: Counter[str] = Counter()
+        hostile = 0
         items = parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
@@ -114,6 +116,7 @@ class Ingest(Step):
             for item, so_far in funnel(items, settings):
                 counts = so_far
                 if isinstance(item, Prompt):
+                    hostile += any(map(holds_control, (item.query, *(turn.content for turn in item.history))))
                     kept.add(item.model_dump(), len(item.query) + sum(len(turn.content) for turn in item.history))
                 else:
                     rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen}, len(item.seen))
@@ -122,7 +125,7 @@ class Ingest(Step):
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
         folder.settle(self.name, kept.files)
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
-        return {self.name: Entry(input=counts.total(), outcomes=outcomes)}
+        return {self.name: Entry(input=counts.total(), outcomes=outcomes, control_tokens=hostile)}
 
 
 def _prompts_in(settings: dict[str, Any]) -> dict[str, Any]:

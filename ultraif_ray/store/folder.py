@@ -30,6 +30,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import difference, fingerprint, in_json
+from ultraif_ray.redact import secret_of_address
 
 FORMAT = 3
 """The layout of a run's folder. A folder of another format is refused, never guessed at."""
@@ -65,6 +66,8 @@ class RunFolder:
     """A run's folder, local or on any store that fsspec knows."""
 
     def __init__(self, root: str):
+        if what := secret_of_address(root):  # it would be printed, and stand in the lease and in manifests
+            raise RunError(f"the run's folder: an address must hold no {what}; let the environment open it")
         try:
             self.fs, path = filesystem(root)
         except (ImportError, ValueError) as error:

@@ -177,8 +177,8 @@ METHOD = (
         "questions share no prefix",
         "prompts.py: the questions come last, so that all share one cached prefix",
         "ultraif_ray/method/prompts.py",
-        'f"{request}\\n\\n[Answer]\\n{response}\\n[End of answer]\\n\\n{asked}"',
-        'f"{asked}\\n\\n{request}\\n\\n[Answer]\\n{response}\\n[End of answer]"',
+        'f"{request}\\n\\n{answer_and_end}\\n\\n[{heading} {code}]\\n{asked}"',
+        'f"[{heading} {code}]\\n{asked}\\n\\n{request}\\n\\n{answer_and_end}"',
         (f"{PROMPTS}::test_all_questions_about_an_answer_share_what_comes_before_them",),
     ),
     Mutant(
@@ -445,8 +445,8 @@ RECIPES = (
         "a password stands in recipe.yaml",
         "SECURITY.md: a secret that lands in a log, a manifest or `recipe.yaml`",
         "ultraif_ray/recipe.py",
-        'if "://" in address and "@" in address.split("://")[1].split("/")[0]:',
-        "if False:",
+        "    if what := secret_of_address(address):\n        raise PydanticCustomError(",
+        "    if what := None:\n        raise PydanticCustomError(",
         (f"{RECIPE}::test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed",),
     ),
     Mutant(
@@ -461,8 +461,8 @@ RECIPES = (
         "a token stands in a pool's args",
         "SECURITY.md: a key, a token that lands in a manifest",
         "ultraif_ray/recipe.py",
-        'if key in ("hf_token", "hub_token", "api_key", "password"):',
-        'if key in ("hub_token", "api_key", "password"):',
+        "    for where, what in secrets_in(args):",
+        "    for where, what in secrets_in({}):",
         (f"{RECIPE}::test_faults_are_named_with_the_mend",),
     ),
     Mutant(
