@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -48,12 +48,14 @@ class Ingest(Step):
         """Which prompts, in which version, and what is turned away."""
         recipe, folder = context.recipe, context.folder
         try:
-            prompts = versions(find_sources(self.addresses(recipe)))
+            prompts = versions(self._sources(context))
         except InputError:
             if folder.state(self.name) != "done":
                 raise
             prompts = folder.settings(self.name)["prompts"]  # read once, they need not be there any more
-        return {"ingest": recipe.ingest.model_dump(mode="json"), "prompts": prompts}
+        settings = {"ingest": recipe.ingest.model_dump(mode="json"), "prompts": prompts}
+        in_order = list(prompts)  # of two duplicates the first stays, and a limit takes the first
+        return settings if in_order == sorted(in_order) else settings | {"order": in_order}
 
     def check(self, context: Context) -> None:
         """Refuse prompts that are not there or that ingest cannot read.
@@ -61,7 +63,7 @@ class Ingest(Step):
         Raises:
             InputError: naming the source.
         """
-        for source in find_sources(self.addresses(context.recipe)):
+        for source in self._sources(context):
             check_shape(source)
 
     def needs(self, context: Context) -> "list[Need]":
@@ -78,7 +80,7 @@ class Ingest(Step):
         """
         folder, settings = context.folder, context.recipe.ingest
         counts: Counter[str] = Counter()
-        items = _parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        items = _parse_all(self._sources(context), settings, context.worker_logs)
         with (
             _Writer(folder, folder.at(self.name, "rows"), arrow_schema(Prompt)) as kept,
             _Writer(folder, folder.at(self.name, "rejected"), REJECTED) as rejected,
@@ -90,10 +92,13 @@ class Ingest(Step):
                 else:
                     rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen}, len(item.seen))
         if not counts["accepted"]:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n)
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n) or "no file holds a record"
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
         return {self.name: Entry(input=counts.total(), outcomes=outcomes)}
+
+    def _sources(self, context: Context) -> list[Source]:
+        return find_sources(self.addresses(context.recipe), context.recipe.ingest.encoding or "")
 
 
 class IngestForComposer(Ingest):
@@ -117,9 +122,9 @@ def _parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bo
     from ultraif_ray.flow.graph import unwrap_error
 
     connect(worker_logs)
-    dataset = ray.data.from_items(
-        [{"path": s.path, "kind": s.kind} for s in sources], override_num_blocks=len(sources)
-    ).map_batches(parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings})
+    dataset = ray.data.from_items([asdict(source) for source in sources], override_num_blocks=len(sources)).map_batches(
+        parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings}
+    )
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays
     try:
