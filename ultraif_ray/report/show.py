@@ -27,8 +27,11 @@ _LONGEST = 1200
 
 
 def console() -> Console:
-    """Standard output; long lines are left to the terminal where there is none to measure."""
-    return Console(width=None if sys.stdout.isatty() else 110, highlight=False, soft_wrap=False)
+    """Standard output; long lines are left to the terminal where there is none to measure. What is printed is data: a
+    path with [v2] in it is no markup.
+    """
+    width = None if sys.stdout.isatty() else 110
+    return Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 # ---- the end of a command --------------------------------------------------------------------------------------------
