@@ -65,7 +65,8 @@ def test_utf8_and_every_byte_order_mark_are_read(tmp_path: Path, name: str, enco
 @pytest.mark.parametrize(
     ("text", "encoding", "guess"),
     [
-        (FRENCH, "latin-1", "cp12"),
+        (FRENCH, "latin-1", "cp1252"),
+        ("Zażółć gęślą jaźń", "cp1250", "cp1250"),
         (CHINESE, "gb18030", "gb18030"),
         ("日本の首都はどこですか", "shift_jis", "cp932"),
         ("日本の首都はどこですか", "iso2022_jp", "iso2022_jp"),

@@ -83,23 +83,36 @@ def undecodable(text: str) -> bool:
 
 def not_utf8(where: str, content: bytes | str) -> InputError:
     """What to say of a content that is not UTF-8: what it may be, how it would read then, and what to do."""
-    import charset_normalizer
-
     if isinstance(content, str):
         content = _bytes_of(content)
-    guess = None if charset_normalizer.is_binary(content) else charset_normalizer.from_bytes(content[:_SAMPLE]).best()
-    if guess is None:
+    encoding = _guess(content[:_SAMPLE])
+    if not encoding:
         return InputError(
             f"{where}: not UTF-8, nor any text that could be guessed at: it may be compressed, or of another format. "
             "If it is text, save it as UTF-8 or set ingest.encoding"
         )
-    odd = re.search(r"\S*[^\x00-\x7f].*", text := str(guess))
+    text = content.decode(encoding, "ignore")
+    odd = re.search(r"\S*[^\x00-\x7f].*", text)
     reads = (odd[0] if odd else text).strip()[:40]
     return InputError(
-        f"{where}: not UTF-8. As {guess.encoding}, a guess, it reads {reads!r}: if that is right, set "
-        f"ingest.encoding={guess.encoding}; else save the file as UTF-8, or leave such lines out, counted, with "
+        f"{where}: not UTF-8. As {encoding}, a guess, it reads {reads!r}: if that is right, set "
+        f"ingest.encoding={encoding}; else save the file as UTF-8, or leave such lines out, counted, with "
         "ingest.encoding=utf-8"
     )
+
+
+def _guess(content: bytes) -> str:
+    """An encoding that a text may be in; empty where it is in none."""
+    import charset_normalizer
+
+    if charset_normalizer.is_binary(content):
+        return ""
+    found = charset_normalizer.from_bytes(content)
+    if not (best := found.best()):
+        return ""
+    # Of two that fit alike it names the Central European one, by its number.
+    western = any("cp1252" in one.could_be_from_charset and one.chaos <= best.chaos for one in found)
+    return "cp1252" if best.encoding == "cp1250" and western else str(best.encoding)
 
 
 def _bytes_of(text: str) -> bytes:
