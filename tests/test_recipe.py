@@ -519,6 +519,7 @@ def test_a_setting_may_be_laid_over_what_an_anchor_has(tmp_path: Path) -> None:
         ("flow=", "flow.rows_per_block", 16),
         ("pools.m.replicas=", "pools.m.replicas", {"min": 1, "max": 1}),
         ("composer=", "composer", None),
+        ("templates=", "templates.composer.writes", "query"),
         ("prompts=", "prompts", []),
         ("pools.m.replicas=4", "pools.m.replicas", {"min": 4, "max": 4}),
         ("train.workers=2", "train.workers", {"min": 2, "max": 2}),

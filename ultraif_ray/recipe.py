@@ -58,7 +58,7 @@ def _as_meant(kind: Any, value: Any) -> Any:
     """
     origin, of = get_origin(kind), get_args(kind)
     if value is None:
-        is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+        is_section = isinstance(kind, type) and issubclass(kind, Section)
         return {} if is_section or origin is dict else () if origin is tuple else None
     if origin is tuple and of[-1] is Ellipsis:
         return (value,) if isinstance(value, str) else value
@@ -817,8 +817,12 @@ class Flow(Section):
     """Seconds between two progress lines where there is no terminal."""
 
 
+DEFAULT_TEMPLATES = "large"
+
+
 def _shipped_set(value: Any) -> Any:
     """The set of a name. A file's content is already in the place of its name (`load_recipe`)."""
+    value = DEFAULT_TEMPLATES if value is None else value
     if not isinstance(value, str):
         return value
     if value not in shipped_templates():
@@ -840,7 +844,7 @@ class Recipe(Section):
     pools: dict[str, Pool]
     roles: Roles
     templates: Annotated[Templates, BeforeValidator(_shipped_set)] = Field(
-        default_factory=lambda: load_shipped("large")
+        default_factory=lambda: load_shipped(DEFAULT_TEMPLATES)
     )
     """What the roles are told: `large` (models of 8B and more), `small` (models that copy better than they understand),
     or a YAML file of your own in their form. What stands here once the recipe is loaded, and in the fingerprint, is its

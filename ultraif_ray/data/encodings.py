@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 
 from ultraif_ray.errors import InputError
 
@@ -36,7 +35,9 @@ _UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 def open_bytes(path: str) -> Any:
     """A file's bytes, decompressed by the end of its name."""
-    if path.lower().endswith(".zst"):  # fsspec knows it only with a package more; read past the first frame, to the end
+    if path.lower().endswith(".zst"):  # fsspec needs a package for it
+        import pyarrow as pa
+
         return pa.CompressedInputStream(fsspec.open(path, "rb").open(), "zstd")
     return fsspec.open(path, "rb", compression="infer").open()
 

@@ -247,7 +247,7 @@ def _read_json_lines(source: Source) -> Iterator[tuple[int, Record]]:
             yield number, fault
             continue
         try:
-            values = list(values_in(line, _is_turn))
+            values = values_in(line, _is_turn)
         except Broken:
             yield number, Fault("broken JSON", line.strip()[:200])
         else:

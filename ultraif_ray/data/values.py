@@ -6,6 +6,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 _DECODER = json.JSONDecoder()
@@ -25,10 +26,13 @@ class Broken(ValueError):
         self.cut = cut
 
 
-def values_in(text: str, is_whole: Callable[[Any], bool]) -> Iterator[Any]:
-    """The values of a text; see `read_values`."""
-    pieces = iter([text])
-    return read_values(lambda _: next(pieces, ""), is_whole)
+def values_in(line: str, is_whole: Callable[[Any], bool]) -> list[Any]:
+    """The values of a line, of which most have one; see `read_values`."""
+    if line.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return [json.loads(line)]
+    pieces = iter([line])
+    return list(read_values(lambda _: next(pieces, ""), is_whole))
 
 
 def read_values(read: Callable[[int], str], is_whole: Callable[[Any], bool]) -> Iterator[Any]:
