@@ -16,7 +16,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -405,20 +405,6 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: st
 def test_no_prompts_at_all() -> None:
     with pytest.raises(InputError, match="--prompts"):
         find_sources(())
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-@given(st.sampled_from(["a.json", "a.jsonl", "a.csv", "a.txt", "a.parquet", "a.jsonl.gz"]), st.binary(max_size=120))
-def test_no_bytes_make_anything_but_a_prompt_a_rejection_or_an_input_error(
-    tmp_path: Path, name: str, content: bytes
-) -> None:
-    file = tmp_path / name
-    file.write_bytes(content)
-    try:
-        items = read(file)
-    except InputError:
-        return
-    assert all(isinstance(item, Prompt | Rejection) for item in items)
 
 
 json_values = st.recursive(

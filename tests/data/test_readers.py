@@ -155,7 +155,7 @@ def test_json_in_every_form(tmp_path: Path, name: str, content: str, found: list
 
 
 def test_long_values_are_read_wherever_the_pieces_of_a_file_end(tmp_path: Path) -> None:
-    texts = [f"{n}: " + "é" * (30_000 * n) for n in range(1, 6)]
+    texts = [f"{n}: " + "é" * (30_000 * n) for n in range(1, 5)]
     numbers = [float(f"1.5e{n}") for n in range(300)] * 9
     records = [{"n": numbers, "big": 2**70, "prompt": text} for text in texts]
     found = [text[:12_000] for text in texts]
@@ -175,7 +175,7 @@ def test_damage_behind_the_first_record_is_one_line(tmp_path: Path, content: str
 
 
 def test_a_file_that_ends_too_early_is_one_line(tmp_path: Path) -> None:
-    lines = "".join(json.dumps({"prompt": os.urandom(400).hex()}) + "\n" for _ in range(3000))
+    lines = "".join(json.dumps({"prompt": os.urandom(400).hex()}) + "\n" for _ in range(2000))
     file = written(tmp_path / "a.jsonl.gz", gzip.compress(lines.encode())[:-90_000])
     assert "cannot be read after record" in refused(file)
 
@@ -341,6 +341,7 @@ for spec in sys.argv[1:]:
 """
 
 
+@pytest.mark.long  # `datasets` is imported anew, under another address of the hub
 def test_configurations_and_splits_of_the_hub(tmp_path: Path) -> None:
     readme = """---
 configs:
@@ -386,7 +387,7 @@ PIECES = [b'{"prompt": "a"}', b"[", b"]", b",", b"\n", b'"', b"\xef\xbb\xbf", b"
 contents = st.binary(max_size=120) | st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=9).map(b"".join)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.sampled_from(NAMES), contents, st.booleans(), st.sampled_from(["", "utf-8", "cp1252", "gb18030", "utf-16"]))
 def test_any_bytes_give_prompts_counted_rejections_or_one_line(
     tmp_path: Path, name: str, content: bytes, pack: bool, encoding: str

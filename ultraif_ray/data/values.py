@@ -13,6 +13,8 @@ _DECODER = json.JSONDecoder()
 _DIGITS_AS_TEXT = json.JSONDecoder(parse_int=str)
 _SPACE = re.compile(r"[\s\ufeff]*")  # files that were put together have a byte-order mark where each began
 _SPACE_AND_COMMAS = re.compile(r"[\s\ufeff,]*")
+_GOES_ON = re.compile(r"([.eE][-+]?)?")
+"""What may stand between a number and the end of what was read so far, and be a part of a longer one."""
 _AT_ONCE = 1 << 16
 _LONGEST_WORD = 16
 """More signs than a word (`-Infinity`) or an escape has, which the end of what was read so far may have cut in two."""
@@ -104,7 +106,11 @@ class _Text:
             except RecursionError:
                 raise Broken("too many brackets in one another") from None
             else:
-                if self._ended or end < len(self._text):  # else it may be the beginning of a longer number
+                is_number = self._text[self.place] in "-0123456789"
+                goes_on = is_number and _GOES_ON.fullmatch(self._text[end : end + _LONGEST_WORD])
+                if goes_on and goes_on[0] and self._ended:
+                    raise Broken("a number ends too early", cut=True)
+                if self._ended or not goes_on:
                     self.place = end
                     return value
             self._more(max(_AT_ONCE, len(self._text) - self.place))  # twice as much, not to read it too often
