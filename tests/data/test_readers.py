@@ -326,6 +326,16 @@ def test_a_typo_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "org/other: no file here has this name, and the Hugging Face Hub cannot be asked" in refused("org/other")
 
 
+def test_a_dataset_on_the_hub_is_known_by_its_files_and_not_by_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    found = []
+    for name, content, readme in (("a", "one", "x"), ("b", "one", "y"), ("c", "two", "x")):
+        with dataset_hub(f"org/{name}", {"data.jsonl": content, "README.md": readme}) as endpoint:
+            monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", endpoint)
+            found += versions(find_sources([f"org/{name}"])).values()
+    assert found[0] == found[1] != found[2]
+
+
 HUB = """
 import sys
 from ultraif_ray.data.ingest import read_prompts
