@@ -321,6 +321,8 @@ def test_a_typo_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert "no such file" in refused("prompts/typo.jsonl")
         assert "org/none: no file here has this name, and no dataset on the Hugging Face Hub" in refused("org/none")
         assert "its licence must be accepted" in refused("org/gated")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE keeps from asking the Hugging Face Hub" in refused("org/offline")
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     assert "org/other: no file here has this name, and the Hugging Face Hub cannot be asked" in refused("org/other")
@@ -328,7 +330,7 @@ def test_a_typo_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_dataset_on_the_hub_is_known_by_its_files_and_not_by_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    found = []
+    found: list[str] = []
     for name, content, readme in (("a", "one", "x"), ("b", "one", "y"), ("c", "two", "x")):
         with dataset_hub(f"org/{name}", {"data.jsonl": content, "README.md": readme}) as endpoint:
             monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", endpoint)

@@ -129,8 +129,9 @@ def _saved(fs: Any, spec: str, path: str) -> Source | None:
     if _is_saved(fs, path):
         return Source(spec, "saved", spec)
     if (part := _SPLIT.fullmatch(spec)) and not fs.exists(path):
-        folder = fs._strip_protocol(part["folder"])
-        return Source(spec, "saved", part["folder"], split=part["split"]) if _is_saved(fs, folder) else None
+        folder = part["folder"]
+        if _is_saved(fs, fsspec.core.url_to_fs(folder)[1]):
+            return Source(spec, "saved", folder, split=part["split"])
     return None
 
 
@@ -474,7 +475,12 @@ def _on_the_hub(source: Source) -> Any:
         InputError: it has none of this name, or cannot be asked.
     """
     from huggingface_hub import dataset_info
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     try:
         return dataset_info(source.dataset, timeout=_ANSWERS_S, files_metadata=True)
@@ -487,6 +493,11 @@ def _on_the_hub(source: Source) -> Any:
         raise InputError(
             f"{source.path}: no file here has this name, and no dataset on the Hugging Face Hub; or it is private "
             f"there, and HF_TOKEN holds no token that may read it. Accepted: {FORMATS}"
+        ) from None
+    except OfflineModeIsEnabled:
+        raise InputError(
+            f"{source.path}: no file here has this name, and HF_HUB_OFFLINE keeps from asking the Hugging Face Hub for "
+            "a dataset: name a folder that holds its files, or one that `save_to_disk` wrote"
         ) from None
     except Exception as error:  # noqa: BLE001 - no network, no hub, or another answer than it should give
         raise InputError(
