@@ -154,7 +154,9 @@ def test_the_papers_sampling_is_the_default() -> None:
         ("name.first=3", "name.first=3: 'name' holds a str ('x'), not a section"),
         ("openai=1", "openai: unknown key"),
         ("sft=3", "sft: Input should be a valid dictionary (got 3)"),
-        ("prompts=[3]", "prompts.0: Input should be a valid string (got 3)"),
+        ("prompts=[3]", "prompts.0: Input should be a valid string (got 3): put quotes around it"),
+        ("synthesize=3", "synthesize: wants a section, of `key: value` in lines (got 3)"),
+        ("train.workers=many", "train.workers: wants a section"),
         ("pools.m={engine: openai, model: x, base_url: y, timeout: 1}", "pools.m.timeout: unknown key; did you mean"),
         (
             "pools.m={engine: openai, model: x, base_url: y, latency: 1}",
@@ -523,3 +525,92 @@ def test_a_file_that_is_not_there_is_missed_where_the_recipe_meant_it(
     monkeypatch.chdir(cwd)
     assert load_recipe(tmp_path / "recipe.yaml").prompts == (f"{tmp_path}/data/p.jsonl", "org/name")
     assert load_recipe(tmp_path / "recipe.yaml", ["prompts=[p.jsonl.gz]"]).prompts == (f"{cwd}/p.jsonl.gz",)
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        ("synthesize: {k: 2}\nexport: {}\nsynthesize: {goal: sft}\n", "'synthesize' is given twice, first in line 1"),
+        ("synthesize:\n  k: 2\n  goal: sft\n  k: 3\n", "'k' is given twice, first in line 2"),
+        ("synthesize: {rounds: {1: 1, 1: 2}}\n", "'1' is given twice"),
+        ("pools:\n  m: {engine: simulated}\n  m: {engine: vllm}\n", "'m' is given twice"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, text: str, twice: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, text))
+    assert twice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_may_be_laid_over_what_an_anchor_has(tmp_path: Path) -> None:
+    text = yaml.safe_dump(MINIMAL) + "sft: &shared {num_train_epochs: 2, packing: no}\n"
+    made = load_recipe(write(tmp_path, text + "dpo: {<<: *shared, num_train_epochs: 1}\n"))
+    assert (made.sft["num_train_epochs"], made.dpo["num_train_epochs"], made.dpo["packing"]) == (2, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "meant"),
+    [
+        ("synthesize.labels=[Yes, No]", "synthesize.labels", ["Yes", "No"]),
+        ("synthesize.labels=[true, off]", "synthesize.labels", ["true", "off"]),
+        ("roles.judge.stop=[No]", "roles.judge.stop", ["No"]),
+        ("roles.judge.system=no", "roles.judge.system", "no"),
+        ("pools.m.labels={spot: yes}", "pools.m.labels", {"spot": "yes"}),
+        ("synthesize.standing=yes", "synthesize.standing", True),
+        ("synthesize.ask_all=Off", "synthesize.ask_all", False),
+        ("sft={packing: no, gradient_checkpointing: True}", "sft", {"packing": False, "gradient_checkpointing": True}),
+        ("sft={save_strategy: no}", "sft", {"save_strategy": "no"}),
+        ("composer={model: x, lora: {use_dora: on, a: [no]}}", "composer.lora", {"use_dora": True, "a": [False]}),
+        ("name=2026-05-01", "name", "2026-05-01"),
+        ("synthesize=", "synthesize.k", 5),
+        ("sft=", "sft", {"num_train_epochs": 3}),
+        ("export={files: , caps: }", "export.caps", {}),
+        ("flow=", "flow.rows_per_block", 16),
+        ("pools.m.replicas=", "pools.m.replicas", {"min": 1, "max": 1}),
+        ("composer=", "composer", None),
+        ("templates=", "templates.composer.writes", "query"),
+        ("prompts=", "prompts", []),
+        ("pools.m.replicas=4", "pools.m.replicas", {"min": 4, "max": 4}),
+        ("train.workers=2", "train.workers", {"min": 2, "max": 2}),
+        ("prompts=s3://bucket/one.jsonl", "prompts", ["s3://bucket/one.jsonl"]),
+        ("composer={model: x, prompts: org/set}", "composer.prompts", ["org/set"]),
+        ("export.files=jsonl", "export.files", ["jsonl"]),
+        ("roles.judge.stop=END", "roles.judge.stop", ["END"]),
+    ],
+)  # fmt: skip
+def test_what_is_meant_is_taken(tmp_path: Path, override: str, key: str, meant: Any) -> None:
+    found: Any = yaml.safe_load(
+        yaml.safe_dump(load_recipe(write(tmp_path, MINIMAL), [override]).model_dump(mode="json"))
+    )
+    for name in key.split("."):
+        found = found[name]
+    if isinstance(meant, dict):
+        found = {name: found[name] for name in meant}
+    assert found == meant
+
+
+def test_one_path_is_a_list_of_it_and_means_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    files = ["data [v2].jsonl", "sets/sft.jsonl", "sets/turn1.json"]
+    (tmp_path / "sets").mkdir()
+    for file in files:
+        (tmp_path / file).touch()
+    prompts, sft, turn = (str(tmp_path / file) for file in files)
+    sets = {"sft": files[1], "dpo": {1: files[2]}}
+    made = load_recipe(write(tmp_path, MINIMAL | {"prompts": files[0], "policy": {"model": "x"}, "sets": sets}))
+    assert made.prompts == (prompts,)
+    assert made.sets
+    assert (made.sets.sft, made.sets.dpo) == ((sft,), {1: (turn,)})
+
+
+@pytest.mark.parametrize("options", [{"prompts": [""]}, {"prompts": ["a.jsonl", " "]}, {"run": ""}])
+def test_an_empty_address_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="an address is empty: is a variable of the shell not set"):
+        load_recipe(write(tmp_path, MINIMAL), **options)
+
+
+def test_an_encoding_is_one_that_python_knows(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, MINIMAL), ["ingest.encoding=cp1252"]).ingest.encoding == "cp1252"
+    for name in ("klingon", "zlib"):
+        with pytest.raises(RecipeError, match=r"ingest\.encoding: Python knows no such encoding"):
+            load_recipe(write(tmp_path, MINIMAL), [f"ingest.encoding={name}"])

@@ -63,3 +63,8 @@ def test_what_the_disk_refuses_a_task_is_told_in_one_line_with_how_to_go_on() ->
     said, how = str(told).splitlines()
     assert "No space left on device" in said
     assert GO_ON in how
+
+
+def test_what_ray_data_writes_behind_an_error_of_ours_is_left_out() -> None:
+    advice = "Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\nTo change retry attempts, ..."
+    assert str(unwrap_error(InputError(f"a.json: broken\n{advice}"))) == "a.json: broken"

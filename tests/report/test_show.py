@@ -36,12 +36,12 @@ def run(tmp_path: Path) -> RunFolder:
     """Three paired rows and one that failed."""
     failed = Row(id=9, query="x", decomposed="simple")
     failed.fail("composer", "RequestRefused", "longer than the context", "half of [red]it")
-    folder = RunFolder(str(tmp_path / "run"))
+    folder = RunFolder(str(tmp_path / "run [v2] [/b]"))  # whose path is no markup
     for step in ("ingest", "synthesize"):
         folder.open_step(step, {})
-        (tmp_path / "run" / step / "rows").mkdir()
+        (place := Path(folder.at(step, "rows"))).mkdir()
         rows = [*map(paired, range(3)), failed]
-        pq.write_table(to_table(rows), tmp_path / "run" / step / "rows/a.parquet")
+        pq.write_table(to_table(rows), place / "a.parquet")
         folder.finish(step)
     tokens = {"judge": Tokens(requests=4, prompt=1200, cached=300, generated=64)}
     ledger.enter(folder, "synthesize", Entry(input=4, outcomes={"paired": 3, "failed": 1}, tokens=tokens))
@@ -55,6 +55,7 @@ def test_rows_come_in_pages(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
     assert "rain 0" not in said
     assert "1 of 3 rows that ended as paired" in said
     assert "more: --skip 2" in said
+    assert str(run) in said.replace("\n", "")
 
 
 def test_a_row_is_shown_whole_and_its_text_is_no_markup(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +112,8 @@ def test_the_end_shows_funnel_tokens_and_losses(run: RunFolder, capsys: pytest.C
     report = Training.model_validate({"loss": [2.0, 1.0], "held_out_loss": [2.5, 1.5], **tried})
     ledger.enter(run, "composer", Entry(input=5, outcomes={"trained on": 5}, training=report))
     run.write_text("| ifeval | strict | 541 | 18.5 [15.3, 21.8] |\n", "evaluation", "table.md")
+    print_end(run, "synthesize")
+    assert f"synthesize: done, in {run}/synthesize" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
     print_end(run, "")
     assert "18.5" not in capsys.readouterr().out  # before it is done
     run.open_step("evaluation", {})

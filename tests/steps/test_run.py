@@ -255,6 +255,24 @@ def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_
     assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes, "control_tokens": 1}
 
 
+@pytest.mark.parametrize("damage", [",]", '{"prompt": "b"}]', b"\xff"])
+def test_a_fault_behind_the_first_records_of_a_file_is_one_line(tmp_path: Path, damage: str | bytes) -> None:
+    """Found by a task of Ray's, whose own words are a traceback of its parts."""
+    if isinstance(damage, bytes):
+        file = tmp_path / "a [v2].txt"
+        file.write_bytes(b"ask\n" * 200 + damage)
+    else:
+        file = tmp_path / "a [v2].json"
+        file.write_text("[" + ",".join(f'{{"prompt": "ask {n}"}}' for n in range(200)) + damage)
+    with pytest.raises(InputError) as caught:
+        run(recipe(tmp_path).model_copy(update={"prompts": (str(file),)}), until="ingest")
+    said = str(caught.value)
+    assert said.startswith(
+        f"{file}: broken JSON after record 200" if file.suffix == ".json" else f"{file}:201: not UTF-8"
+    )
+    assert "\n" not in said
+
+
 def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
     made = recipe(tmp_path)
     folder = RunFolder(made.run_folder)

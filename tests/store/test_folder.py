@@ -421,3 +421,24 @@ def test_a_step_that_is_begun_anew_is_known_to_hold_what_it_held_wherever_that_i
     assert [cut.names("synthesize") for cut in cuts][-1] == ["manifest.json"]
     for cut in cuts:
         assert cut.build_of("synthesize") == before or cut.earlier_builds("synthesize") == [before]
+
+
+def test_a_path_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "e5 [v2] *"))
+    folder.open_step("synthesize", {"k": 5})
+    (Path(folder.at("synthesize", "rows"))).mkdir()
+    pq.write_table(
+        pa.table({"id": [1, 2], "outcome": ["failed", "paired"]}), folder.at("synthesize", "rows", "a.parquet")
+    )
+    folder.copy(("synthesize", "rows"), ("kept", "rows"))
+    assert folder.names("kept", "rows") == ["a.parquet"]
+    folder.finish("synthesize")
+    assert RunFolder(str(tmp_path / "e5 [v2] *")).count("synthesize") == 2
+    folder.clear("synthesize")
+    assert not folder.holds_steps()
+
+
+@pytest.mark.parametrize("path", ["what?", "memory://bucket/e5 [v2]", "memory://bucket/a*", "memory://bucket/a?"])
+def test_a_path_that_ray_or_a_store_takes_for_something_else_is_refused(path: str) -> None:
+    with pytest.raises(RunError, match="choose another with --run"):
+        RunFolder(path)

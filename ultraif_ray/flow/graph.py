@@ -166,6 +166,9 @@ _OF_A_NODE = re.compile(
     r"ray\.exceptions\.(ActorDied|NodeDied|OwnerDied|ObjectLost|ActorUnavailable|WorkerCrashed)Error"
 )
 
+_ADVICE = re.compile(r"\s+Failed to [^\n]+ after \d+/\d+ attempts.*", re.DOTALL)
+"""What Ray Data writes behind an error's own text: how to have it try again."""
+
 _FROM_A_WORKER = re.compile(r"ultraif_ray\.errors\.(\w+): (.+)")
 
 
@@ -192,6 +195,7 @@ def _cause_in_a_task(error: BaseException | None) -> BaseException | None:
 def unwrap_error(error: BaseException) -> UltraIFError:
     """What ended a pipeline, without the traceback: a worker's own error where there was one."""
     if own := _own_error(error):
+        own.args = (_ADVICE.sub("", str(own)),)
         return own
     text = str(error)
     if found := _FROM_A_WORKER.search(text):

@@ -257,7 +257,8 @@ def _text(out: Console, label: str, text: str, style: str = "") -> None:
 def preview_rows(recipe: Recipe, count: int) -> None:
     """Take the first few prompts through the whole journey without Ray, and print each."""
     prompts: list[Prompt] = []
-    for item, _ in funnel(read_prompts(find_sources(recipe.prompts), recipe.ingest), recipe.ingest):
+    sources = find_sources(recipe.prompts, recipe.ingest.encoding or "")
+    for item, _ in funnel(read_prompts(sources, recipe.ingest), recipe.ingest):
         if isinstance(item, Prompt):
             prompts.append(item)
         if len(prompts) >= count:

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,12 +53,13 @@ class Ingest(Step):
         """Which prompts, in which version, and what is turned away."""
         recipe, folder = context.recipe, context.folder
         try:
-            prompts: Any = versions(find_sources(self.addresses(recipe)))
+            prompts: Any = versions(self._sources(context))
         except InputError:
             if folder.state(self.name) != "done":
                 raise
             return {"ingest": dumped(recipe.ingest), **_prompts_in(folder.settings(self.name))}  # they were read once
-        order = {"order": list(prompts)} if recipe.ingest.limit else {}  # which ones come first decides what is read
+        in_order = list(prompts)  # of two duplicates the first stays, and a limit takes the first
+        order = {} if in_order == sorted(in_order) else {"order": in_order}
         return {"ingest": dumped(recipe.ingest), "prompts": prompts, **order}
 
     def still_holds(self, context: Context, settings: dict[str, Any]) -> Literal["", "same", "more"]:
@@ -68,7 +69,7 @@ class Ingest(Step):
         folder = context.folder
         if difference(folder.settings(self.name)["ingest"], settings["ingest"]) or folder.state(self.name) != "done":
             return ""
-        for source in find_sources(self.addresses(context.recipe)):
+        for source in self._sources(context):
             check_shape(source)
         before = folder.ids(self.name)
         now = np.array([item.id for item in self._read(context) if isinstance(item, Prompt)], dtype=np.int64)
@@ -78,10 +79,13 @@ class Ingest(Step):
             print(f"{self.name}: {more} prompts come to {len(before)}", file=sys.stderr, flush=True)
         return "more" if more else "same"
 
+    def _sources(self, context: Context) -> list[Source]:
+        return find_sources(self.addresses(context.recipe), context.recipe.ingest.encoding or "")
+
     def _read(self, context: Context) -> Iterator[Prompt | Rejection]:
         """What ingest makes of the prompts, in order."""
         settings = context.recipe.ingest
-        items = parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        items = parse_all(self._sources(context), settings, context.worker_logs)
         return (item for item, _ in funnel(items, settings))
 
     def check(self, context: Context) -> None:
@@ -90,7 +94,7 @@ class Ingest(Step):
         Raises:
             InputError: naming the source.
         """
-        for source in find_sources(self.addresses(context.recipe)):
+        for source in self._sources(context):
             check_shape(source)
 
     def needs(self, context: Context) -> "list[Need]":
@@ -108,7 +112,7 @@ class Ingest(Step):
         folder, settings = context.folder, context.recipe.ingest
         counts: Counter[str] = Counter()
         hostile = 0
-        items = parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        items = parse_all(self._sources(context), settings, context.worker_logs)
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
             _Writer(folder, self.name, "rejected", REJECTED) as rejected,
@@ -121,7 +125,7 @@ class Ingest(Step):
                 else:
                     rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen}, len(item.seen))
         if not counts["accepted"]:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n)
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n) or "no file holds a record"
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
         folder.settle(self.name, kept.files)
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
@@ -154,9 +158,9 @@ def parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: boo
     from ultraif_ray.flow.graph import unwrap_error
 
     connect(worker_logs)
-    dataset = ray.data.from_items(
-        [{"path": s.path, "kind": s.kind} for s in sources], override_num_blocks=len(sources)
-    ).map_batches(parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings})
+    dataset = ray.data.from_items([asdict(source) for source in sources], override_num_blocks=len(sources)).map_batches(
+        parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings}
+    )
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays
     try:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from glob import has_magic
 from typing import Any, TypeVar
 
 import fsspec
@@ -72,6 +73,11 @@ class RunFolder:
             self.fs, path = filesystem(root)
         except (ImportError, ValueError) as error:
             raise RunError(f"{root}: cannot be a run's folder: {error}") from None
+        if "?" in path or ("://" in root and has_magic(path)):
+            raise RunError(
+                f"{root}: a run's folder has no ? in its path, which Ray takes for the beginning of a query, and in a "
+                "store no * and [, which clients take for a glob: choose another with --run"
+            )
         self.path: str = path.rstrip("/")
         self._prefix = "" if "://" not in root else root.split("://")[0] + "://"
 
@@ -347,7 +353,7 @@ class RunFolder:
         """Copy the files of a folder inside to another; nothing where there is none."""
         for name in self.names(*source):
             self.fs.makedirs(self.at(*target), exist_ok=True)
-            self.fs.copy(self.at(*source, name), self.at(*target, name))
+            self.fs.cp_file(self.at(*source, name), self.at(*target, name))  # `copy` takes [ in a path for a glob
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 
