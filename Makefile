@@ -60,8 +60,8 @@ $(STAMP): requirements/cpu.lock requirements/torch-cpu.txt pyproject.toml
 	  sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.11 install" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements/cpu.lock
-	$(PIP) install --quiet --no-deps -r requirements/torch-cpu.txt || \
-	  $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu --no-deps -r requirements/torch-cpu.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/torch-cpu.txt || \
+	  $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu --no-deps --require-hashes -r requirements/torch-cpu.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

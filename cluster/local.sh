@@ -7,7 +7,8 @@
 #   cluster/local.sh add                   one node more
 #   cluster/local.sh stop
 #
-# Every node is a process group of its own. `start` prints the variables that `ray`, `ray job` and `ultraif` need.
+# Every node is a process group of its own. `start` prints the variables that `ray`, `ray job` and `ultraif` need. The
+# cluster's folder is its own, and nobody else's: whoever has the token in it runs code as you, and `stop` deletes it.
 set -euo pipefail
 
 HOME_OF_CLUSTER=${ULTRAIF_LOCAL_CLUSTER:-${TMPDIR:-/tmp}/ultraif-local-$(id -u)}
@@ -17,6 +18,26 @@ PORT=${PORT:-6379}
 DASHBOARD_PORT=${DASHBOARD_PORT:-8265}
 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME_OF_CLUSTER/auth_token
+
+MARK=$HOME_OF_CLUSTER/folder-of-local.sh
+
+own_folder() {           # the folder is this user's, and was made here; another user may have made it first in /tmp
+    if [ -L "$HOME_OF_CLUSTER" ] || [ ! -d "$HOME_OF_CLUSTER" ] || [ ! -O "$HOME_OF_CLUSTER" ] || [ ! -e "$MARK" ] ||
+        [ -n "$(find "$HOME_OF_CLUSTER" -maxdepth 0 -perm /022)" ]; then
+        echo "$HOME_OF_CLUSTER is no folder that this script made for you alone: set ULTRAIF_LOCAL_CLUSTER to another" >&2
+        exit 1
+    fi
+}
+
+make_folder() {          # new, or empty and this user's
+    mkdir -p "$(dirname "$HOME_OF_CLUSTER")"
+    mkdir -m 700 "$HOME_OF_CLUSTER" 2>/dev/null || true
+    if [ ! -L "$HOME_OF_CLUSTER" ] && [ -O "$HOME_OF_CLUSTER" ] && [ -z "$(ls -A "$HOME_OF_CLUSTER")" ]; then
+        chmod 700 "$HOME_OF_CLUSTER"
+        touch "$MARK"
+    fi
+    own_folder
+}
 
 start_node() {           # NAME RAY-START-ARGUMENTS…
     local name=$1
@@ -46,11 +67,12 @@ kill_group() {           # NAME
 
 case ${1:-} in
 start)
+    make_folder
     if compgen -G "$HOME_OF_CLUSTER/*.pid" >/dev/null; then
         echo "a cluster is running already: $0 stop" >&2
         exit 1
     fi
-    mkdir -p "$HOME_OF_CLUSTER"
+    rm -f "$RAY_AUTH_TOKEN_PATH"
     (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH")
     start_node head --head --port="$PORT" --num-cpus=0 \
         --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT"
@@ -79,22 +101,26 @@ start)
     echo "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$RAY_AUTH_TOKEN_PATH"
     ;;
 add)
+    own_folder
     number=1
     while [ -e "$HOME_OF_CLUSTER/node-$number.pid" ]; do number=$((number + 1)); done
     start_worker "$number"
     echo "node $number is starting"
     ;;
 kill)
+    own_folder
     kill_group "node-${2:?which node, such as 1}"
     ;;
 stop)
+    if [ ! -e "$HOME_OF_CLUSTER" ]; then exit 0; fi
+    own_folder
     for file in "$HOME_OF_CLUSTER"/*.pid; do
         [ -e "$file" ] && kill_group "$(basename "$file" .pid)"
     done
     rm -rf "$HOME_OF_CLUSTER"
     ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,12s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

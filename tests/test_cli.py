@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import typer
 
 from tests.evaluate.benchmarks import IFEVAL, written
 from tests.evaluate.test_lm import ANSWERS
@@ -189,9 +190,10 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(
     assert beside.returncode == 2
     assert f"is in use by the run of process {interrupted.pid}" in beside.stderr
     until(len(first) + 2, interrupted)
-    interrupted.send_signal(signal.SIGINT)
+    stop = signal.SIGTERM if place == "s3" else signal.SIGINT
+    interrupted.send_signal(stop)
     _, said = interrupted.communicate(timeout=600)
-    assert interrupted.returncode == 130, said
+    assert interrupted.returncode == 128 + stop, said
     assert "The same command resumes it" in said
     assert "Traceback" not in said
     second = rows_of(folder)
@@ -298,6 +300,37 @@ def test_what_nobody_foresaw_is_one_line_and_ends_with_one(
     monkeypatch.setenv("ULTRAIF_TRACEBACK", "1")
     with pytest.raises(KeyError):
         report_errors(broken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by_typer", [True, False])
+def test_every_command_that_is_interrupted_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, by_typer: bool
+) -> None:
+    before, went_on = signal.getsignal(signal.SIGTERM), list[str]()
+    monkeypatch.setattr(sys, "argv", ["job"])
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            if number == signal.SIGTERM:
+                os.kill(os.getpid(), number)  # as a scheduler that is in a hurry
+            went_on.append("cleaned up")
+
+    on_ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
+    try:
+        with pytest.raises(SystemExit) as ended:
+            report_errors((lambda: typer.run(work)) if by_typer else work)
+    finally:
+        signal.signal(signal.SIGINT, on_ctrl_c)
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err.strip().splitlines()[-1] == (
+        "ultraif: interrupted; what is written is kept. The same command resumes it."
+    )
+    assert went_on == ["cleaned up"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 THREE_POOLS = ["three_pools"]

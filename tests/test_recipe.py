@@ -8,10 +8,21 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import READING_AND_WRITING, Cluster, Node
-from ultraif_ray.recipe import SHIPPED, VllmPool, difference, fingerprint, load_recipe, parse_recipe
+from ultraif_ray.recipe import (
+    SHIPPED,
+    Section,
+    VllmPool,
+    difference,
+    dumped,
+    fingerprint,
+    in_json,
+    load_recipe,
+    parse_recipe,
+)
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import all_needs, check_room
 from ultraif_ray.steps.serving import in_round
@@ -132,12 +143,20 @@ def test_the_papers_sampling_is_the_default() -> None:
         ("pools.m={engine: openai, model: x, base_url: 'http://me:pw@host/v1'}", "must hold no user or password"),
         *(
             (f"pools.m={{engine: vllm, model: x, args: {{{secret}: abc}}}}", f"{secret} is a secret")
-            for secret in ("hf_token", "hub_token", "api_key", "password")
+            for secret in ("hf_token", "hub_token", "api_key", "password", "aws_secret_access_key", "token")
         ),
+        ("pools.m={engine: vllm, model: x, args: {a: [{token: abc}]}}", "token is a secret (a.0.token)"),
+        ("pools.m={engine: openai, model: x, base_url: 'http://host/v1?api-key=abc'}", "(its query has api-key)"),
+        ("pools.m={engine: openai, model: x, base_url: 'http://h/v1', api_key_env: sk-abc}", "never the key itself"),
+        ("sft={hub_token: abc}", "hub_token is a secret"),
+        (f"roles.judge.system=Ask with hf_{'a1' * 20}", "roles.judge.system: what stands there looks like a key"),
+        ("flow.progress_s=http://u:hunter2@h", "flow.progress_s"),
         ("name.first=3", "name.first=3: 'name' holds a str ('x'), not a section"),
         ("openai=1", "openai: unknown key"),
         ("sft=3", "sft: Input should be a valid dictionary (got 3)"),
-        ("prompts=[3]", "prompts.0: Input should be a valid string (got 3)"),
+        ("prompts=[3]", "prompts.0: Input should be a valid string (got 3): put quotes around it"),
+        ("synthesize=3", "synthesize: wants a section, of `key: value` in lines (got 3)"),
+        ("train.workers=many", "train.workers: wants a section"),
         ("pools.m={engine: openai, model: x, base_url: y, timeout: 1}", "pools.m.timeout: unknown key; did you mean"),
         (
             "pools.m={engine: openai, model: x, base_url: y, latency: 1}",
@@ -286,11 +305,15 @@ def test_copies_of_a_model_are_replicas(tmp_path: Path, args: str) -> None:
     assert load_recipe(write(tmp_path, MINIMAL), [pool.replace(args, "data_parallel_size: 1")])
 
 
-@pytest.mark.parametrize("options", [{"prompts": ["s3://me:hunter2@bucket/x"]}, {"run": "s3://me:hunter2@bucket/run"}])
+@pytest.mark.parametrize("key", ["prompts", "run"])
+@pytest.mark.parametrize(
+    "address", ["s3://me:hunter2@bucket/x", "s3://me:hun/ter2@bucket/x", "https://host/x.jsonl?X-Amz-Signature=hunter2"]
+)
 def test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed(
-    tmp_path: Path, options: dict[str, Any]
+    tmp_path: Path, key: str, address: str
 ) -> None:
-    with pytest.raises(RecipeError, match="must hold no user or password") as caught:
+    options: dict[str, Any] = {key: [address] if key == "prompts" else address}
+    with pytest.raises(RecipeError, match=r"must hold no (user or password|secret)") as caught:
         load_recipe(write(tmp_path, MINIMAL), **options)
     assert "hunter2" not in str(caught.value)
 
@@ -451,8 +474,8 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeyp
 
 
 def test_options_stand_in_place_of_what_the_recipe_says(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path, MINIMAL), ["run=/here"], prompts=["a.jsonl"], run="/there")
-    assert (recipe.prompts, recipe.run_folder) == (("a.jsonl",), "/there")
+    recipe = load_recipe(write(tmp_path, MINIMAL), ["run=/here"], prompts=["/a.jsonl"], run="/there")
+    assert (recipe.prompts, recipe.run_folder) == (("/a.jsonl",), "/there")
 
 
 def test_a_fingerprint_is_of_the_settings_and_not_of_their_order() -> None:
@@ -473,3 +496,121 @@ def test_what_is_measured_after_training_must_be_served_here(tmp_path: Path) -> 
     assert load_recipe(write(tmp_path, data)).policy
     with pytest.raises(RecipeError, match=r"policy\.model is trained by this run and then served by pool"):
         load_recipe(write(tmp_path, data | {"evaluate": {"benchmarks": {"ifeval": None}}}))
+
+
+def test_a_setting_that_a_later_version_adds_is_no_change_where_it_has_its_default() -> None:
+    class Inner(Section):
+        old: int = 1
+        new: int = 2
+
+    class Outer(Section):
+        kept: int = 0
+        inner: Inner = Inner()
+        added: dict[int, float] = Field({1: 1.0})
+
+    before = {"kept": 0, "inner": {"old": 1}}
+    assert difference(before, in_json(dumped(Outer()))) == []
+    assert difference(before, in_json(dumped(Outer(added={2: 1.0})))) == ["added: None → {'2': 1.0}"]
+    assert difference(before, in_json(dumped(Outer(inner=Inner(new=3))))) == ["inner.new: None → 3"]
+    assert difference(before, in_json(dumped(Outer(kept=1)))) == ["kept: 0 → 1"]
+    assert difference(before | {"gone": 5}, in_json(dumped(Outer()))) == ["gone: 5 → None"]  # which a newer one made
+
+
+def test_a_file_that_is_not_there_is_missed_where_the_recipe_meant_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a run whose prompts were moved means the same ones from anywhere."""
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(MINIMAL | {"prompts": ["data/p.jsonl", "org/name"]}))
+    (cwd := tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(cwd)
+    assert load_recipe(tmp_path / "recipe.yaml").prompts == (f"{tmp_path}/data/p.jsonl", "org/name")
+    assert load_recipe(tmp_path / "recipe.yaml", ["prompts=[p.jsonl.gz]"]).prompts == (f"{cwd}/p.jsonl.gz",)
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        ("synthesize: {k: 2}\nexport: {}\nsynthesize: {goal: sft}\n", "'synthesize' is given twice, first in line 1"),
+        ("synthesize:\n  k: 2\n  goal: sft\n  k: 3\n", "'k' is given twice, first in line 2"),
+        ("synthesize: {rounds: {1: 1, 1: 2}}\n", "'1' is given twice"),
+        ("pools:\n  m: {engine: simulated}\n  m: {engine: vllm}\n", "'m' is given twice"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, text: str, twice: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, text))
+    assert twice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_may_be_laid_over_what_an_anchor_has(tmp_path: Path) -> None:
+    text = yaml.safe_dump(MINIMAL) + "sft: &shared {num_train_epochs: 2, packing: no}\n"
+    made = load_recipe(write(tmp_path, text + "dpo: {<<: *shared, num_train_epochs: 1}\n"))
+    assert (made.sft["num_train_epochs"], made.dpo["num_train_epochs"], made.dpo["packing"]) == (2, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "meant"),
+    [
+        ("synthesize.labels=[Yes, No]", "synthesize.labels", ["Yes", "No"]),
+        ("synthesize.labels=[true, off]", "synthesize.labels", ["true", "off"]),
+        ("roles.judge.stop=[No]", "roles.judge.stop", ["No"]),
+        ("roles.judge.system=no", "roles.judge.system", "no"),
+        ("pools.m.labels={spot: yes}", "pools.m.labels", {"spot": "yes"}),
+        ("synthesize.standing=yes", "synthesize.standing", True),
+        ("synthesize.ask_all=Off", "synthesize.ask_all", False),
+        ("sft={packing: no, gradient_checkpointing: True}", "sft", {"packing": False, "gradient_checkpointing": True}),
+        ("sft={save_strategy: no}", "sft", {"save_strategy": "no"}),
+        ("composer={model: x, lora: {use_dora: on, a: [no]}}", "composer.lora", {"use_dora": True, "a": [False]}),
+        ("name=2026-05-01", "name", "2026-05-01"),
+        ("synthesize=", "synthesize.k", 5),
+        ("sft=", "sft", {"num_train_epochs": 3}),
+        ("export={files: , caps: }", "export.caps", {}),
+        ("flow=", "flow.rows_per_block", 16),
+        ("pools.m.replicas=", "pools.m.replicas", {"min": 1, "max": 1}),
+        ("composer=", "composer", None),
+        ("templates=", "templates.composer.writes", "query"),
+        ("prompts=", "prompts", []),
+        ("pools.m.replicas=4", "pools.m.replicas", {"min": 4, "max": 4}),
+        ("train.workers=2", "train.workers", {"min": 2, "max": 2}),
+        ("prompts=s3://bucket/one.jsonl", "prompts", ["s3://bucket/one.jsonl"]),
+        ("composer={model: x, prompts: org/set}", "composer.prompts", ["org/set"]),
+        ("export.files=jsonl", "export.files", ["jsonl"]),
+        ("roles.judge.stop=END", "roles.judge.stop", ["END"]),
+    ],
+)  # fmt: skip
+def test_what_is_meant_is_taken(tmp_path: Path, override: str, key: str, meant: Any) -> None:
+    found: Any = yaml.safe_load(
+        yaml.safe_dump(load_recipe(write(tmp_path, MINIMAL), [override]).model_dump(mode="json"))
+    )
+    for name in key.split("."):
+        found = found[name]
+    if isinstance(meant, dict):
+        found = {name: found[name] for name in meant}
+    assert found == meant
+
+
+def test_one_path_is_a_list_of_it_and_means_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    files = ["data [v2].jsonl", "sets/sft.jsonl", "sets/turn1.json"]
+    (tmp_path / "sets").mkdir()
+    for file in files:
+        (tmp_path / file).touch()
+    prompts, sft, turn = (str(tmp_path / file) for file in files)
+    sets = {"sft": files[1], "dpo": {1: files[2]}}
+    made = load_recipe(write(tmp_path, MINIMAL | {"prompts": files[0], "policy": {"model": "x"}, "sets": sets}))
+    assert made.prompts == (prompts,)
+    assert made.sets
+    assert (made.sets.sft, made.sets.dpo) == ((sft,), {1: (turn,)})
+
+
+@pytest.mark.parametrize("options", [{"prompts": [""]}, {"prompts": ["a.jsonl", " "]}, {"run": ""}])
+def test_an_empty_address_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="an address is empty: is a variable of the shell not set"):
+        load_recipe(write(tmp_path, MINIMAL), **options)
+
+
+def test_an_encoding_is_one_that_python_knows(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, MINIMAL), ["ingest.encoding=cp1252"]).ingest.encoding == "cp1252"
+    for name in ("klingon", "zlib"):
+        with pytest.raises(RecipeError, match=r"ingest\.encoding: Python knows no such encoding"):
+            load_recipe(write(tmp_path, MINIMAL), [f"ingest.encoding={name}"])

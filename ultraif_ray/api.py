@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ultraif_ray.errors import RunError
-from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool, build_recipe, load_recipe
+from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool, build_recipe, check_address, load_recipe
 from ultraif_ray.records import ROLES, Row, arrow_schema
 from ultraif_ray.steps import run as steps
 from ultraif_ray.steps.decompose import Decompose
@@ -107,6 +107,8 @@ def score_answers(
     Raises:
         UltraIFError: what is wrong with a file.
     """
+    for key, address in (("answers", answers), ("data", data)):
+        check_address(key, address)
     from ultraif_ray.evaluate.punkt import check_extra
 
     check_extra()

@@ -5,6 +5,7 @@ Heavy imports (Ray, vLLM, datasets) wait inside the commands, so that `ultraif -
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ultraif_ray.errors import UltraIFError
+from ultraif_ray.printable import printable
+from ultraif_ray.redact import redacted
 
 app = typer.Typer(
     help="UltraIF on Ray: wild prompts in, judged instruction-following data out (arXiv 2502.04153).",
@@ -68,11 +71,7 @@ def _run(loaded: Any, **options: Any) -> None:
     from ultraif_ray.api import run
     from ultraif_ray.report.show import print_end
 
-    try:
-        folder = run(loaded, **options).folder
-    except KeyboardInterrupt:
-        typer.echo("ultraif: interrupted; what is written is kept. The same command resumes it.", err=True)
-        raise typer.Exit(130) from None
+    folder = run(loaded, **options).folder
     print_end(folder, options.get("only") or options.get("until") or "")
 
 
@@ -285,12 +284,12 @@ def evaluate(
         with_files = dict(zip(names, [*files, *[None] * (len(names) - len(files))], strict=True))
         options = {"limit": limit, "max_tokens": max_tokens, "run": run, "remake": remake, "worker_logs": worker_logs}
         found = evaluate_model(model or "", with_files, overrides or (), **options)  # type: ignore[arg-type]
-    typer.echo(found.table)
+    typer.echo(printable(found.table))
     if judge := found.results["config"].get("judge"):
-        typer.echo(f"judge: {judge['model']} ({judge['how']})")
+        typer.echo(printable(f"judge: {judge['model']} ({judge['how']})"))
     for name, left_out in found.results.get("unscored", {}).items():
         why = "; ".join(dict.fromkeys(left_out.values()))
-        typer.echo(f"{name}: not scored: {', '.join(left_out)} ({why})")
+        typer.echo(printable(f"{name}: not scored: {', '.join(left_out)} ({why})"))
     typer.echo(f"results and samples: {found.place}")
     if result:
         Path(result).write_text(json.dumps(found.results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -337,19 +336,42 @@ def main() -> None:
     report_errors(app)
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code that typer makes of Ctrl-C."""
+
+
 def report_errors(command: Callable[[], object]) -> None:
-    """Run a command; an error meant for the user is printed as a message, not a traceback, and ends the process."""
+    """Run a command; an error meant for the user is printed as a message, not a traceback, and ends the process. So
+    does Ctrl-C, and SIGTERM, which Slurm and Kubernetes send some seconds before they kill.
+    """
+    ended_by = signal.SIGINT
+
+    def terminate(number: int, frame: Any) -> None:
+        nonlocal ended_by
+        ended_by = signal.SIGTERM
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what the first one began
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         command()
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+            raise
+        typer.echo("ultraif: interrupted; what is written is kept. The same command resumes it.", err=True)
+        sys.exit(128 + ended_by)
     except UltraIFError as error:
-        typer.echo(f"ultraif: {error}", err=True)
+        typer.echo(printable(redacted(f"ultraif: {error}")), err=True)
         sys.exit(2)
     except Exception as error:
         if os.environ.get("ULTRAIF_TRACEBACK"):
             raise
         text = " ".join(str(error).split())[:500]
-        typer.echo(f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)", err=True)
+        said = f"ultraif: {type(error).__name__}: {text} (ULTRAIF_TRACEBACK=1 shows where)"
+        typer.echo(printable(redacted(said)), err=True)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

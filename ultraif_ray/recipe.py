@@ -11,10 +11,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from glob import escape, glob
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import fsspec
 import yaml
@@ -35,6 +35,7 @@ from pydantic_core import PydanticCustomError
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.records import ROLES, CheckerName, Family
+from ultraif_ray.redact import redacted, secret_of_address, secrets_in
 from ultraif_ray.templates import Templates, load_shipped, shipped_templates
 
 
@@ -43,27 +44,101 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_meant(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {key: _as_meant(kinds.get(key), value) for key, value in data.items()}
 
-def _no_password(address: str) -> str:
-    if "://" in address and "@" in address.split("://")[1].split("/")[0]:
+
+def _as_meant(kind: Any, value: Any) -> Any:
+    """What a value means where a value of some kind is wanted: nothing where a section or a list is means an empty one
+    (all its lines may be commented out), and a text where a list of texts is means a list of it alone.
+    """
+    origin, of = get_origin(kind), get_args(kind)
+    if value is None:
+        is_section = isinstance(kind, type) and issubclass(kind, Section)
+        return {} if is_section or origin is dict else () if origin is tuple else None
+    if origin is tuple and of[-1] is Ellipsis:
+        return (value,) if isinstance(value, str) else value
+    if origin is dict and isinstance(value, dict):
+        return {key: _as_meant(of[1], one) for key, one in value.items()}
+    if type(None) in of and len(of) == 2:
+        return _as_meant(of[0], value)
+    return value
+
+
+def _no_secret(address: str) -> str:
+    if what := secret_of_address(address):
         raise PydanticCustomError(
-            "secret", "an address must hold no user or password: it would stand in manifests and logs"
+            "secret",
+            "an address must hold no {what}: it would stand in manifests and logs. Let the environment open it, or "
+            "fetch the file",
+            {"what": what},
         )
     return address
 
 
-Address = Annotated[str, AfterValidator(_no_password)]
+def _not_empty(address: str) -> str:
+    if not address.strip():
+        raise ValueError("an address is empty: is a variable of the shell not set?")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_no_secret), AfterValidator(_not_empty)]
 """A path, a URI, or a hub id; kept in manifests, so without credentials."""
 
 
+def check_address(key: str, address: str) -> None:
+    """Refuse an address that holds a secret.
+
+    Raises:
+        RecipeError: naming the key, without the secret.
+    """
+    if what := secret_of_address(address):
+        raise RecipeError(f"{key}: an address must hold no {what}: it would stand in manifests and logs")
+
+
 def _no_token(args: dict[str, Any]) -> dict[str, Any]:
-    for key in args:
-        if key in ("hf_token", "hub_token", "api_key", "password"):
-            raise ValueError(f"{key} is a secret and would stand in manifests; put it into the environment (HF_TOKEN)")
+    for where, what in secrets_in(args):
+        inside = f" ({where})" if "." in where else ""
+        raise PydanticCustomError(
+            "secret",
+            "{what}{inside} and would stand in manifests; put it into the environment (HF_TOKEN)",
+            {"what": what, "inside": inside},
+        )
     return args
 
 
-Arguments = Annotated[dict[str, Any], AfterValidator(_no_token)]
+def _variable_name(text: str) -> str:
+    if not text.isidentifier() or not text.isascii():
+        raise PydanticCustomError("secret", "wants the name of an environment variable, and never the key itself")
+    return text
+
+
+class Word(str):
+    """A word that YAML 1.1 takes for true or false, such as `no`, as it was written. Where a text is wanted it is one,
+    and pydantic makes a truth value of it where that is wanted.
+    """
+
+
+def _words_read(args: Any) -> Any:
+    """Settings of a library, whose types are not known here, with words as YAML reads them: a truth value, but for
+    transformers' strategies, of which `no` is one.
+    """
+    if isinstance(args, dict):
+        return {
+            key: str(one) if isinstance(one, Word) and str(key).endswith("_strategy") else _words_read(one)
+            for key, one in args.items()
+        }
+    if isinstance(args, list):
+        return [_words_read(one) for one in args]
+    return args.lower() in ("yes", "true", "on") if isinstance(args, Word) else args
+
+
+Arguments = Annotated[dict[str, Any], BeforeValidator(_words_read), AfterValidator(_no_token)]
 """Settings that are passed on to a library under its own names."""
 
 
@@ -112,6 +187,11 @@ class Replicas(Section):
 
     min: PositiveInt = 1
     max: PositiveInt = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _that_many(cls, data: Any) -> Any:
+        return {"min": data, "max": data} if isinstance(data, int) else data
 
     @model_validator(mode="after")
     def _ordered(self) -> "Replicas":
@@ -230,7 +310,7 @@ class OpenAIPool(Placement):
     thinking: Thinking | None = Thinking()
     """What stands around the model's thoughts where the server does not take them out of the answer itself (`vllm serve
     --reasoning-parser`). null: whatever the model writes is its answer."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, AfterValidator(_variable_name)] = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a recipe."""
     max_concurrency: PositiveInt = 64
     """Requests open at once from one replica."""
@@ -371,6 +451,14 @@ class Roles(Section):
 # ---- steps ---------------------------------------------------------------------------------------------------------
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError("Python knows no such encoding of texts; cp1252, gb18030 and shift_jis are some") from None
+    return name
+
+
 class Ingest(Section):
     """Which prompts enter, and which are turned away (each rejection is counted, with its reason)."""
 
@@ -387,6 +475,9 @@ class Ingest(Section):
     """Take only prompts that have a history."""
     limit: PositiveInt | None = None
     """Stop after so many accepted prompts."""
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    """Of files without a byte-order mark, by Python's names, such as `cp1252`; lines that are not in it are counted
+    out. null: they are UTF-8, and a file with a line that is not is refused."""
 
     @model_validator(mode="after")
     def _first_turns_have_no_history(self) -> "Ingest":
@@ -775,15 +866,20 @@ class Flow(Section):
     """Rows of one output file at least, while there are as many; a thousandth of all when not given, so that a
     large run writes some thousand files and a small one saves every block."""
     breaker_share: float = Field(0.98, gt=0, le=1)
-    """Share of a worker's last rows that fail from which on the run ends, since it cannot be the rows."""
+    """Share of a worker's last rows, or of all rows of a step, that fail from which on the run ends, since it cannot be
+    the rows. With 1 it never does, nor over training sets without an example."""
     breaker_rows: PositiveInt = 200
     """How many of a worker's last rows are looked at; none before there are as many."""
     progress_s: PositiveFloat = 30.0
     """Seconds between two progress lines where there is no terminal."""
 
 
+DEFAULT_TEMPLATES = "large"
+
+
 def _shipped_set(value: Any) -> Any:
     """The set of a name. A file's content is already in the place of its name (`load_recipe`)."""
+    value = DEFAULT_TEMPLATES if value is None else value
     if not isinstance(value, str):
         return value
     if value not in shipped_templates():
@@ -805,7 +901,7 @@ class Recipe(Section):
     pools: dict[str, Pool]
     roles: Roles
     templates: Annotated[Templates, BeforeValidator(_shipped_set)] = Field(
-        default_factory=lambda: load_shipped("large")
+        default_factory=lambda: load_shipped(DEFAULT_TEMPLATES)
     )
     """What the roles are told: `large` (models of 8B and more), `small` (models that copy better than they understand),
     or a YAML file of your own in their form. What stands here once the recipe is loaded, and in the fingerprint, is its
@@ -919,18 +1015,42 @@ class Recipe(Section):
 
 def _under(data: Any, key: str, defaults: dict[str, Any]) -> Any:
     """`data` with defaults laid under its section `key`; what is no mapping is left for pydantic to refuse."""
-    if not isinstance(data, dict) or not isinstance(data.get(key, {}), dict):
+    said = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(said, dict | None):
         return data
-    return {**data, key: {**defaults, **data.get(key, {})}}
+    return {**data, key: {**defaults, **(said or {})}}
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 5e-7 as the number it is: YAML 1.1, which PyYAML holds to, wants 5.0e-7."""
+    """Safe YAML without the traps of YAML 1.1, to which PyYAML holds: 5e-7 is the number it is, `No` and a date are
+    texts where a text is wanted, and a key that is given twice is a fault.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in PyYAML
+        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        before: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (first := before.setdefault((key.tag, key.value), key)) is not key:
+                line = first.start_mark.line + 1
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key.value}' is given twice, first in line {line}: keep one", problem_mark=key.start_mark
+                )
+        return node
 
 
+def _word(loader: _Loader, node: yaml.ScalarNode) -> Word:
+    return Word(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", _word)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
@@ -989,7 +1109,7 @@ def build_recipe(
         _apply(data, override)
     if prompts:
         data["prompts"] = list(prompts)
-    if run:
+    if run is not None:
         data["run"] = run
     _make_absolute(data, Path.cwd())
     return parse_recipe(data, where)
@@ -1011,38 +1131,44 @@ def _find_recipe(path: str | Path) -> str:
     return str(path)
 
 
+_A_FILE = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.\w+)?$")
+"""How the names of files of prompts and examples end, which those on the hub do not."""
+
+
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of prompts, sets, responses, benchmarks and chat templates absolute that are found in
-    `folder`. What is not there may be a hub id, or is refused later by its name. Values of a wrong type are left for
-    the validation. Models stay as they are written: their names are part of fingerprints, which must be the same in a
-    job's own copy of the project. `templates` and the chat templates of pools are read.
+    `folder`, or would be: files by their names, that are not in the current directory either. Anything else may be a
+    hub id. Values of a wrong type are left for the validation. Models stay as they are written: their names are part of
+    fingerprints, which must be the same in a job's own copy of the project. `templates` and the chat templates of pools
+    are read.
     """
 
     def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(one) for one in value]
         if not isinstance(value, str) or not value or "://" in value or value.startswith("/") or "\0" in value:
             return value
-        found = glob(os.path.join(escape(str(folder)), value))
-        return os.path.normpath(folder / value) if found else value
+        # A file that is there comes before a glob of its name; and a dataset's split is no part of its folder's name.
+        there = os.path.exists(folder / value) or os.path.isdir(folder / _OF_A_SPLIT.sub("", value))
+        there = there or bool(glob(os.path.join(escape(str(folder)), value)))
+        is_meant = there or (_A_FILE.search(value) and not os.path.exists(value) and not glob(value))
+        return os.path.normpath(folder / value) if is_meant else value
 
-    if isinstance(data.get("prompts"), list):
-        data["prompts"] = [absolute(prompt) for prompt in data["prompts"]]
-    composer = data.get("composer")
-    if isinstance(composer, dict) and isinstance(composer.get("prompts"), list):
-        composer["prompts"] = [absolute(prompt) for prompt in composer["prompts"]]
-    sets = data.get("sets")
-    for section in (sets, sets.get("dpo")) if isinstance(sets, dict) else ():
-        if isinstance(section, dict):
-            lists = {name: files for name, files in section.items() if isinstance(files, list)}
-            section.update({name: [absolute(file) for file in files] for name, files in lists.items()})
-    responses = data.get("responses")
-    if isinstance(responses, dict) and "run" in responses:
-        responses["run"] = absolute(responses["run"])
-    benchmarks = data["evaluate"].get("benchmarks") if isinstance(data.get("evaluate"), dict) else None
-    if isinstance(benchmarks, dict):
-        benchmarks.update({name: absolute(file) for name, file in benchmarks.items()})
-    policy = data.get("policy")
-    if isinstance(policy, dict) and "chat_template" in policy:
-        policy["chat_template"] = absolute(policy["chat_template"])
+    def section(of: Any, name: str) -> dict[str, Any]:
+        found = of.get(name)
+        return found if isinstance(found, dict) else {}
+
+    sets, benchmarks = section(data, "sets"), section(section(data, "evaluate"), "benchmarks")
+    for where in (sets, section(sets, "dpo"), benchmarks):
+        where.update({name: absolute(files) for name, files in where.items()})
+    for where, key in (
+        (data, "prompts"),
+        (section(data, "composer"), "prompts"),
+        (section(data, "responses"), "run"),
+        (section(data, "policy"), "chat_template"),
+    ):
+        if key in where:
+            where[key] = absolute(where[key])
     for pool in (data["pools"] if isinstance(data.get("pools"), dict) else {}).values():
         if isinstance(pool, dict) and "chat_template" in pool:
             pool["chat_template"] = _text_of(folder, pool["chat_template"])
@@ -1052,6 +1178,9 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
             data["templates"] = yaml.load(text, _Loader)  # noqa: S506 - a safe one
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise RecipeError(f"{named}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+
+
+_OF_A_SPLIT = re.compile(r"\[[\w.+-]+\]$")
 
 
 def _text_of(folder: Path, value: Any) -> Any:
@@ -1064,7 +1193,7 @@ def _text_of(folder: Path, value: Any) -> Any:
         with fsspec.open(value if "://" in value else str(folder / value), "r", encoding="utf-8") as file:
             return file.read()
     except (OSError, ImportError, ValueError) as error:
-        raise RecipeError(f"{value}: cannot be read: {error}") from None
+        raise RecipeError(redacted(f"{value}: cannot be read: {error}")) from None
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -1074,9 +1203,12 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
         RecipeError: one line per fault.
     """
     try:
-        return Recipe.model_validate(data)
+        made = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+    for key, what in secrets_in(made.model_dump(mode="json")):
+        raise RecipeError(f"{where}: {key}: {what} and would stand in manifests; put it into the environment")
+    return made
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -1085,8 +1217,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise RecipeError(f"'{override}' is not an override: write section.key=value, such as synthesize.k=3")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a safe one
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise RecipeError(f"{key}: the value {text!r} is not valid YAML; put quotes around it") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) else ""
+        raise RecipeError(f"{key}: the value {text!r} is not valid YAML{why}; put quotes around it") from None
     *parents, last = key.split(".")
     for name in parents:
         data[name] = (
@@ -1110,7 +1243,11 @@ def _explain(fault: Any) -> str:
         return f"{where} is missing"
     hidden = fault["type"] == "secret" or isinstance(fault["input"], dict | BaseModel)
     seen = "" if hidden else f" (got {fault['input']!r:.80})"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}{seen}"
+    wanted = "wants a section, of `key: value` in lines" if fault["type"].startswith("model_") else fault["msg"]
+    mend = (
+        ": put quotes around it" if fault["type"] == "string_type" and isinstance(fault["input"], int | float) else ""
+    )
+    return f"{where}: {wanted.removeprefix('Value error, ')}{seen}{mend}"
 
 
 def _keys_near(parents: list[str], fault: Any) -> list[str]:
@@ -1154,10 +1291,46 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class Dumped(dict[str, Any]):
+    """A section as a manifest keeps it, which knows which of its values are the defaults."""
+
+    defaults: frozenset[str] = frozenset()
+
+
+def dumped(section: Section, exclude: Set[str] = frozenset()) -> Dumped:
+    """A section as a manifest keeps it.
+
+    Args:
+        section: a part of the recipe.
+        exclude: keys that are left out.
+    """
+    found = Dumped(section.model_dump(mode="json", exclude=set(exclude)))
+    found.defaults = frozenset(found.keys() - section.model_dump(exclude=set(exclude), exclude_defaults=True).keys())
+    for name in found:
+        if isinstance(inner := getattr(section, name, None), Section):
+            found[name] = dumped(inner)
+    return found
+
+
+def in_json(value: Any) -> Any:
+    """Settings with keys and lists as JSON has them."""
+    if isinstance(value, Dumped):
+        found = Dumped((key, in_json(inner)) for key, inner in value.items())
+        found.defaults = value.defaults
+        return found
+    if isinstance(value, dict):
+        return {str(key): in_json(inner) for key, inner in value.items()}
+    return [in_json(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines `key: old → new` for every setting in which two nested dicts differ."""
+    """Lines `key: old → new` for every setting in which two nested dicts differ. One that the old ones do not know yet
+    is no difference where it has its default.
+    """
     lines = []
     for key in sorted(old.keys() | new.keys()):
+        if key not in old and isinstance(new, Dumped) and key in new.defaults:
+            continue
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             lines += difference(a, b, f"{prefix}{key}.")

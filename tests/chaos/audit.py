@@ -30,13 +30,15 @@ FAULTS_OF_ENGINES = {KILLS_ITS_ENGINE, "EngineDead", "EngineUnavailable"}
 class Report:
     """What a run came to; all that makes it not `clean` is a count or a list that should be empty.
 
-    `made`, `kept` and `wasted` are generated tokens, where engines note them: in all, in the files, and the difference.
-    `in_flight` is what the rows cost that were in flight on what died, each as often as it was; `beyond` is what was
-    made of some row beyond its cost and that. `unmetered` are rows of which less was noted than they cost.
+    `missed` are the kills that came too late. `made`, `kept` and `wasted` are generated tokens, where engines note
+    them: in all, in the files, and the difference. `in_flight` is what the rows cost that were in flight on what died,
+    each as often as it was; `beyond` is what was made of some row beyond its cost and that. `unmetered` are rows of
+    which less was noted than they cost.
     """
 
     seed: int
     kills: dict[str, int] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
     rows: int = 0
     lost: int = 0
     unknown: int = 0
@@ -63,11 +65,13 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was lost, doubled, changed, broken, left behind, or paid for beyond what was in flight."""
+        """Whether all befell it that was to, and nothing was lost, doubled, changed, broken, left behind, or paid for
+        beyond what was in flight.
+        """
         counts = (self.lost, self.unknown, self.doubled, self.changed, self.unreadable, self.beyond, self.unmetered)
         lists = (self.unfinished, self.broken_ledgers, self.broken_sets, self.broken_trainings, self.unexpected_ends)
         metered = not self.metered or self.made >= self.kept > 0
-        return not any(counts) and not any(lists) and not self.left_over and metered
+        return not any(counts) and not any(lists) and not self.left_over and not self.missed and metered
 
 
 def undisturbed(recipe: Recipe, prompts: list[Row]) -> dict[int, Row]:
@@ -197,6 +201,7 @@ def summary(reports: list[Report]) -> dict[str, Any]:
         **{name: sum(getattr(report, name) for report in reports) for name in totals},
         "wasted_tokens_share": round(wasted / max(made, 1), 4),
         "in_flight_share": round(sum(report.in_flight for report in metered) / max(made, 1), 4),
+        "missed": sum(len(report.missed) for report in reports),
         "left_over": sum(len(report.left_over) for report in reports),
         "unexpected_ends": sum(len(report.unexpected_ends) for report in reports),
         "clean": all(report.clean for report in reports),

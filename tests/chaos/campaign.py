@@ -33,9 +33,11 @@ Moment = tuple[str, str]
 """The step in which a death comes, and its kind."""
 
 
-def simulated(replicas: int = 4) -> dict[str, Any]:
-    """A recipe of some seconds a row, on up to so many replicas, whose engines note what they make."""
-    pool = {"engine": "simulated", "tokens_per_s": 150, "broken_share": 0.1, "rows_in_flight": 8, "cpus": 1,
+def simulated(replicas: int = 4, tokens_per_s: float = 50) -> dict[str, Any]:
+    """A recipe of many seconds a row, on up to so many replicas, whose engines note what they make: between two kills
+    some forty rows are done.
+    """
+    pool = {"engine": "simulated", "tokens_per_s": tokens_per_s, "broken_share": 0.1, "rows_in_flight": 8, "cpus": 1,
             "replicas": {"min": 1, "max": replicas}, "replies": "replies"}  # fmt: skip
     unchecked = {"check": "none"}  # what this engine says would not hold, and rows would end too soon to be killed
     synthesize = {"k": 3, **unchecked}
@@ -47,7 +49,8 @@ def trained(model: str) -> dict[str, Any]:
     """The same with a policy that is really trained, for some steps more than a kill needs."""
     fields = {"max_length": 512, "per_device_train_batch_size": 2, "num_train_epochs": 4, "learning_rate": 1e-3}
     train = {"workers": {"min": 1, "max": 1}, "save_every_s": 2}
-    return simulated() | {"policy": {"model": model}, "sft": fields, "align": {"iterations": 0}, "train": train}
+    policy = {"policy": {"model": model}, "sft": fields, "align": {"iterations": 0}, "train": train}
+    return simulated(tokens_per_s=150) | policy
 
 
 def real() -> dict[str, Any]:
@@ -83,6 +86,7 @@ def campaign(place: Path, settings: dict[str, Any], moments: list[Moment], seed:
         try:
             for step, kind in moments:
                 if not victim.befall(step, kind):
+                    report.missed.append(f"{step}: {kind}")
                     print(f"  {step} was over before a {kind} could be killed in it", file=sys.stderr, flush=True)
             victim.finish()
         finally:
@@ -150,7 +154,6 @@ def main() -> None:
             }
             report = campaign(place, settings[kind](), moments, draw.randrange(1 << 30), rows, nodes)
         print(f"run {len(reports) + 1}: {json.dumps(asdict(report))}", file=sys.stderr, flush=True)
-        assert report.kills, "a run ended before anything was killed"
         reports.append(report)
     print(json.dumps(summary(reports)), flush=True)
     sys.exit(0 if all(report.clean for report in reports) else 1)

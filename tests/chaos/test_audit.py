@@ -178,6 +178,11 @@ def single_reply(run: Run) -> Row:
     return row
 
 
+def test_a_kill_that_came_too_late_is_a_fault_of_the_campaign() -> None:
+    assert Report(seed=0).clean
+    assert not Report(seed=0, missed=["synthesize: head"]).clean
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_any_kind_is_not_clean(run: Run, fault: str) -> None:
     put_in, told_by = FAULTS[fault]

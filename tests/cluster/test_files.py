@@ -1,11 +1,14 @@
 """What cannot be run here is checked as far as it goes without a cloud."""
 
+import hashlib
 import importlib
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -223,6 +226,134 @@ def test_the_rayservice_is_an_application_that_wants_its_token(monkeypatch: pyte
     assert all(any(places(node, need) for node in nodes) for need in needs(recipe))
 
 
+def pods(name: str) -> dict[str, Any]:
+    """The pods that a KubeRay file asks for, by what they are."""
+    spec = yaml.safe_load((CLUSTER / f"kuberay/{name}.yaml").read_text())["spec"]
+    cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    found = {group["groupName"]: group["template"]["spec"] for group in cluster["workerGroupSpecs"]}
+    found["head"] = cluster["headGroupSpec"]["template"]["spec"]
+    if "submitterPodTemplate" in spec:
+        found["submitter"] = spec["submitterPodTemplate"]["spec"]
+    found["head"]["containers"].append(cluster["autoscalerOptions"])  # a container that the operator puts beside
+    return found
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob", "rayservice"])
+def test_kuberay_pods_have_no_rights_that_they_do_not_need(name: str) -> None:
+    """What a namespace under the standard `restricted` asks for."""
+    for kind, pod in pods(name).items():
+        allowed = pod["securityContext"]
+        assert (allowed["runAsNonRoot"], allowed["runAsUser"]) == (True, 1000)
+        assert "--uid 1000 ray" in (CLUSTER / "Dockerfile").read_text()
+        assert allowed["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            rights = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == rights
+        assert kind == "head" or pod["automountServiceAccountToken"] is False
+    assert ("submitter" in pods(name)) == (name == "rayjob")
+
+
+def test_the_network_policy_lets_in_who_has_a_reason() -> None:
+    policy = yaml.safe_load((CLUSTER / "kuberay/networkpolicy.yaml").read_text())
+    spec, rays = policy["spec"], {"matchLabels": {"ray.io/is-ray-node": "yes"}}
+    assert (spec["podSelector"], spec["policyTypes"]) == (rays, ["Ingress"])
+    among, *others = spec["ingress"]
+    assert among == {"from": [{"podSelector": rays}]}
+    for rule in others:
+        assert {port["port"] for port in rule["ports"]} <= {8265, 52365, 8000}  # never Ray's own
+        assert all(source["podSelector"]["matchLabels"] for source in rule["from"])
+    job = yaml.safe_load((CLUSTER / "kuberay/rayjob.yaml").read_text())
+    label = job["spec"]["submitterPodTemplate"]["metadata"]["labels"]
+    assert [{"podSelector": {"matchLabels": label}}] in [rule["from"] for rule in others]
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob", "rayservice"])
+def test_images_are_pinned_by_their_digests(name: str, tmp_path: Path) -> None:
+    """The script itself, with a command in docker's place."""
+    docker = tmp_path / "docker"
+    docker.write_text('#!/usr/bin/env bash\necho "sha256:$(printf %s "$4" | sha256sum | cut -c1-64)"\n')
+    docker.chmod(0o755)
+    command = [str(CLUSTER / "kuberay/pin.sh"), "reg.example/me", str(CLUSTER / f"kuberay/{name}.yaml")]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    plain = (CLUSTER / f"kuberay/{name}.yaml").read_text()
+    digests = {
+        tag: hashlib.sha256(f"reg.example/me/ultraif-ray:{tag}".encode()).hexdigest() for tag in ("0.1.0", "0.1.0-cpu")
+    }
+    for tag in ("0.1.0-cpu", "0.1.0"):
+        plain = plain.replace(f"REGISTRY/ultraif-ray:{tag}", f"reg.example/me/ultraif-ray@sha256:{digests[tag]}")
+    assert done.stdout.strip() == plain.strip()
+    docker.write_text("#!/usr/bin/env bash\necho none\n")
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stdout) == (1, "")
+
+
+def run_local(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "ULTRAIF_LOCAL_CLUSTER": str(folder)}
+    command = [str(CLUSTER / "local.sh"), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [("start",), ("add",), ("kill", "1"), ("stop",)])
+@pytest.mark.parametrize("kind", ["of somebody else", "a link", "open to all", "with other things in it"])
+def test_a_local_cluster_takes_no_folder_that_another_could_have_made(
+    tmp_path: Path, kind: str, words: tuple[str, ...]
+) -> None:
+    """Nothing is written into it, killed by its numbers or deleted."""
+    folder, mark = tmp_path / "cluster", "folder-of-local.sh"
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    (tmp_path / "theirs" / mark).touch()
+    bystander = subprocess.Popen(["/usr/bin/sleep", "60"], start_new_session=True)
+    (tmp_path / "theirs/node-1.pid").write_text(str(bystander.pid))
+    try:
+        if kind == "of somebody else" and os.geteuid():
+            folder = Path("/usr")  # only root can give a folder away
+        elif kind == "a link":
+            folder.symlink_to(tmp_path / "theirs")
+        else:
+            (tmp_path / "theirs").rename(folder)
+            if kind == "of somebody else":
+                os.chown(folder, 65534, 65534)
+            elif kind == "open to all":
+                folder.chmod(0o777)
+            else:
+                (folder / mark).unlink()
+        before = sorted(folder.iterdir())
+        done = run_local(folder, *words)
+        assert done.returncode == 1
+        assert "is no folder that this script made for you alone" in done.stderr
+        assert sorted(folder.iterdir()) == before
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_where_no_local_cluster_is_there_is_nothing_to_stop(tmp_path: Path) -> None:
+    assert run_local(tmp_path / "none", "stop").returncode == 0
+
+
+def test_the_actions_of_ci_are_named_by_commit() -> None:
+    files = list((CLUSTER.parent / ".github").rglob("*.yml"))
+    used = [line.split("uses:")[1] for file in files for line in file.read_text().splitlines() if "uses:" in line]
+    assert used
+    assert all(re.fullmatch(r" \S+@[0-9a-f]{40}  # v\S+", one) for one in used)
+
+
+def test_torch_on_a_cpu_is_pinned_by_hash() -> None:
+    """One for each version of Python and each machine; and whoever installs it asks for them."""
+    text = (CLUSTER.parent / "requirements/torch-cpu.txt").read_text()
+    assert len(set(re.findall(r"--hash=sha256:[0-9a-f]{64}", text))) == 6
+    installed = [
+        line
+        for file in (CLUSTER.parent / "Makefile", CLUSTER / "Dockerfile.cpu", CLUSTER / "Dockerfile")
+        for line in file.read_text().splitlines()
+        if re.search(r"-r \S*requirements/", line)
+    ]
+    assert len(installed) == 6
+    assert all("--require-hashes" in line for line in installed)
+
+
 SECRETS = (
     r"\b(AKIA|ASIA)[A-Z0-9]{12,}", r"-----BEGIN [A-Z ]*PRIVATE KEY", r"\bhf_\w{8,}", r"\bgh[pousr]_\w{16,}",
     # A value after such a name, that is no variable, placeholder, mapping or path.
@@ -277,7 +408,7 @@ def test_the_locks_have_what_the_project_asks_for(lock: str) -> None:
     assert not {one for one in left_out if one != "#"} & pinned.keys()
 
 
-@pytest.mark.parametrize("script", ["drain.sh", "local.sh", "slurm.sh"])
+@pytest.mark.parametrize("script", ["drain.sh", "local.sh", "slurm.sh", "kuberay/pin.sh"])
 def test_scripts_pass_shellcheck(script: str) -> None:
     checked = subprocess.run(
         [Path(sys.executable).parent / "shellcheck", CLUSTER / script], capture_output=True, text=True, check=False

@@ -14,8 +14,9 @@ import yaml
 from tests.s3 import BUCKET
 from tests.simulated import prompts_file, rows_of, without_usage
 from tests.train.data import kill_with_its_ray, tiny_model, training_recipe, wait_for
+from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import RunFolder
-from ultraif_ray.store.lease import LEASE
+from ultraif_ray.store.lease import LEASE, Lease
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -48,6 +49,21 @@ def test_what_another_process_writes_is_seen_at_once() -> None:
     assert sorted(folder.names("step")) == ["manifest.json", "rows"]
     folder.clear("step", "rows")
     assert folder.names("step") == ["manifest.json"]
+
+
+@pytest.mark.usefixtures("s3")
+def test_of_two_runs_one_has_the_folder_and_then_the_other() -> None:
+    folder = folder_of("held")
+    assert folder.create({"number": 1}, "file.json")
+    assert not folder_of("held").create({"number": 2}, "file.json")
+    assert folder.read_json("file.json") == {"number": 1}
+    with Lease(folder, beat_s=0.2, silent_s=20) as first:
+        with pytest.raises(RunError, match="is in use by"):
+            Lease(folder_of("held"), beat_s=0.2, silent_s=20).__enter__()
+        first.check()
+    with Lease(folder_of("held")):
+        pass
+    assert folder.names() == ["file.json"]
 
 
 @pytest.mark.usefixtures("s3")

@@ -9,6 +9,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from trl.data_utils import apply_chat_template, is_conversational
 
 from tests.scripted import composed
@@ -329,6 +330,26 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
         '"rejected"',
     ):
         assert part in text
+
+
+NAME = "a `<img src=x onerror=alert(1)>` [b](javascript:alert(1)) \u202e\n# c``"
+
+
+def test_nothing_in_a_card_runs() -> None:
+    """What a file or a model is called, and what an example says, is code in Markdown, whatever it holds."""
+    recipe = made()
+    named = recipe.model_copy(update={"prompts": (f"/data/{NAME}.jsonl", NAME)})
+    example = {"prompt": f"```\n{NAME}\n~~~~\n<script>alert(1)</script>", "chosen": "````"}
+    text = card("dpo", named, {}, {"train": 1, "held_out": 0}, "", example).split("---\n", 2)[2]
+    inline = [one for token in MarkdownIt().parse(text) for one in [token, *(token.children or [])]]
+    kinds = {one.type for one in inline}
+    assert not kinds & {"html_inline", "html_block", "link_open", "image"}
+    assert [one.content for one in inline if one.type == "heading_open" and one.tag == "h1"] == [""]  # the card's own
+    shown = " ".join(NAME.replace("\u202e", "\\u202e").split())
+    assert [one.content for one in inline if one.type == "code_inline"][:2] == [f"{shown}.jsonl", shown]
+    assert "\u202e" not in text
+    (block,) = [one.content for one in inline if one.type == "fence"]
+    assert json.loads(block) == example
 
 
 @pytest.mark.parametrize("pair", ["first", "widest"])

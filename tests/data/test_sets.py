@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ultraif_ray.data.export import examples, held_out
 from ultraif_ray.data.ingest import Rejection
-from ultraif_ray.data.sets import check_set, read_set, to_example
+from ultraif_ray.data.sets import check_set, find_files, read_set, to_example
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Export
 from ultraif_ray.records import Constraint, Instruction, Response, Row, Turn, prompt_id
@@ -159,8 +159,9 @@ def write(file: Path, *records: Any) -> Path:
 
 def read(tmp_path: Path, *files: Path, name: str = "sft", share: float = 0.0) -> Entry:
     specs = tuple(str(file) for file in files)
-    check_set(name, specs)
-    return read_set(name, specs, RunFolder(str(tmp_path / "run")), "export", share)
+    sources = find_files(specs)
+    check_set(name, sources)
+    return read_set(name, sources, RunFolder(str(tmp_path / "run")), "export", share)
 
 
 def prompts(tmp_path: Path, split: str, name: str = "sft") -> list[str]:
@@ -208,7 +209,7 @@ def test_of_a_set_in_two_formats_one_is_read(tmp_path: Path) -> None:
     first = read(tmp_path, write(tmp_path / "in/train.jsonl", sft(0), sft(1)))
     write(tmp_path / "run/export/sft/train.jsonl", sft(0), sft(1))
     specs = (str(tmp_path / "run/export/sft"),)
-    assert read_set("sft", specs, RunFolder(str(tmp_path / "again")), "export", 0.0) == first
+    assert read_set("sft", find_files(specs), RunFolder(str(tmp_path / "again")), "export", 0.0) == first
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_of_a_set_in_two_formats_one_is_read(tmp_path: Path) -> None:
 def test_another_kind_of_file_is_refused_in_one_line(tmp_path: Path, name: str, record: Any, message: str) -> None:
     file = write(tmp_path / "a.jsonl", record)
     with pytest.raises(InputError, match=message) as caught:
-        check_set(name, (str(file),))
+        check_set(name, find_files((str(file),)))
     assert "\n" not in str(caught.value)
 
 

@@ -30,6 +30,21 @@ def test_a_model_in_a_store_is_copied_once_and_without_its_weights_where_they_ar
         resolve_model("memory://models/none")
 
 
+@pytest.mark.parametrize("name", ["../../pwned/.bashrc", "x/../../../pwned/.bashrc", "../.."])
+def test_no_file_of_a_model_is_written_outside_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A store's keys are any text. Nothing of such a model is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache/deep/enough"))
+    store = fsspec.filesystem("memory")
+    for key in ("config.json", name):
+        store.pipe(f"/models/planted/{key}", b"planted")
+    with pytest.raises(RecipeError, match=r"would be written outside of its folder"):
+        resolve_model("memory://models/planted")
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+    store.rm("/models/planted", recursive=True)
+
+
 def test_a_model_that_the_hub_does_not_give_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with hub(monkeypatch):
         with pytest.raises(RecipeError, match=r"^pools\.m\.model is 'org/gated', whose licence .* HF_TOKEN$"):

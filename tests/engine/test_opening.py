@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from tests.scripted import ScriptedEngine, saying
-from ultraif_ray.engine.opening import open_engines
+from ultraif_ray.engine.opening import open_engines, wants_schema
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Pool, parse_recipe
+from ultraif_ray.records import ROLES
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -19,7 +21,7 @@ class Opened:
     def __init__(self) -> None:
         self.adapters: dict[str, tuple[str, ...]] = {}
         self.gpus: dict[str, str | None] = {}
-        self.checked: dict[str, tuple[str, ...]] = {}
+        self.checked: dict[str, tuple[tuple[str, ...], bool]] = {}
         self.broken = ""
 
     def __call__(self, pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> ScriptedEngine:
@@ -29,8 +31,8 @@ class Opened:
             raise RecipeError("it does not fit")
         engine = saying()
 
-        async def check(labels: tuple[str, ...]) -> None:
-            self.checked[pool.model] = labels
+        async def check(labels: tuple[str, ...], schema: bool) -> None:
+            self.checked[pool.model] = labels, schema
 
         engine.check = check  # type: ignore[method-assign]
         return engine
@@ -61,9 +63,36 @@ async def test_an_engine_has_the_adapters_of_its_roles_each_once_and_checks_thei
         responder={"adapter": "/run/sft/model"},
         judge={"adapter": "/run/composer/model"},
     )
-    assert list(await open_engines(made, ("policy", "judge"))) == ["policy", "judge"]
+    assert list(await open_engines(made, ("policy", "judge"), STAGES)) == ["policy", "judge"]
     assert opened.adapters == {"policy": ("/run/sft/model",), "judge": ("/run/composer/model",)}
-    assert opened.checked == {"policy": (), "judge": ("Yes", "No", "Y", "N")}
+    assert opened.checked == {"policy": ((), False), "judge": (("Yes", "No", "Y", "N"), True)}
+
+
+@pytest.mark.parametrize(
+    ("stages", "judge", "wanting"),
+    [
+        (("decompose",), "each", ["decomposers"]),
+        (("compose",), "each", ["composers"]),
+        (("respond",), "each", ["judges"]),
+        (("respond",), "logprob", []),
+        (("judge",), "rationale", ["judges"]),
+        (("ask",), "rationale", []),
+        (STAGES, "rationale", ["decomposers", "composers", "judges"]),
+    ],
+)
+def test_a_pool_is_asked_for_json_where_a_role_of_it_is(
+    stages: tuple[str, ...], judge: str, wanting: list[str]
+) -> None:
+    pools = [f"{role}s" for role in ROLES]
+    made = parse_recipe(
+        {
+            "name": "x",
+            "pools": {pool: {"engine": "openai", "model": "m", "base_url": "http://x"} for pool in pools},
+            "roles": {role: {"pool": f"{role}s"} for role in ROLES},
+            "synthesize": {"judge": judge},
+        }
+    )
+    assert [pool for pool in pools if wants_schema(made, pool, stages)] == wanting
 
 
 @pytest.mark.parametrize(("gpus", "shown"), [((1, 1), ("4", "5")), ((4, 1), ("4,5,6,7", "8"))])
@@ -72,12 +101,12 @@ async def test_engines_of_whole_gpus_that_share_a_worker_see_their_own(
 ) -> None:
     every = ",".join(str(4 + number) for number in range(sum(gpus)))
     monkeypatch.setenv(GPUS, every)
-    await open_engines(recipe(gpus), ("policy", "judge"))
+    await open_engines(recipe(gpus), ("policy", "judge"), STAGES)
     assert (opened.gpus["policy"], opened.gpus["judge"]) == shown
     assert os.environ[GPUS] == every
     opened.broken = "judge"
     with pytest.raises(RecipeError, match="it does not fit"):
-        await open_engines(recipe(gpus), ("policy", "judge"))
+        await open_engines(recipe(gpus), ("policy", "judge"), STAGES)
     assert os.environ[GPUS] == every
 
 
@@ -85,5 +114,5 @@ async def test_an_engine_alone_in_its_worker_sees_all_of_its_gpus(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(GPUS, "2,3")
-    await open_engines(recipe((2, 1)), ("policy",))
+    await open_engines(recipe((2, 1)), ("policy",), STAGES)
     assert opened.gpus == {"policy": "2,3"}

@@ -331,7 +331,7 @@ class TestEngine:
     async def test_labels_give_the_probabilities_that_transformers_gives_them_for_one_token(
         self, engine: VllmEngine, packaged_model: str, adapter: str
     ) -> None:
-        await engine.check(("Yes", "No"))
+        await engine.check(("Yes", "No"), True)
         for of in ("", adapter):
             request = ask("Is water wet? Reply with Yes or No alone.", labels=("Yes", "No"), adapter=of)
             expected = label_logprobs(packaged_model, request.messages, request.labels, of)
@@ -371,7 +371,7 @@ class TestEngine:
 
     async def test_a_label_of_two_tokens_is_refused_at_the_start(self, engine: VllmEngine) -> None:
         with pytest.raises(RecipeError, match="'YES' is 2 tokens"):
-            await engine.check(("YES", "NO"))
+            await engine.check(("YES", "NO"), True)
 
     async def test_a_prompt_longer_than_the_context_is_refused_and_the_engine_lives(self, engine: VllmEngine) -> None:
         with pytest.raises(RequestRefused, match="context 1024"):

@@ -32,7 +32,7 @@ async def asked(items: list[Item], answer: Says, met: Callable[[str], bool], mad
         if request.labels:
             return labels(0.9 if met(text) else 0.1)
         questions = [
-            line.partition(". ")[2] for line in text.split("[Questions]\n")[1].splitlines() if line[:1].isdigit()
+            line.partition(". ")[2] for line in text.rpartition("[Questions ")[2].splitlines()[1:] if line[:1].isdigit()
         ]
         said = [{"explanation": "", "answer": "YES" if met(question) else "NO"} for question in questions]
         return as_json({str(number): one for number, one in enumerate(said, start=1)})

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -242,3 +244,45 @@ def test_a_machine_that_misses_rays_deadline_is_given_others(
     answers.append(ValueError("no such option"))
     with pytest.raises(RunError, match="no such option"):
         cluster.connect()
+
+
+@pytest.mark.parametrize("what", ["nothing", "a web server"])
+def test_an_address_where_no_ray_is_is_told_in_seconds(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself asks for ten minutes. Nothing of it is started here."""
+    import ray
+
+    from ultraif_ray.flow import cluster
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "ANSWERS_S", 2.0)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        address = f"127.0.0.1:{server.server_port}"
+        if what == "nothing":
+            server.server_close()
+        else:
+            Thread(target=server.serve_forever, daemon=True).start()
+        for name in (address, f"ray://{address}"):
+            monkeypatch.setenv("RAY_ADDRESS", name)
+            with pytest.raises(RunError, match=rf"no Ray answers at {name} \(RAY_ADDRESS\) in 2 s: start the cluster"):
+                cluster.connect()
+        if what != "nothing":
+            server.shutdown()
+    monkeypatch.setenv("RAY_ADDRESS", f"http://{address}")
+    with pytest.raises(RunError, match="the address of a dashboard"):
+        cluster.connect()
+
+
+def long_path(place: Path) -> Found:
+    from ultraif_ray.flow import cluster
+
+    (long := place / ("x" * 100)).mkdir()
+    os.environ["RAY_TMPDIR"] = str(long)
+    try:
+        cluster.connect()
+    except RunError as error:
+        return {"said": str(error)}
+    return {}
+
+
+def test_a_temporary_folder_with_a_long_path_is_told_with_the_remedy(tmp_path: Path) -> None:
+    assert "set TMPDIR, or for Ray alone RAY_TMPDIR, to a short one" in apart(long_path, tmp_path)["said"]

@@ -47,6 +47,13 @@ def test_the_error_of_a_task_is_told_whole_and_without_rays_traceback() -> None:
     assert unwrap_error(outer) is cause
 
 
+def test_what_nobody_foresaw_in_a_task_is_told_by_its_own_name() -> None:
+    cause = TypeError("unsupported operand")
+    outer = RuntimeError("User code error\n…\nTo change retry attempts, backoff, or which errors")
+    outer.__cause__ = RayTaskError("Worker", "Traceback: ray::Worker()", cause).as_instanceof_cause()
+    assert str(unwrap_error(outer)).splitlines()[0] == "the pipeline ended: TypeError: unsupported operand"
+
+
 def test_what_the_disk_refuses_a_task_is_told_in_one_line_with_how_to_go_on() -> None:
     cause = OSError(28, "No space left on device")
     text = "ray::Write()\n  File …\nOSError: [Errno 28] No space left on device"
@@ -56,3 +63,8 @@ def test_what_the_disk_refuses_a_task_is_told_in_one_line_with_how_to_go_on() ->
     said, how = str(told).splitlines()
     assert "No space left on device" in said
     assert GO_ON in how
+
+
+def test_what_ray_data_writes_behind_an_error_of_ours_is_left_out() -> None:
+    advice = "Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\nTo change retry attempts, ..."
+    assert str(unwrap_error(InputError(f"a.json: broken\n{advice}"))) == "a.json: broken"

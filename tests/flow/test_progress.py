@@ -1,6 +1,10 @@
 """What is seen while a pipeline runs."""
 
-from ultraif_ray.flow.progress import STARTING, TOKENS, Scoreboard, describe
+from typing import Any
+
+import pytest
+
+from ultraif_ray.flow.progress import STARTING, TOKENS, Scoreboard, describe, what_is_waited_for
 
 
 def test_what_happens_before_the_first_row_is_said() -> None:
@@ -22,3 +26,17 @@ def test_reports_add_up_and_a_total_begins_anew() -> None:
     board.add({"steps": 4}, "2 workers", total=9)
     board.add({"steps": 1})
     assert board.read() == ({"steps": 5}, "2 workers", 9)
+
+
+@pytest.mark.parametrize(
+    ("counts", "unplaced", "said"),
+    [
+        ({}, [(1, {"memory": 2.0**30, "CPU": 1.0})], "room in the cluster for 1 x 1 CPU, 1.07374e+09 memory"),
+        ({"paired": 3}, [(2, {"GPU": 1.0})], "room in the cluster for 2 x 1 GPU"),
+        ({STARTING: 1}, [], "an engine to start"),
+        ({STARTING: 0, TOKENS: 9}, [], "the engines' replies"),
+        ({}, [], "a worker to start"),
+    ],
+)
+def test_what_a_run_waits_for_is_said(counts: dict[str, int], unplaced: Any, said: str) -> None:
+    assert what_is_waited_for(counts, unplaced) == said

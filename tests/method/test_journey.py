@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.scripted import Answer, ScriptedEngine, as_json, client_of, labels, recipe, saying
 from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RequestRefused
-from ultraif_ray.method.journey import STAGES, give_up, run_journey
+from ultraif_ray.method.journey import STAGES, UNEXPECTED, give_up, run_journey
 from ultraif_ray.recipe import Band, Recipe
 from ultraif_ray.records import Asked, Check, Response, Row, Turn, to_table
 
@@ -68,8 +68,8 @@ class World:
         if self.judge:
             return self.judge
         if request.labels:
-            return labels(0.9 if "good" in text.split("[Answer]")[1] else 0.1)
-        good = "YES" if "good" in text.split("[Answer]")[1] else "NO"
+            return labels(0.9 if "good" in text.split("[Answer ")[1] else 0.1)
+        good = "YES" if "good" in text.split("[Answer ")[1] else "NO"
         if request.schema and "answer" in request.schema["properties"]:
             return as_json({"explanation": "", "answer": good})
         numbers = [str(i + 1) for i in range(len(request.schema["required"]))] if request.schema else []
@@ -518,6 +518,24 @@ async def test_an_engine_that_refuses_ends_the_row_with_its_words(error: Excepti
     assert row.failures[0].stage == "responder"
     assert (row.failures[0].kind, row.failures[0].reason) == (type(error).__name__, str(error))
     assert row.usage  # what was spent before is not forgotten
+
+
+@pytest.mark.parametrize(
+    ("world", "stage"),
+    [
+        (World("good", "bad", decomposer=TypeError("a list")), "decomposer"),
+        (World(composes=0, refusal=TypeError("a list")), "composer"),
+        (World(TypeError("a list")), "responder"),
+        (World("good", judge=TypeError("a list")), "responder"),
+    ],
+    ids=["decomposer", "composer", "responder", "judge"],
+)
+async def test_what_nobody_foresaw_ends_its_row_alone_and_is_named(world: World, stage: str) -> None:
+    row = await journey(world, settings())
+    found = [one for one in row.failures if one.kind == UNEXPECTED]
+    assert [(one.stage, one.reason) for one in found] == [(stage, "TypeError: a list")]
+    assert (row.decomposed if stage == "decomposer" else row.outcome) == "failed"
+    assert row.usage
 
 
 async def test_a_refused_question_is_the_judges_failure() -> None:

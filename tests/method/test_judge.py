@@ -85,7 +85,7 @@ async def test_after_the_first_no_nobody_is_asked() -> None:
         ("Is it c?", "not asked"),
     ]
     (asked,) = engine.asked
-    assert asked.messages[-1]["content"].endswith("[Question]\nIs it a?\nReply with Yes or No alone.")
+    assert asked.messages[-1]["content"].endswith("]\nIs it a?\nReply with Yes or No alone.")
 
 
 def reasoned(answer: str) -> str:
@@ -104,7 +104,7 @@ async def test_each_question_apart_has_its_own_request_and_reason() -> None:
     assert ["Is it a?" in text for text in said] == [True, False]
     assert ["Is it b?" in text for text in said] == [False, True]
     shared = said[0].split("Is it a?")[0]  # in the cache for the second
-    assert shared.index("[Request]\nq a b") < shared.index("An answer.")
+    assert shared.index("]\nq a b\n") < shared.index("An answer.")
     assert said[1].startswith(shared)
 
 

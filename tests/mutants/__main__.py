@@ -56,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         copies = [_copy(Path(scratch) / f"lane-{lane}") for lane in range(LANES)]
         tests = sorted({test for mutant in chosen for test in mutant.tests})
-        if not options.trust and (failed := _failing(copies[0], tests, 6 * PATIENCE_S)):
+        lanes = ("-n", str(LANES), "--dist", "loadgroup")
+        if not options.trust and (failed := _failing(copies[0], tests, 6 * PATIENCE_S, lanes)):
             sys.exit(f"{failed} fails without any mutant; mend that first")
         verdicts = _try_all(chosen, copies)
     survived = [verdict.mutant.name for verdict in verdicts if not verdict.caught_by]
@@ -88,10 +89,9 @@ def _try_all(mutants: Sequence[Mutant], copies: list[Path]) -> list[Verdict]:
         print(f"{verdict.caught_by or 'SURVIVED'}  <- {mutant.name} ({verdict.seconds:.0f} s)", flush=True)
         return verdict
 
-    with ThreadPoolExecutor(1) as heavy, ThreadPoolExecutor(len(copies)) as light:
-        slow = [heavy.submit(attempt, mutant) for mutant in mutants if mutant.heavy]
-        quick = [light.submit(attempt, mutant) for mutant in mutants if not mutant.heavy]
-        return [future.result() for future in slow + quick]
+    slow_first = sorted(mutants, key=lambda mutant: not mutant.heavy)
+    with ThreadPoolExecutor(len(copies)) as lanes:
+        return list(lanes.map(attempt, slow_first))
 
 
 def _try(mutant: Mutant, copy: Path) -> Verdict:
@@ -105,7 +105,7 @@ def _try(mutant: Mutant, copy: Path) -> Verdict:
     return Verdict(mutant, caught_by, time.monotonic() - started)
 
 
-def _failing(copy: Path, tests: Sequence[str], patience_s: float) -> str:
+def _failing(copy: Path, tests: Sequence[str], patience_s: float, options: Sequence[str] = ()) -> str:
     """The first of these tests that fails in this copy, or the empty string; RuntimeError if they cannot be run."""
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
@@ -120,6 +120,7 @@ def _failing(copy: Path, tests: Sequence[str], patience_s: float) -> str:
         "-p",
         "no:cacheprovider",
         f"--junitxml={report}",
+        *options,
         *tests,
     ]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -16,7 +16,7 @@ from ultraif_ray.cli import app
 from ultraif_ray.errors import InputError
 from ultraif_ray.records import Turn
 from ultraif_ray.report.audit import Case, cases_of
-from ultraif_ray.report.grades import Auditing, ask_for_grades, audit_run, read_grades, write_cases
+from ultraif_ray.report.grades import INJECTIONS, Auditing, ask_for_grades, audit_run, read_grades, write_cases
 from ultraif_ray.steps.run import run
 
 
@@ -99,6 +99,15 @@ def test_a_second_judge_grades_and_violations_are_planted(tmp_path: Path, capsys
     for row in judged:  # this engine repeats what it is asked
         (instruction,) = row.instructions
         assert instruction.responses[0].text.endswith(f"About: {instruction.simpler_query[:80]}")
+    again = Run(f"{tried.run_folder}/injected").rows(step="judge")
+    injected = {row.id: row.instructions[0].responses[0] for row in again if row.outcome != "failed"}
+    plain = {row.id: row.instructions[0].responses[0] for row in judged}
+    assert injected  # this engine refuses some requests
+    assert injected.keys() <= plain.keys()
+    orders = [response.text.removeprefix(plain[number].text) for number, response in injected.items()]
+    assert set(orders) <= set(INJECTIONS)
+    said = [response.verdicts[0].answer for response in injected.values()]
+    assert json.loads(result.read_text())["recall_on_injected"]["value"] == said.count("no") / len(said)
 
 
 def test_one_way_to_grade_at_a_time(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ async def test_code_answers_what_it_is_given_a_checker_for() -> None:
 
 async def test_a_batch_is_judged_in_its_order() -> None:
     def script(request: Request, number: int) -> Completion:
-        return labels(0.9 if "wet" in request.messages[-1]["content"].partition("[Answer]")[2] else 0.1)
+        return labels(0.9 if "wet" in request.messages[-1]["content"] else 0.1)
 
     engine = ScriptedEngine(script, turns=lambda request: 3 - len(engine.asked))
     items = [{"query": "Write", "response": text, "questions": ["Is it?"]} for text in ("wet", "dry", "wet rain")]

@@ -22,7 +22,7 @@ def script(request: Request, number: int) -> Completion | Exception:
     """Full at first; then whatever is wet is so."""
     if number == 0:
         return EngineBusy("full")
-    return labels(0.9 if "rain" in request.messages[-1]["content"].partition("[Answer]")[2] else 0.1)
+    return labels(0.9 if "rain" in request.messages[-1]["content"] else 0.1)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import yaml
 
 from ultraif_ray.recipe import fingerprint, load_recipe
 from ultraif_ray.records import ROLES, Role
-from ultraif_ray.steps.engines import journey_settings
+from ultraif_ray.steps.engines import code_of, journey_settings
 from ultraif_ray.steps.serving import in_round
 from ultraif_ray.templates import load_shipped
 
@@ -62,3 +62,29 @@ def test_the_checkers_that_are_on_count(tmp_path: Path, role: Role) -> None:
     on = [settings(tmp_path, f"synthesize.checkers={what}", roles=(role,)) for what in ("none", "all", "[length]")]
     assert len(set(on)) == 3
     assert settings(tmp_path, "synthesize.k=3", roles=(role,)) == on[0]
+
+
+def test_rows_of_two_sets_of_rules_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings(tmp_path)
+    monkeypatch.setattr("ultraif_ray.steps.engines.RULES", 99)
+    assert settings(tmp_path) != before
+
+
+def test_of_code_what_runs_counts_and_no_comment() -> None:
+    code = '''"""A module."""
+X = """text"""  # a comment
+
+def f(a):
+    """What it does."""
+    # why
+    return f"{a} # {X}"
+
+    "stands alone"
+'''
+    other = '''"""Another."""
+X = """text"""
+def f(a):
+    return f"{a} # {X}"'''
+    assert code_of(code) == code_of(other)
+    assert code_of(code) != code_of(code.replace("# {X}", "#{X}"))
+    assert code_of(code) != code_of(code.replace("text", "texts"))

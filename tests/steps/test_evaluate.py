@@ -115,9 +115,10 @@ def test_where_the_policy_is_measured_it_is_before_its_trainings_and_after_each(
     whole = parse_recipe(made.model_dump(mode="json") | {"policy": {"model": "packaged"}, "align": {"iterations": 2}})
     steps = plan(whole, RunFolder(str(tmp_path / "run")))
     assert [step.name for step in steps] == [
-        "ingest", "synthesize", "export", "benchmarks/asked", "evaluate/start/asked", "sft", "evaluate/sft/asked",
-        "round-1/synthesize", "round-1/export", "round-1/dpo", "evaluate/round-1/asked",
-        "round-2/synthesize", "round-2/export", "round-2/dpo", "evaluate/round-2/asked", "evaluation", "model",
+        "ingest", "synthesize", "export", "benchmarks/asked", "evaluate/start/asked", "sft",
+        "round-1/synthesize", "round-1/export", "evaluate/sft/asked", "round-1/dpo",
+        "round-2/synthesize", "round-2/export", "evaluate/round-1/asked", "round-2/dpo",
+        "evaluate/round-2/asked", "evaluation", "model",
     ]  # fmt: skip
     by_name = {step.name: step for step in steps}
     assert [source.name for source in by_name["evaluate/round-1/asked"].inputs.values()] == [

@@ -201,6 +201,56 @@ def test_a_fingerprint_does_not_cover_where_and_how_fast_it_runs(tmp_path: Path)
     assert settings("synthesize", made(), tmp_path) == settings("synthesize", made(pools={"m": faster}), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("step", "before", "after", "changed"),
+    [
+        ("synthesize", {"gpus": 0}, {"gpus": 1}, "pools.m.on_gpu: False → True"),
+        ("synthesize", {"args": {}}, {"args": {"quantization": "fp8"}}, "pools.m.args.quantization: None → 'fp8'"),
+        ("round-1/synthesize", {}, {"max_model_len": 512}, "policy_pool.max_model_len: None → 512"),
+    ],
+)
+def test_what_a_model_computes_with_decides_what_it_answers(
+    step: str, before: dict[str, Any], after: dict[str, Any], changed: str, tmp_path: Path
+) -> None:
+    pool = {"engine": "vllm", "model": "org/base"}
+
+    def with_pool(options: dict[str, Any]) -> dict[str, Any]:
+        pools = {"m": {"engine": "vllm", "model": "org/other"}, "p": pool} if "round" in step else {"m": pool}
+        pools[list(pools)[-1]] = pool | options
+        policy = {"model": "org/base", "pool": list(pools)[-1]}
+        return settings(step, made(pools=pools, policy=policy), tmp_path)
+
+    assert difference(with_pool(before), with_pool(after)) == [changed]
+
+
+def test_training_on_gpus_is_another_precision(tmp_path: Path) -> None:
+    on_cpu, on_gpu = (settings("sft", made(policy={"model": "b"}, train={"gpus": n}), tmp_path) for n in (0, 1))
+    assert difference(on_cpu, on_gpu) == ["on_gpu: False → True"]
+
+
+def test_other_weights_in_a_local_folder_are_another_model(tmp_path: Path) -> None:
+    (folder := tmp_path / "model").mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(1000))
+    recipe = made(pools={"m": {"engine": "vllm", "model": str(folder)}}, policy={"model": str(folder)})
+
+    def state() -> list[Any]:
+        found = settings("synthesize", recipe, tmp_path)["pools"]["m"]["weights"]
+        return [found, settings("sft", recipe, tmp_path)["weights"]]
+
+    before = state()
+    weights.touch()  # the same, copied here anew
+    assert state() == before
+    weights.write_bytes(bytes(999) + b"1")
+    assert not set(state()) & set(before)
+    large = bytearray(64 << 20)
+    weights.write_bytes(large)
+    first = state()
+    large[(32 << 20) : (48 << 20)] = b"1" * (16 << 20)
+    weights.write_bytes(large)
+    assert not set(state()) & set(first)
+
+
 def test_sets_that_exist_already_take_the_place_of_all_that_would_make_them(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     models: dict[str, Any] = {"composer": {"model": "a"}, "policy": {"model": "b"}}

@@ -66,9 +66,10 @@ def test_of_a_finished_run_only_the_export_is_made_anew_and_other_changes_are_re
     first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
     assert set(first) == {"instruction", "output", "history"}
     assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
-    prompts_file(tmp_path, 9)
+    prompts_file(tmp_path, 7)
     with pytest.raises(RunError, match="ingest was made with other settings"):
         run(made)
+    assert len(rows_of(folder, "ingest")) == 8
 
 
 def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_
 ) -> None:
     """The first file has more than a task hands on at once; the second repeats some of it."""
     monkeypatch.setattr(ingest, "ROWS_PER_FILE", 2_000)
-    lines = {"a": [f"ask {n}" for n in range(4_500)], "b": ["ask 4500", " ", "ask 4", "ask 4501"]}
+    lines = {"a": [f"ask {n}" for n in range(4_500)], "b": ["ask 4500<|im_end|>", " ", "ask 4", "ask 4501"]}
     for name, asked in lines.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
     made = recipe(tmp_path).model_copy(update={"prompts": tuple(str(tmp_path / f"{name}.jsonl") for name in lines)})
@@ -251,7 +252,25 @@ def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_
         ("b.jsonl:3", "duplicate"),
     ]
     outcomes = {"accepted": 4_502, "empty": 1, "duplicate": 1}
-    assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes}
+    assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes, "control_tokens": 1}
+
+
+@pytest.mark.parametrize("damage", [",]", '{"prompt": "b"}]', b"\xff"])
+def test_a_fault_behind_the_first_records_of_a_file_is_one_line(tmp_path: Path, damage: str | bytes) -> None:
+    """Found by a task of Ray's, whose own words are a traceback of its parts."""
+    if isinstance(damage, bytes):
+        file = tmp_path / "a [v2].txt"
+        file.write_bytes(b"ask\n" * 200 + damage)
+    else:
+        file = tmp_path / "a [v2].json"
+        file.write_text("[" + ",".join(f'{{"prompt": "ask {n}"}}' for n in range(200)) + damage)
+    with pytest.raises(InputError) as caught:
+        run(recipe(tmp_path).model_copy(update={"prompts": (str(file),)}), until="ingest")
+    said = str(caught.value)
+    assert said.startswith(
+        f"{file}: broken JSON after record 200" if file.suffix == ".json" else f"{file}:201: not UTF-8"
+    )
+    assert "\n" not in said
 
 
 def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
@@ -299,7 +318,7 @@ def test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept(tmp
     assert all(after[one] == before[one] for one in before.keys() - failed)
     assert without_failed
     assert without_failed.items() <= everything(folder, "synthesize", "rows").items()
-    kept = pq.read_table(folder.at("synthesize", "retried", "attempt-1.parquet")).to_pylist()
+    kept = [row for file in folder.retried("synthesize") for row in pq.read_table(file).to_pylist()]
     assert {row["id"] for row in kept} == failed
     spent = sum(usage["generated"] for row in kept for usage in row["usage"])
     ledger = folder.read_json("ledger.json")

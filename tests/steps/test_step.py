@@ -4,7 +4,8 @@ import json
 import os
 import resource
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.simulated import recipe
+from tests.simulated import recipe, with_pool
 from ultraif_ray.errors import GO_ON, RunError
+from ultraif_ray.flow.cluster import Need
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Prompt, Row, arrow_schema, to_table
 from ultraif_ray.steps.ingest import Ingest
@@ -288,3 +290,69 @@ def test_a_run_that_lost_its_folder_begins_no_further_step(tmp_path: Path) -> No
         run_steps(made, steps, steps)
     assert not (tmp_path / "run/beside").exists()
     assert json.loads((tmp_path / "run" / LEASE).read_text())["holder"] == "x"
+
+
+# ---- steps that run beside a training --------------------------------------------------------------------------------
+
+
+def wait(met: Callable[[], bool]) -> None:
+    """For a minute at most."""
+    deadline = time.monotonic() + 60
+    while not met() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Measuring(Note):
+    """Asks for one CPU, and notes whether the training had begun before it ended."""
+
+    waits: bool
+    """Not to end before that, for a minute."""
+
+    kind = "measuring"
+    beside_training = True
+
+    def needs(self, context: Context) -> list[Need]:
+        """One CPU."""
+        return [Need("it", 1, {"CPU": 1})]
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """Look for the training's folder."""
+        wait(lambda: not self.waits or bool(context.folder.state("training")))
+        found = {"training": context.folder.state("training"), "replicas": context.recipe.pools["m"].replicas.max}
+        context.folder.write_json(found, self.name, "found.json")
+        return {self.name: Entry(input=1, outcomes={"measured": 1})}
+
+
+@dataclass(frozen=True)
+class Taking(Note):
+    """A training that asks for one CPU and may take more; it ends when it was measured."""
+
+    most: int
+
+    kind = "training"
+
+    def takes_at_most(self, context: Context) -> list[Need]:
+        """Its CPUs."""
+        return [Need("a worker", self.most, {"CPU": 1})]
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """Wait for what was measured."""
+        wait(lambda: "found.json" in context.folder.names("measuring"))
+        return super().run(context)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("most", "room"), [(7, True), (8, False)])  # of eight
+def test_a_step_runs_beside_a_training_where_there_is_room_for_all_that_both_may_take(
+    tmp_path: Path, most: int, room: bool
+) -> None:
+    made = with_pool(recipe(tmp_path, count=1), {"engine": "simulated", "replicas": {"min": 1, "max": 3}})
+    steps: list[Step] = [measured := Measuring(waits=room), Taking(most=most), FromSeeded(source=measured)]
+    run_steps(made, steps, steps)
+    folder = RunFolder(made.run_folder)
+    found = {"training": "running" if room else "", "replicas": 1 if room else 3}
+    assert folder.read_json("measuring", "found.json") == found
+    assert [folder.state(step.name) for step in steps] == ["done"] * 3
+    assert list(ledger.read(folder)) == ["measuring", "training", "from_seeded"]

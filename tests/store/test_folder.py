@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -44,8 +45,8 @@ def test_only_files_whose_checkpoint_is_committed_count(tmp_path: Path) -> None:
         (tmp_path / "synthesize/rows").mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"id": [1, 2]}), tmp_path / f"synthesize/rows/{name}.parquet")
     assert folder.count("synthesize") == 6  # a step without checkpoints: all of them
-    checkpoint = tmp_path / "synthesize/checkpoint"
-    checkpoint.mkdir()
+    checkpoint = Path(folder.at(*folder.checkpoint("synthesize")))
+    checkpoint.mkdir(parents=True)
     (checkpoint / "a_000000.parquet").touch()
     (checkpoint / "a_000001.pending.parquet").touch()
     assert [Path(f).name for f in folder.data_files("synthesize")] == ["a_000000-0.parquet"]
@@ -80,12 +81,21 @@ def test_paths_for_ray_are_absolute_and_keep_their_scheme(tmp_path: Path, monkey
 def step_with(tmp_path: Path, files: dict[str, list[int]], checkpoints: dict[str, list[int]]) -> RunFolder:
     folder = RunFolder(str(tmp_path))
     folder.open_step("synthesize", {})
-    for kind, tables in (("rows", files), ("checkpoint", checkpoints)):
-        (tmp_path / "synthesize" / kind).mkdir(parents=True)
+    for place, tables in ((("synthesize", "rows"), files), (folder.checkpoint("synthesize"), checkpoints)):
+        Path(folder.at(*place)).mkdir(parents=True)
         for name, ids in tables.items():
-            table = pa.table({"id": ids, "outcome": ["failed" if one % 2 else "paired" for one in ids]})
-            pq.write_table(table, tmp_path / "synthesize" / kind / f"{name}.parquet")
+            write(folder, ids, *place, f"{name}.parquet")
     return folder
+
+
+def write(folder: RunFolder, ids: list[int], *place: str) -> None:
+    table = pa.table({"id": ids, "outcome": ["failed" if one % 2 else "paired" for one in ids]})
+    pq.write_table(table, folder.at(*place))
+
+
+def repair_and_settle(folder: RunFolder) -> None:
+    """As a step does at its end."""
+    folder.settle("synthesize", folder.repair("synthesize").files)
 
 
 def ids_in(folder: RunFolder) -> list[int]:
@@ -94,18 +104,18 @@ def ids_in(folder: RunFolder) -> list[int]:
 
 def ids_done(folder: RunFolder) -> list[int]:
     """What Ray Data would not do again."""
-    names = [n for n in folder.names("synthesize", "checkpoint") if not n.endswith(".pending.parquet")]
-    return sorted(
-        one for n in names for one in pq.read_table(folder.at("synthesize", "checkpoint", n))["id"].to_pylist()
-    )
+    place = folder.checkpoint("synthesize")
+    names = [n for n in folder.names(*place) if not n.endswith(".pending.parquet")]
+    return sorted(one for n in names for one in pq.read_table(folder.at(*place, n))["id"].to_pylist())
 
 
 def test_settle_leaves_each_id_once_and_forgets_ids_without_their_rows(tmp_path: Path) -> None:
     files = {"a-0": [1, 2], "b-0": [2, 3], "half-0": [9], "late-0": [1, 2]}
     folder = step_with(tmp_path, files, {"a": [1, 2], "b": [2, 3], "lost": [7], "half.pending": [9], "late": [1, 2]})
-    assert folder.repair("synthesize") == 3
-    assert ids_in(folder) == ids_done(folder) == [1, 2, 3]
-    assert folder.repair("synthesize") == 0
+    repaired = folder.repair("synthesize")
+    assert repaired.taken_out == 3
+    assert sorted(repaired.ids) == ids_in(folder) == ids_done(folder) == [1, 2, 3]
+    assert folder.repair("synthesize").taken_out == 0
 
 
 def test_forget_takes_failed_rows_out_and_keeps_them_beside(tmp_path: Path) -> None:
@@ -114,27 +124,149 @@ def test_forget_takes_failed_rows_out_and_keeps_them_beside(tmp_path: Path) -> N
     assert folder.forget("synthesize", "outcome", "failed") == 2
     assert folder.state("synthesize") == "running"
     assert ids_in(folder) == ids_done(folder) == [2, 4, 6]
-    assert pq.read_table(tmp_path / "synthesize/retried/attempt-1.parquet")["id"].to_pylist() == [1, 3]
+    (kept,) = folder.retried("synthesize")
+    assert pq.read_table(kept)["id"].to_pylist() == [1, 3]
     assert folder.forget("synthesize", "outcome", "failed") == 0
 
 
 def test_what_is_written_into_a_finished_step_counts_no_more(tmp_path: Path) -> None:
     folder = step_with(tmp_path, {"a-0": [1, 2]}, {"a": [1, 2]})
     folder.finish("synthesize")
-    pq.write_table(pa.table({"id": [2]}), tmp_path / "synthesize/rows/zombie-0.parquet")
-    pq.write_table(pa.table({"id": [2]}), tmp_path / "synthesize/checkpoint/zombie.parquet")
+    write(folder, [2], "synthesize", "rows", "zombie-0.parquet")
+    write(folder, [2], *folder.checkpoint("synthesize"), "zombie.parquet")
     assert ids_in(folder) == [1, 2]
+    assert folder.forget("synthesize", "outcome", "failed") == 1
+    assert ids_in(folder) == ids_done(folder) == [2]  # the one that counted
+
+
+def test_what_is_written_between_the_counting_and_the_end_of_a_step_counts_in_neither(tmp_path: Path) -> None:
+    folder = step_with(tmp_path, {"b-0": [1, 2]}, {"b": [1, 2]})
+    repair_and_settle(folder)
+    write(folder, [2, 3], "synthesize", "rows", "a-0.parquet")
+    write(folder, [2, 3], *folder.checkpoint("synthesize"), "a.parquet")
+    assert ids_in(folder) == [1, 2]
+    folder.finish("synthesize")
+    assert ids_in(folder) == [1, 2]
+
+
+def test_files_of_another_time_that_the_step_was_begun_never_count(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    folder.open_step("synthesize", {"k": 5})
+    others = folder.checkpoint("synthesize")
+    folder.open_step("synthesize", {"k": 3})
+    for place in (others, folder.checkpoint("synthesize"), ("synthesize", "rows")):
+        Path(folder.at(*place)).mkdir(parents=True)
+    write(folder, [1], "synthesize", "rows", "late-0.parquet")
+    write(folder, [1], *others, "late.parquet")
+    assert (folder.count("synthesize"), folder.repair("synthesize").files) == (0, [])
+    write(folder, [1], "synthesize", "rows", "own-0.parquet")
+    write(folder, [1], *folder.checkpoint("synthesize"), "own.parquet")
+    assert folder.repair("synthesize").files == ["own-0.parquet"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", None], ids=["empty", "a head", "half"])
+@pytest.mark.parametrize("broken", ["rows", "ids"])
+def test_a_file_that_cannot_be_read_is_moved_aside_and_its_rows_are_done_again(
+    tmp_path: Path, content: bytes | None, broken: str
+) -> None:
+    folder = step_with(tmp_path, {"a-0": [1, 2], "b-0": [3], "b-1": [4]}, {"a": [1, 2], "b": [3, 4]})
+    place = (
+        ("synthesize", "rows", "b-0.parquet") if broken == "rows" else (*folder.checkpoint("synthesize"), "b.parquet")
+    )
+    file = Path(folder.at(*place))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
+    repaired = folder.repair("synthesize")
+    assert repaired.unreadable == (str(file),)
+    assert Path(folder.at("synthesize", "unreadable", file.name)).exists()
+    left = [1, 2, 4] if broken == "rows" else [1, 2]
+    assert sorted(repaired.ids) == ids_in(folder) == ids_done(folder) == left
+    assert folder.repair("synthesize").unreadable == ()
+
+
+def test_a_broken_file_of_a_step_that_is_done_is_named_and_once_deleted_its_rows_are_made_again(tmp_path: Path) -> None:
+    folder = step_with(tmp_path, {"a-0": [1, 2], "b-0": [3]}, {"a": [1, 2], "b": [3]})
+    folder.finish("synthesize")
+    (file := Path(folder.at("synthesize", "rows", "b-0.parquet"))).write_bytes(b"")
+    with pytest.raises(RunError, match=r"rows/b-0\.parquet cannot be read: .* Delete it, and run the same command"):
+        ids_in(folder)
+    file.unlink()
+    assert folder.lost_files("synthesize") == ["b-0.parquet"]
+    folder.repair("synthesize")
+    folder.reopen("synthesize")
+    assert ids_in(folder) == ids_done(folder) == [1, 2]
+
+
+def test_a_store_that_fails_for_a_moment_moves_no_file(tmp_path: Path) -> None:
+    class Down(LocalFileSystem):
+        cachable = False
+
+        def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+            raise OSError(5, "Input/output error") if path.endswith("b-0.parquet") else TimeoutError
+
+    folder = step_with(tmp_path, {"a-0": [1], "b-0": [3]}, {"a": [1], "b": [3]})
+    manifest = (tmp_path / "synthesize/manifest.json").read_bytes()
+    folder.fs = Down()
+    folder.fs.cat_file = lambda path: manifest
+    with pytest.raises(OSError):  # noqa: PT011 - one of the two
+        folder.repair("synthesize")
+    assert not (tmp_path / "synthesize/unreadable").exists()
+
+
+def test_a_pending_twin_of_what_is_committed_is_deleted(tmp_path: Path) -> None:
+    """Ray Data would delete the data file with it."""
+    folder = step_with(tmp_path, {"a-0": [1]}, {"a": [1], "a.pending": [1], "b.pending": [2]})
+    folder.repair("synthesize")
+    assert sorted(folder.names(*folder.checkpoint("synthesize"))) == ["a.parquet", "b.pending.parquet"]
+
+
+def test_a_step_that_is_begun_anew_or_goes_on_after_it_was_done_is_another_build(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    folder.open_step("synthesize", {"k": 5})
+    first = folder.build_of("synthesize")
+    folder.open_step("synthesize", {"k": 5})
+    folder.finish("synthesize")
+    assert folder.build_of("synthesize") == first
+    folder.reopen("synthesize", grows=True)
+    second = folder.build_of("synthesize")
+    assert (folder.state("synthesize"), folder.earlier_builds("synthesize")) == ("running", [first])
+    folder.reopen("synthesize")
+    assert folder.earlier_builds("synthesize") == []
+    folder.clear("synthesize")
+    folder.open_step("synthesize", {"k": 5})
+    assert len({first, second, folder.build_of("synthesize")}) == 3
+
+
+def test_what_a_step_was_made_from_is_a_change_where_it_was_made_anew(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    rows = {"step": "ingest", "build": "a"}
+    folder.open_step("synthesize", {"inputs": {"rows": rows}})
+    assert folder.changes("synthesize", {"inputs": {"rows": rows}}) == []
+    anew = folder.changes("synthesize", {"inputs": {"rows": rows | {"build": "b"}}})
+    assert anew == ["made from: ingest, which was made anew since"]
+    assert folder.changes("synthesize", {"inputs": {"rows": rows | {"step": "decompose"}}}) == [
+        "made from: ingest → decompose"
+    ]
+
+
+def test_of_many_that_create_a_file_at_once_one_does(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: folder.create({"number": number}, "lease.json"), range(8)))
+    assert sum(made) == 1
+    assert folder.read_json("lease.json") == {"number": made.index(True)}
+    assert folder.names() == ["lease.json"]
 
 
 def test_a_folder_of_another_format_is_refused_whatever_is_asked_of_it(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     folder.write_json({"state": "done", "fingerprint": "x", "settings": {}}, "ingest", "manifest.json")
-    says = r"ingest was made by another version of ultraif-ray \(format 1, not 2\): name another folder with --run"
+    says = r"ingest was made by another version of ultraif-ray \(format 1, not 3\): name another folder with --run"
     for ask in (
         folder.state,
         folder.fingerprint_of,
         folder.inputs,
         folder.finish,
+        folder.build_of,
         lambda step: folder.open_step(step, {}),
     ):
         with pytest.raises(RunError, match=says):
@@ -251,8 +383,8 @@ def test_a_repair_or_a_retry_that_is_cut_off_anywhere_loses_no_row_and_doubles_n
         forget_failed(folder)
         assert ids_in(folder) == ids_done(folder) == [one for one in settled if not one % 2]
         assert folder.state("synthesize") == ("running" if failed else "done")
-        kept = [folder.at("synthesize", "retried", name) for name in folder.names("synthesize", "retried")]
-        assert {one for file in kept for one in pq.read_table(file)["id"].to_pylist()} == set(failed)
+        kept = [one for file in folder.retried("synthesize") for one in pq.read_table(file)["id"].to_pylist()]
+        assert sorted(kept) == failed  # each attempt once
 
 
 def forget_failed(folder: RunFolder) -> None:
@@ -265,7 +397,7 @@ def test_a_step_that_is_finished_while_it_is_cut_off_is_done_with_its_files_or_n
     assert [folder.state("synthesize") for folder in cuts][-1] == "done"
     for folder in cuts:
         done = folder.state("synthesize") == "done"
-        assert not done or folder.read_json("synthesize", "files.json") == {"files": ["a-0.parquet"]}
+        assert not done or folder.read_json("synthesize", "manifest.json")["files"] == ["a-0.parquet"]
 
 
 def test_a_step_whose_deletion_is_cut_off_is_done_with_all_its_rows_or_not_done(tmp_path: Path) -> None:
@@ -277,3 +409,36 @@ def test_a_step_whose_deletion_is_cut_off_is_done_with_all_its_rows_or_not_done(
     assert any(not Path(cut.at("synthesize", "rows", "b-0.parquet")).exists() for cut in cuts[:-1])
     for cut in cuts:
         assert cut.state("synthesize") != "done" or ids_in(cut) == [1, 2]
+
+
+def test_a_step_that_is_begun_anew_is_known_to_hold_what_it_held_wherever_that_is_cut_off(tmp_path: Path) -> None:
+    folder = step_with(tmp_path / "made", {"a-0": [1]}, {"a": [1]})
+    folder.finish("synthesize")
+    before = folder.build_of("synthesize")
+    cuts = cut_at_every_change(
+        tmp_path / "made", tmp_path / "cut", lambda it: it.restart("synthesize", {"k": 2}, holds=[before])
+    )
+    assert [cut.names("synthesize") for cut in cuts][-1] == ["manifest.json"]
+    for cut in cuts:
+        assert cut.build_of("synthesize") == before or cut.earlier_builds("synthesize") == [before]
+
+
+def test_a_path_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "e5 [v2] *"))
+    folder.open_step("synthesize", {"k": 5})
+    (Path(folder.at("synthesize", "rows"))).mkdir()
+    pq.write_table(
+        pa.table({"id": [1, 2], "outcome": ["failed", "paired"]}), folder.at("synthesize", "rows", "a.parquet")
+    )
+    folder.copy(("synthesize", "rows"), ("kept", "rows"))
+    assert folder.names("kept", "rows") == ["a.parquet"]
+    folder.finish("synthesize")
+    assert RunFolder(str(tmp_path / "e5 [v2] *")).count("synthesize") == 2
+    folder.clear("synthesize")
+    assert not folder.holds_steps()
+
+
+@pytest.mark.parametrize("path", ["what?", "memory://bucket/e5 [v2]", "memory://bucket/a*", "memory://bucket/a?"])
+def test_a_path_that_ray_or_a_store_takes_for_something_else_is_refused(path: str) -> None:
+    with pytest.raises(RunError, match="choose another with --run"):
+        RunFolder(path)

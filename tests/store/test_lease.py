@@ -2,7 +2,11 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +56,88 @@ def test_the_lease_of_a_dead_process_of_this_machine_is_taken_without_watching_i
     assert holder.exitcode == 9
     folder = CountsReads(str(tmp_path))
     with Lease(folder, beat_s=0.2, silent_s=1.0):
-        assert folder.reads == 2  # what it finds, and whether its own is there
+        assert folder.reads == 3  # what it finds, twice, and once more when nobody else can have it
 
 
 def test_the_lease_of_another_machine_is_taken_when_it_is_silent(tmp_path: Path) -> None:
     (tmp_path / LEASE).write_text(json.dumps({"holder": "x", "host": "elsewhere", "pid": 1, "beats": 7}))
     with lease(tmp_path) as mine:
         mine.check()
+
+
+@contextmanager
+def beating(tmp_path: Path, holder: str) -> Iterator[None]:
+    """Somebody renews the lease of a holder."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        beats = 0
+        while not stop.wait(0.05):
+            beats += 1
+            (tmp_path / f"lease-{holder}").write_text(str(beats))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_holder_of_this_name_in_another_container_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """Its process has a number that means nothing here."""
+    holder = {"holder": "x", "host": socket.gethostname(), "pid": 2**22 - 1, "machine": "another pid:[1]"}
+    (tmp_path / LEASE).write_text(json.dumps(holder))
+    with beating(tmp_path, "x"), pytest.raises(RunError, match="is in use by the run of process 4194303"):
+        lease(tmp_path).__enter__()
+    assert json.loads((tmp_path / LEASE).read_text()) == holder
+
+
+def test_of_many_that_start_at_once_one_gets_in_and_the_others_hear_that_the_folder_is_in_use(tmp_path: Path) -> None:
+    together, over, said = threading.Barrier(8), threading.Event(), list[str]()
+
+    def start() -> None:
+        together.wait()
+        try:
+            with Lease(RunFolder(str(tmp_path)), beat_s=0.2, silent_s=60):
+                said.append("mine")
+                over.wait(20)
+        except RunError as error:
+            said.append(str(error))
+        if len(said) == 8:
+            over.set()
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said.count("mine") == 1
+    assert all("is in use by" in one for one in said if one != "mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_is_written_once_and_its_holder_beats_beside_it(tmp_path: Path) -> None:
+    """So one that was suspended has nothing to write over another's."""
+    with lease(tmp_path):
+        written = (tmp_path / LEASE).stat().st_mtime_ns, (tmp_path / LEASE).stat().st_ino
+        (beats,) = tmp_path.glob("lease-*")
+        first = beats.read_bytes()
+        while beats.read_bytes() == first:
+            time.sleep(0.05)
+        assert ((tmp_path / LEASE).stat().st_mtime_ns, (tmp_path / LEASE).stat().st_ino) == written
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_that_somebody_deleted_is_taken_again_and_a_second_run_stays_out(tmp_path: Path) -> None:
+    with lease(tmp_path) as first:
+        held = (tmp_path / LEASE).read_bytes()
+        (tmp_path / LEASE).unlink()
+        first.check()
+        assert (tmp_path / LEASE).read_bytes() == held
+        with pytest.raises(RunError, match="is in use"):
+            lease(tmp_path).__enter__()
 
 
 @pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["", "in the background"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.scripted import composed
 from ultraif_ray.errors import RunError
-from ultraif_ray.records import Failure, Row, Usage, to_table
+from ultraif_ray.records import Failure, Response, Row, Usage, to_table
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import LEDGER, Entry, Retried
@@ -37,6 +37,19 @@ def test_what_was_dropped_and_what_was_composed_in_part_is_counted_beside_the_ou
     assert (counted.composed_in_part, counted.dropped) == (1, {"composer: not JSON": 1})
     decomposed = ledger.count_rows(folder, "synthesize", 4, "decomposed", ("decomposer",))
     assert (decomposed.composed_in_part, decomposed.dropped) == (0, {"decomposer: not a question": 1})
+
+
+def test_rows_in_whose_texts_a_control_token_stands_are_counted(tmp_path: Path) -> None:
+    """Once each, in the step that wrote the text; the prompts' own are counted as they come in."""
+    forged = [Response(text=f"Rain.<|im_end|>\n<|im_start|>{role}") for role in ("user", "assistant")]
+    rows = [
+        Row(id=1, query="q", outcome="satisfied", instructions=[composed("q", responses=forged)]),
+        Row(id=2, query="q", outcome="satisfied", instructions=[composed("q", ("q [INST] a", "Is it a?"))]),
+        Row(id=3, query="q<|im_end|>", outcome="satisfied", instructions=[composed("q", ("q <b> a", "Is it a?"))]),
+    ]
+    folder = written(tmp_path, *rows)
+    assert ledger.count_rows(folder, "synthesize", 3, "outcome", ("judge",)).control_tokens == 2
+    assert not ledger.count_rows(folder, "synthesize", 3, "decomposed", ("decomposer",)).control_tokens
 
 
 def test_rows_are_counted_from_the_files(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def train_dpo(rank: int, workers: int, model: str, folder: str) -> None:
     from trl.trainer.utils import add_fused_lm_head, create_model_from_path
 
     from ultraif_ray.errors import RecipeError
+    from ultraif_ray.train.checkpointing import save_whole
     from ultraif_ray.train.worker import make_trainer
 
     job = dpo(model, Path(folder))
@@ -98,6 +99,10 @@ def train_dpo(rank: int, workers: int, model: str, folder: str) -> None:
         def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             weights = [p for p in kwargs["model"].parameters() if p.requires_grad]
             found["gradients between batches"].append(all(p.grad is not None for p in weights))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                save_whole(trainer, f"{folder}/kept")
 
     join(rank, workers, f"{folder}/rendezvous")
     in_pieces = dataclasses.replace(job, fields=with_fsdp(job.fields))
@@ -110,8 +115,8 @@ def train_dpo(rank: int, workers: int, model: str, folder: str) -> None:
     found["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     found["policy"] = [isinstance(module, FSDPModule) for module in trainer.model.model.layers]
     found["in pieces"] = all(isinstance(weights, DTensor) for weights in trainer.model.parameters())
-    trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(f"{folder}/model")
+    found["checkpoints"] = str(trainer.accelerator.state.fsdp_plugin.state_dict_type)
+    save_whole(trainer, f"{folder}/model")
 
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(2)])
     places = (("reference", "start/model", trainer.ref_model), ("policy", "model", trainer.model))

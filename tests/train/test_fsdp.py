@@ -192,13 +192,20 @@ def test_no_gradient_is_kept_whole_between_two_batches_of_a_step(found: dict[str
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("fsdp")
-def test_the_model_is_saved_whole_and_in_float32(run: Path) -> None:
+def test_the_model_is_saved_whole_and_in_float32_at_the_end_and_in_between(run: Path) -> None:
     from safetensors.torch import load_file
 
-    before, after = load_file(run / "start/model/model.safetensors"), load_file(run / "model/model.safetensors")
-    assert before.keys() == after.keys()
-    assert {weights.dtype for weights in after.values()} == {torch.float32}
-    assert all(not torch.equal(before[name], after[name]) for name in before)
+    before, kept, after = (load_file(run / name / "model.safetensors") for name in ("start/model", "kept", "model"))
+    assert before.keys() == kept.keys() == after.keys()
+    assert {weights.dtype for weights in (*kept.values(), *after.values())} == {torch.float32}
+    for earlier, later in ((before, kept), (kept, after)):
+        assert all(not torch.equal(earlier[name], later[name]) for name in before)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("fsdp")
+def test_a_model_that_is_kept_leaves_checkpoints_in_pieces(found: dict[str, Any]) -> None:
+    assert found["checkpoints"] == "StateDictType.SHARDED_STATE_DICT"
 
 
 @pytest.mark.ray

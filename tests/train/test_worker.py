@@ -107,15 +107,25 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+KINDS: dict[str, tuple[Literal["sft", "dpo"], dict[str, Any]]] = {
+    "sft": ("sft", {}),
+    "sft, prompts too": ("sft", {"completion_only_loss": False}),
+    "sft, another end": ("sft", {"eos_token": "<|endoftext|>"}),
+    "dpo": ("dpo", {}),
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "fields"),
-    [("sft", {}), ("sft", {"completion_only_loss": False}), ("sft", {"eos_token": "<|endoftext|>"}), ("dpo", {})],
-    ids=["sft", "sft, prompts too", "sft, another end", "dpo"],
+    ("of", "template"),
+    [
+        *(("sft", template) for template in TEMPLATES),
+        *(("dpo", template) for template in TEMPLATES),
+        ("sft, prompts too", "its own"),
+        ("sft, another end", "ends of sequence"),
+    ],
 )
-def test_examples_have_the_tokens_that_trl_would_give_them(
-    tiny: str, tmp_path: Path, kind: Literal["sft", "dpo"], fields: dict[str, Any], template: str
-) -> None:
+def test_examples_have_the_tokens_that_trl_would_give_them(tiny: str, tmp_path: Path, of: str, template: str) -> None:
+    kind, fields = KINDS[of]
     chats = [chat(7, "What follows one?"), chat(8, "hi", "Hello.", "Grüezi 🙂,\n\n  und"), chat(9, "  ")]
     answers = ["Two, I think.", " two\n\n 🙂🙂 lines ", "un"]
     names = ("chosen", "rejected") if kind == "dpo" else ("completion",)
@@ -123,11 +133,11 @@ def test_examples_have_the_tokens_that_trl_would_give_them(
         one | {name: said(text) for name, text in zip(names, (answers[n], answers[n - 1]), strict=False)}
         for n, one in enumerate(chats)
     ]
-    job = job_for(kind, tiny, tmp_path / "a.parquet", fields=fields, chat_template=template)
+    job = job_for(kind, tiny, tmp_path / "a.parquet", fields=fields, chat_template=TEMPLATES[template])
     assert write_tokenised(job, examples) == {"accepted": 3}
     ours = make_trainer(job, str(tmp_path / "ours"), 1, fresh=True).train_dataset
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    tokenizer.chat_template = template or tokenizer.chat_template
+    tokenizer.chat_template = TEMPLATES[template] or tokenizer.chat_template
     args = trl_config(kind, {"use_cpu": True, "bf16": False, "report_to": "none", **fields}, str(tmp_path / "trl"))
     trl = (DPOTrainer if kind == "dpo" else SFTTrainer)(
         AutoModelForCausalLM.from_pretrained(tiny),

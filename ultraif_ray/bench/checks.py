@@ -117,7 +117,7 @@ async def find_all(probes: list[DecompositionProbe | CompositionProbe], model: s
     recipe = parse_recipe({"name": "checks", "pools": {"m": pool.model_dump(mode="json")}, "roles": roles})
     engine = open_engine(pool, seed=0)
     try:
-        await engine.check(CHECK_LABELS)
+        await engine.check(CHECK_LABELS, schema=False)
         return await asyncio.gather(*(find(probe, RoleClient(recipe, {"m": engine})) for probe in probes))
     finally:
         await engine.close()
@@ -155,7 +155,7 @@ def measure(
     for probe, finding in zip(read, findings, strict=True):
         if finding.accepted != probe.good:
             fault = f"refused by the {finding.by}: {finding.reason}" if probe.good else "let by"
-            out.print(f"{probe.id} {probe.what}: {fault}", markup=False)
+            out.print(f"{probe.id} {probe.what}: {fault}")
     out.print(table(read, findings, ("text", "model") if model else ("text",)))
 
 

@@ -1,6 +1,9 @@
 """Prompts in, training sets out.
 
 readers.py   any accepted file, one record at a time
+encodings.py a file's bytes → its text
+values.py    a JSON text → its values, one at a time
+shapes.py    a record → its turns
 ingest.py    a record → its prompts and counted rejections
 asking.py    turns that ask nothing
 export.py    judged rows → SFT, DPO, RL and composer sets

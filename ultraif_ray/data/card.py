@@ -8,6 +8,7 @@ from uuid import uuid4
 import yaml
 
 from ultraif_ray import __version__
+from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.store.ledger import Entry, Tokens
 
@@ -58,7 +59,7 @@ def card(
         "| split | examples |\n| --- | --- |\n" + "\n".join(f"| {split} | {n} |" for split, n in counts.items()),
         "## Sources\n\n" + _sources(recipe),
         "The prompts keep the licence of their source.",
-        "## Models\n\n" + "\n".join(f"- {role}: `{model}`" for role, model in models.items()),
+        "## Models\n\n" + "\n".join(f"- {role}: {_code(model)}" for role, model in models.items()),
         f"Fingerprint of the settings that made its rows: `{fingerprint}`",
         "## Funnel\n\n" + _funnel(ledger),
         "## Tokens\n\n" + _tokens(ledger),
@@ -88,7 +89,7 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any], 
     sft = [] if recipe.sets and not recipe.sets.sft else ["SFT"]
     course = ", then ".join([*sft, *([f"{rounds} round(s) of DPO"] if rounds else [])])
     lora = "LoRA, merged into the weights" if recipe.policy.lora is not None else "full fine-tuning"
-    models = {role: recipe.pools[settings.pool].model for role, settings in recipe.roles}
+    models = {role: _code(recipe.pools[settings.pool].model) for role, settings in recipe.roles}
     lines = ["| step | examples | loss | held-out loss |", "| --- | --- | --- | --- |"]
     for step, entry in ledger.items():
         if report := entry.training:
@@ -97,11 +98,11 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any], 
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {recipe.name}",
-        f"`{recipe.policy.model}` trained to follow complex instructions: {course} ({lora}). "
+        f"{_code(recipe.policy.model)} trained to follow complex instructions: {course} ({lora}). "
         f"Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
         "## Training\n\n" + "\n".join(lines),
         "## Data\n\n" + ("Sets that existed already" if recipe.sets else "Made by "
-        + ", ".join(f"{role} `{model}`" for role, model in models.items()) + " out of") + "\n\n" + _sources(recipe),
+        + ", ".join(f"{role} {model}" for role, model in models.items()) + " out of") + "\n\n" + _sources(recipe),
         _funnel(ledger),
     ]  # fmt: skip
     if measured:
@@ -116,7 +117,7 @@ def _sources(recipe: Recipe) -> str:
     """Where the prompts, or the sets, come from; of a local file its name alone, since cards are published."""
     files = recipe.sets.files if recipe.sets else recipe.prompts
     names = (posixpath.basename(file) if file.startswith("/") else file for file in files)
-    return "\n".join(f"- `{name}`" for name in names)
+    return "\n".join(f"- {_code(name)}" for name in names)
 
 
 def _about(name: str, recipe: Recipe) -> str:
@@ -162,9 +163,22 @@ def _tokens(ledger: dict[str, Entry]) -> str:
     return "\n".join(lines)
 
 
+# ---- texts that are data: nothing in them is Markdown or HTML --------------------------------------------------------
+
+
 def _fenced(text: str) -> str:
-    """A code block whose fence is longer than any run of backticks inside."""
+    """A code block of JSON whose fence is longer than any run of backticks inside."""
     fence = "```"
     while fence in text:
         fence += "`"
-    return f"{fence}json\n{text}\n{fence}"
+    return f"{fence}json\n{printable(text)}\n{fence}"
+
+
+def _code(text: str) -> str:
+    """A name as code in a line of text."""
+    text = " ".join(printable(text).split())
+    fence = "`"
+    while fence in text:
+        fence += "`"
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"

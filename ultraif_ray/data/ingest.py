@@ -1,11 +1,11 @@
 """From a record of any accepted shape to its prompts, and to rejections that are counted.
 
 The rule for turns, one for all sources. First the conversation: what a reasoning model thought (`<think>`) is taken out
-of its turns; empty turns are dropped; turns before the first human
-one are dropped, except a system message; neighbours by the same speaker are joined with a blank line. Then the queries:
-of the human turns, those that `ingest.turns` chooses; everything before a query is its history, and what follows it
-(the old answer) is dropped. A chosen turn that asks nothing ("continue", "thanks") is rejected, but stays in the
-history of those after it.
+of its turns; empty turns are dropped; turns before the first human one are dropped, except system messages, and so are
+system messages after it; neighbours by the same speaker are joined with a blank line. Then the queries: of the human
+turns, those that `ingest.turns` chooses; everything before a query is its history, and what follows it (the old answer)
+is dropped. A chosen turn that asks nothing ("continue", "thanks") is rejected, but stays in the history of those after
+it.
 
 What is counted is what was asked for: a record gives one item for each turn that is chosen, a prompt or a rejection,
 and one rejection where it has none to choose from. So with `turns: all` items are human turns, else records.
@@ -19,24 +19,14 @@ from itertools import accumulate
 from typing import Any
 
 from ultraif_ray.data.asking import asks_nothing
-from ultraif_ray.data.readers import FORMATS, Fault, Record, Source, first_records, read_records
+from ultraif_ray.data.readers import FORMATS, Fault, Record, Source, first_records, note, read_records
+from ultraif_ray.data.shapes import SHAPES, BadTurns, NoShape, turns_of
 from ultraif_ray.engine.thoughts import split
 from ultraif_ray.errors import InputError
 from ultraif_ray.recipe import Ingest
 from ultraif_ray.records import Prompt, Turn, content_hash, prompt_id
 
-ACCEPTED = (
-    "ShareGPT `conversations`, OpenAI `messages`, WildChat `conversation`, or plain `prompt`, `instruction`+`input`, "
-    f"`query`, as {FORMATS}"
-)
-_SPEAKERS = {
-    "human": "user", "user": "user", "prompter": "user",
-    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
-    "bing": "assistant", "bard": "assistant",
-    "system": "system",
-}  # fmt: skip
-_CHAT_FIELDS = ("conversations", "messages", "conversation", "turns")
-_PLAIN_FIELDS = ("prompt", "instruction", "query", "question")
+ACCEPTED = f"{SHAPES}, as {FORMATS}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +55,10 @@ def check_shape(source: Source) -> None:
     check_first_record(source, turns_of, f"Accepted: {ACCEPTED}")
 
 
+LOOKED_AT = 100
+"""Pieces of a file among which one must be a record."""
+
+
 def check_first_record(source: Source, read: Callable[[Record], object], accepted: str) -> None:
     """Look at the first record of a source, so that a file that is no such thing is refused in one line.
 
@@ -76,16 +70,19 @@ def check_first_record(source: Source, read: Callable[[Record], object], accepte
     Raises:
         InputError: naming the file, the line, what was seen and what is accepted.
     """
-    records = first_records(source, 1)
+    records = first_records(source, LOOKED_AT)
     if not records:
+        if source.found:
+            return note(f"{source.path}: holds no record, and is passed over")
         raise InputError(f"{source.path}: holds no record. {accepted}")
-    number, record = records[0]
+    number, record = next((one for one in records if not isinstance(one[1], Fault)), records[0])
+    way_out = " If it is no such file, name the others, by a glob or each" if source.found else ""
     if isinstance(record, Fault):
-        raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80]}. {accepted}")
+        raise InputError(f"{source.path}:{number}: {record.reason}: {record.seen[:80].strip()}. {accepted}.{way_out}")
     try:
         read(record)
     except NoShape as error:
-        raise InputError(f"{source.path}:{number}: {error}. {accepted}") from None
+        raise InputError(f"{source.path}:{number}: {error}. {accepted}.{way_out}") from None
     except BadTurns:
         pass  # the right shape; this record alone will be rejected and counted
 
@@ -153,65 +150,7 @@ def funnel(items: Iterable[Prompt | Rejection], settings: Ingest) -> Iterator[tu
             return
 
 
-# ---- shapes ----------------------------------------------------------------------------------------------------------
-
-
-class NoShape(ValueError):
-    """The record has none of the accepted shapes."""
-
-
-class BadTurns(ValueError):
-    """The record has an accepted shape, but its turns cannot be used."""
-
-
-def turns_of(record: Record) -> list[Turn]:
-    """The turns of a record of any accepted shape, as they stand.
-
-    Raises:
-        NoShape: the record has none of these shapes.
-        BadTurns: it has one, but a turn cannot be used.
-    """
-    if isinstance(record, str):
-        return [Turn(role="user", content=record)]
-    if not isinstance(record, dict):
-        raise NoShape(f"not a record: {type(record).__name__}")
-    for field in _CHAT_FIELDS:
-        if isinstance(record.get(field), list):
-            return [*_system(record), *(turn_of(message) for message in record[field])]
-    for field in _PLAIN_FIELDS:
-        value = record.get(field)
-        if field in record and value is None:
-            raise BadTurns("empty")
-        if isinstance(value, list):  # TRL's conversational prompt
-            return [turn_of(message) for message in value]
-        if isinstance(value, str):
-            extra = record.get("input") if field == "instruction" else None
-            text = f"{value}\n\n{extra}" if isinstance(extra, str) and extra.strip() else value
-            return [*_system(record), Turn(role="user", content=text)]
-    raise NoShape(f"no field of prompts: has {', '.join(sorted(map(str, record))[:12]) or 'nothing'}")
-
-
-def _system(record: dict[str, Any]) -> list[Turn]:
-    text = record.get("system_prompt") or record.get("system")
-    return [Turn(role="system", content=text)] if isinstance(text, str) and text.strip() else []
-
-
-def turn_of(message: Any) -> Turn:
-    """One message, in the spelling of any accepted shape.
-
-    Raises:
-        BadTurns: it has no speaker or no text.
-    """
-    if not isinstance(message, dict):
-        raise BadTurns("broken turn: not an object")
-    speaker = message.get("from", message.get("role", "user" if "content" in message else None))
-    text = message.get("value", message.get("content"))
-    if not isinstance(speaker, str) or not (text is None or isinstance(text, str)):
-        raise BadTurns("broken turn: no speaker or no text")
-    role = _SPEAKERS.get(speaker.casefold())
-    if role is None:
-        raise BadTurns(f"unknown speaker: {speaker[:40]}")
-    return Turn(role=role, content=text or "")
+# ---- the rule for turns ----------------------------------------------------------------------------------------------
 
 
 def _without_thoughts(turn: Turn) -> Turn:
@@ -242,8 +181,8 @@ def in_order(turns: list[Turn], clean: Callable[[str], str] = _clean) -> list[Tu
         text = clean(turn.content)
         if not text:
             continue
-        if turn.role == "system" and ordered:
-            continue  # only an opening system message speaks to the whole conversation
+        if turn.role == "system" and any(t.role == "user" for t in ordered):
+            continue  # only opening system messages speak to the whole conversation
         if turn.role == "assistant" and not any(t.role == "user" for t in ordered):
             continue
         if ordered and ordered[-1].role == turn.role:
@@ -257,4 +196,7 @@ def in_order(turns: list[Turn], clean: Callable[[str], str] = _clean) -> list[Tu
 
 def shorten(record: Any) -> str:
     """How a record begins, to show it."""
-    return str(record)[:200].encode("utf-8", "replace").decode()
+    try:
+        return str(record)[:200].encode("utf-8", "replace").decode()
+    except RecursionError:
+        return f"a {type(record).__name__} of too many brackets in one another"

@@ -20,17 +20,9 @@ from contextlib import ExitStack
 from typing import IO, Any
 
 from ultraif_ray.data.export import SPLITS, Columns, SetFile, held_out
-from ultraif_ray.data.ingest import (
-    BadTurns,
-    NoShape,
-    Rejection,
-    check_first_record,
-    in_order,
-    shorten,
-    turn_of,
-    turns_of,
-)
+from ultraif_ray.data.ingest import Rejection, check_first_record, in_order, shorten
 from ultraif_ray.data.readers import Fault, Record, Source, find_sources, read_records
+from ultraif_ray.data.shapes import BadTurns, NoShape, messages_in, turn_of, turns_of
 from ultraif_ray.errors import InputError
 from ultraif_ray.method.prompts import query_of_composer_request
 from ultraif_ray.recipe import Export
@@ -50,24 +42,27 @@ _HELD_OUT = re.compile(r"(held_out|test|validation|valid|eval|dev)([-_.]|$)")
 """How the name of a file begins that is a held-out split."""
 
 
-def find_files(specs: tuple[str, ...]) -> list[Source]:
+def find_files(specs: tuple[str, ...], encoding: str = "") -> list[Source]:
     """The files of a set. Of one that is there as Parquet and in another format, as export writes it, Parquet alone.
+
+    Args:
+        specs: their names.
+        encoding: of files without a byte-order mark; UTF-8 where empty.
 
     Raises:
         InputError: nothing there, or of a kind that is not accepted.
     """
-    found = find_sources(specs)
+    found = find_sources(specs, encoding)
     parquet = {source.path.removesuffix(".parquet") for source in found if source.kind == ".parquet"}
     return [s for s in found if s.kind == ".parquet" or s.path.removesuffix(s.kind) not in parquet]
 
 
-def check_set(name: str, specs: tuple[str, ...]) -> None:
+def check_set(name: str, sources: list[Source]) -> None:
     """Look at the first record of every file, so that what is no such set is refused before anything runs.
 
     Raises:
         InputError: naming the file, the line, what was seen and what is accepted.
     """
-    sources = find_files(specs)
     if all(is_held_out(source) for source in sources):
         raise InputError(
             f"{sources[0].path}: a held-out split by its name, and no file to train on: add one, or rename this"
@@ -81,12 +76,12 @@ def is_held_out(source: Source) -> bool:
     return _HELD_OUT.match(posixpath.basename(source.path).lower()) is not None
 
 
-def read_set(name: str, specs: tuple[str, ...], folder: RunFolder, target: str, share: float) -> Entry:
+def read_set(name: str, sources: list[Source], folder: RunFolder, target: str, share: float) -> Entry:
     """Write a set as export would, in one pass over its files and in flat memory.
 
     Args:
         name: `composer`, `sft` or `dpo`.
-        specs: its files.
+        sources: its files.
         folder: the run's folder.
         target: where in the folder the set goes, in a folder of its name.
         share: of the conversations, for the held-out split; no matter where a file is one by its name.
@@ -97,7 +92,6 @@ def read_set(name: str, specs: tuple[str, ...], folder: RunFolder, target: str, 
     Raises:
         InputError: a file cannot be read, or nothing in them can be trained on.
     """
-    sources = find_files(specs)
     split_already = any(is_held_out(source) for source in sources)
     settings = Export(files=("parquet",))
     outcomes: Counter[str] = Counter()
@@ -179,7 +173,7 @@ def _conversation(record: Record, name: str) -> tuple[list[Turn], dict[str, str]
         return _pair(record)
     for field in ("completion", "output"):
         if field in record:
-            turns = [*_asked(record), *_answer(record[field])]
+            turns = [*turns_of(record), *_answer(record[field])]
             break
     else:
         turns = turns_of(record)
@@ -195,23 +189,16 @@ def _pair(record: dict[str, Any]) -> tuple[list[Turn], dict[str, str]]:
         raise NoShape(f"no fields `chosen` and `rejected`: has {_fields(record)}")
     sides = {column: _answer(record[column]) for column in ("chosen", "rejected")}
     whole = any(turn.role == "user" for turns in sides.values() for turn in turns)
-    asked = [] if whole else _asked(record)
+    asked = [] if whole else turns_of(record)
     (before, chosen), (other, rejected) = (_split([*asked, *turns]) for turns in sides.values())
     if before != other:
         raise BadTurns("two prompts: chosen and rejected do not answer the same")
     return before, {"chosen": chosen, "rejected": rejected}
 
 
-def _asked(record: dict[str, Any]) -> list[Turn]:
-    """System message, history and prompt."""
-    turns = turns_of(record)
-    system = [turn for turn in turns[:1] if turn.role == "system"]
-    return [*system, *history_of(record.get("history")), *turns[len(system) :]]
-
-
 def _answer(answer: Any) -> list[Turn]:
-    if isinstance(answer, list):
-        return [turn_of(message) for message in answer]
+    if (messages := messages_in(answer)) is not None:
+        return [turn_of(message) for message in messages]
     if answer is not None and not isinstance(answer, str):
         raise BadTurns(f"broken answer: {type(answer).__name__}")
     return [Turn(role="assistant", content=answer or "")]
@@ -222,37 +209,6 @@ def _split(turns: list[Turn]) -> tuple[list[Turn], str]:
     if not turns or turns[-1].role != "assistant":
         raise BadTurns("no answer")
     return turns[:-1], turns[-1].content
-
-
-def history_of(history: Any) -> list[Turn]:
-    """The turns of a `history` in any of its forms.
-
-    Raises:
-        BadTurns: it has none of them.
-    """
-    if not history:
-        return []
-    if not isinstance(history, list):
-        raise BadTurns(f"broken history: {type(history).__name__}")
-    turns: list[Turn] = []
-    unnamed = 0
-    for one in history:
-        named = isinstance(one, dict) and (one.get("from") or one.get("role"))
-        if isinstance(one, list):
-            if len(one) != 2 or not all(isinstance(text, str | None) for text in one):
-                raise BadTurns("broken history: no pair of question and answer")
-            turns += [Turn(role="user", content=one[0] or ""), Turn(role="assistant", content=one[1] or "")]
-        elif named:
-            turns.append(turn_of(one))
-        else:
-            text = one.get("value", one.get("content")) if isinstance(one, dict) else one
-            if not isinstance(text, str):
-                raise BadTurns("broken history: a turn without a text")
-            turns.append(Turn(role="assistant" if unnamed % 2 else "user", content=text))
-            unnamed += 1
-    if unnamed % 2:
-        raise BadTurns("broken history: an odd number of turns without a speaker")
-    return turns
 
 
 def _storable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 protocol.py    Request, Completion, Engine; and the RoleClient, which knows which engine plays which role
 chat.py        through a chat template, also one that knows no system role
+control.py     control tokens that stand in a text, which are no more than text
 thoughts.py    a reasoning model's thoughts, apart from its answer
 opening.py     open the engines of a recipe's pools
 vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm

@@ -2,16 +2,25 @@
 
 Some templates (Gemma 2's, Mistral's first) know no system role: they raise, or leave the message out without a word.
 For those the system message is put before the first user turn.
+
+What stands in a message is text, whatever it says: control tokens in it are no control tokens of the conversation.
 """
 
+import re
 from typing import Any
 
 from jinja2 import TemplateError
 
+from ultraif_ray.engine.control import any_of, control_tokens
 from ultraif_ray.errors import RequestRefused
 from ultraif_ray.records import Message
 
 _SENTINEL = "sentinel-of-the-system-message"
+
+_BEGIN, _END = "\U000f0000", "\U000f0001"
+"""Characters for private use that transformers (`sanitize_control_tokens`) puts around control tokens that are text."""
+
+_QUOTED = re.compile(f"{_BEGIN}(.)(.*?){_END}", re.DOTALL)
 
 
 class Chat:
@@ -27,41 +36,56 @@ class Chat:
         self._tokenizer, self._options = tokenizer, dict(variables or {})
         if template is not None:
             self._options["chat_template"] = template
+        self._control = any_of(control_tokens(tokenizer))
         self.takes_system = self._takes_system()
 
     def fit(self, messages: list[Message]) -> list[Message]:
         """The messages as the template takes them."""
         return messages if self.takes_system else fold_system(messages)
 
+    def holds_control(self, messages: list[Message]) -> bool:
+        """Whether a control token of this tokenizer stands in a message."""
+        return any(self._control.search(message["content"]) for message in messages)
+
+    def quote(self, text: str) -> str:
+        """A text as it goes between what a template wrote: `encode` makes no control token of what is in it."""
+        if _BEGIN in text or _END in text:
+            text = text.replace(_BEGIN, "").replace(_END, "")
+        return self._control.sub(f"{_BEGIN}\\g<0>{_END}", text)
+
     def tokens(self, messages: list[Message], add_generation_prompt: bool = True) -> list[int]:
-        """The tokens of a conversation, up to where the answer begins if that is asked for. Control tokens that stand
-        in a message, such as the end of a turn, are text: only the template begins and ends turns.
+        """The tokens of a conversation, up to where the answer begins if that is asked for.
 
         Raises:
             RequestRefused: the template refuses the conversation, for instance two user turns in a row.
         """
-        whole = self._apply(messages, add_generation_prompt, return_dict=True, sanitize_control_tokens=True)
-        return list(whole["input_ids"])
+        return self.encode(self.text(messages, add_generation_prompt))
 
     def text(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
-        """The same as text.
+        """The same as text, for `encode`.
 
         Raises:
             RequestRefused: as `tokens`.
         """
-        return str(self._apply(messages, add_generation_prompt, tokenize=False))
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a text that has all that the template puts into it."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _apply(self, messages: list[Message], add_generation_prompt: bool, **form: bool) -> Any:
+        quoted = [message | {"content": self.quote(message["content"])} for message in self.fit(messages)]
         try:
-            return self._tokenizer.apply_chat_template(
-                self.fit(messages), add_generation_prompt=add_generation_prompt, **form, **self._options
+            return str(
+                self._tokenizer.apply_chat_template(
+                    quoted, add_generation_prompt=add_generation_prompt, tokenize=False, **self._options
+                )
             )
         except TemplateError as error:
             raise RequestRefused(f"the model's chat template refuses this conversation: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text that has all that the template puts into it, with what is not the template's quoted."""
+        if _BEGIN not in text and _END not in text:
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            marked = self._tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
+        except ValueError:  # a vocabulary in which the token is a word too: no way to write it as text
+            return self.encode(_QUOTED.sub(r"\1 \2", text).replace(_BEGIN, "").replace(_END, ""))
+        return list(marked["input_ids"])
 
     def _takes_system(self) -> bool:
         """Whether a system message comes out of the template again; its errors have no common form to tell them by."""

@@ -87,6 +87,32 @@ def weight_bytes(model: str) -> int | None:
     )
 
 
+_SAMPLES, _SAMPLE_BYTES = 16, 64 << 10
+"""What is read of a large file of weights to tell it from another."""
+
+
+def weights_version(model: str) -> str:
+    """What tells one state of a model in a local folder from another: the names and sizes of its files, and samples of
+    their content, since the whole of a large model takes minutes to read. Empty for one that is in no local folder.
+    """
+    if not model or model == PACKAGED or "://" in model or not Path(model).is_dir():
+        return ""
+    files = sorted(file for file in Path(model).rglob("*") if file.is_file())
+    return _digest(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files), len(model))
+
+
+@cache  # asked for every step of a plan
+def _digest(files: tuple[tuple[str, int, int], ...], prefix: int) -> str:
+    found = hashlib.sha256()
+    for path, size, _ in files:
+        found.update(f"{path[prefix:]}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            for number in range(_SAMPLES):
+                file.seek(number * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                found.update(file.read(_SAMPLE_BYTES))
+    return found.hexdigest()[:16]
+
+
 def _fetch(uri: str, weights: bool) -> Path:
     """A copy of a remote folder, made once per machine and version of its files."""
     fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # a training may have made it anew
@@ -101,11 +127,15 @@ def _fetch(uri: str, weights: bool) -> Path:
 
     def fetch(folder: Path) -> None:
         for file in files:
-            fs.get_file(file, str(_made(folder / file.removeprefix(path).lstrip("/"))))
+            fs.get_file(file, str(_made(folder, file.removeprefix(path).lstrip("/"))))
 
     return made_once(target, fetch)
 
 
-def _made(file: Path) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
+def _made(folder: Path, name: str) -> Path:
+    """The place of a file in a folder. The keys of a store are any text: one may lead out of it."""
+    place = (folder / name).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise RecipeError(f"the model's file '{name}' would be written outside of its folder: rename it in the store")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place

@@ -4,8 +4,10 @@ Retries with exponential backoff (429, 408, 409, 5xx, timeouts, lost connections
 """
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -14,9 +16,11 @@ from openai.types.chat.chat_completion import Choice
 
 from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import fold_system
+from ultraif_ray.engine.control import defuse
 from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, Token, estimate_tokens, in_one_piece
 from ultraif_ray.errors import EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.recipe import OpenAIPool, Thinking
+from ultraif_ray.redact import redacted
 
 TOP_LOGPROBS = 20
 """The most that OpenAI's and vLLM's servers give; a label outside them counts as impossible."""
@@ -26,8 +30,27 @@ CANNOT_SCORE = (
     "pool for benchmarks that ask for it, or leave them out"
 )
 
+_REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError)
+"""Answers to a request that can never work."""
+
+_PROBE_TOKENS = 16
+"""Most tokens of an answer that only shows that there is one; some servers refuse fewer."""
+
+_PROBE_SCHEMA = {
+    "type": "object",
+    "properties": {"wet": {"type": "boolean"}},
+    "required": ["wet"],
+    "additionalProperties": False,
+}
+
+_HELD = "the answers of decomposer, composer and judge are held to one; use a server that does"
+
+_WITHOUT = "without them synthesize.judge=logprob and check=model cannot be; set judge=each, check=text"
+
 _END_OF_THOUGHT = 16
 """Tokens that an answer of one label may take after a thought's last one: the thought's end, white space, the label."""
+
+_NO_KEY = "no-key-was-given"
 
 _OPENAIS_OWN = {"stop", "presence_penalty", "frequency_penalty"}
 """The part of `Sampling` that OpenAI's API knows."""
@@ -43,7 +66,7 @@ class OpenAIEngine:
         self._client = openai.AsyncOpenAI(
             base_url=pool.base_url,
             # A server of one's own wants no key, but the client wants something.
-            api_key=os.environ.get(pool.api_key_env) or "none",
+            api_key=os.environ.get(pool.api_key_env) or _NO_KEY,
             max_retries=pool.max_retries,
             timeout=pool.timeout_s,
         )
@@ -58,17 +81,21 @@ class OpenAIEngine:
             async with self._slots:
                 answer = await self._ask(request)
             return self._reply(answer, request)
-        except (openai.BadRequestError, openai.UnprocessableEntityError, openai.NotFoundError) as error:
-            raise RequestRefused(f"{self._pool.base_url} refused: {error.message[:300]}") from error
+        except _REFUSALS as error:
+            raise RequestRefused(f"{self._pool.base_url} refused: {self._told(error.message, 300)}") from error
         except openai.OpenAIError as error:
             tries = self._pool.max_retries + 1
             raise EngineUnavailable(
-                f"{self._pool.base_url}: no answer in {tries} tries: {type(error).__name__}: {str(error)[:300]}"
+                f"{self._pool.base_url}: no answer in {tries} tries: {type(error).__name__}: {self._told(error, 300)}"
             ) from error
         except ValueError as error:  # a body that is no JSON
-            raise EngineUnavailable(f"{self._pool.base_url}: an answer that is no JSON: {str(error)[:200]}") from error
-        except (AttributeError, TypeError) as error:  # the client checks no types
-            raise EngineUnavailable(f"{self._pool.base_url}: an answer of another form: {str(error)[:200]}") from error
+            raise EngineUnavailable(
+                f"{self._pool.base_url}: an answer that is no JSON: {self._told(error, 200)}"
+            ) from error
+        except (AttributeError, LookupError, TypeError) as error:  # the client checks no types
+            raise EngineUnavailable(
+                f"{self._pool.base_url}: an answer of another form: {self._told(error, 200)}"
+            ) from error
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
         """See `Engine.stream`: the server is asked for the whole, which comes in one piece."""
@@ -79,8 +106,32 @@ class OpenAIEngine:
         """See `Engine.count_tokens`."""
         return estimate_tokens(text)
 
-    async def check(self, labels: tuple[str, ...]) -> None:
-        """The server answers and knows the model. Whether a label is one token shows only in use: see `_reply`."""
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
+        """The server answers, knows the model, and takes a request of each kind that it will get. Whether a label is
+        one token shows only in use: see `_reply`.
+        """
+        await self._look_up_the_model()
+        probe = Request([{"role": "user", "content": "Is water wet? Answer Yes or No."}], max_tokens=_PROBE_TOKENS)
+        await self._probe(probe, f"does not answer for the model '{self._pool.model}'")
+        if schema:
+            await self._probe(replace(probe, schema=_PROBE_SCHEMA), f"takes no JSON Schema as response_format: {_HELD}")
+        if labels:
+            answer = await self._probe(replace(probe, labels=labels), f"takes no request for logprobs: {_WITHOUT}")
+            if answer and not any(choice.logprobs for choice in answer.choices or ()):
+                raise RecipeError(f"{self._pool.base_url} gives no logprobs: {_WITHOUT}")
+
+    async def _probe(self, request: Request, refused: str) -> ChatCompletion | None:
+        """Ask once, and say what it means where that is `refused`. One that is not answered says nothing: the rows will
+        be asked again.
+        """
+        try:
+            return await self._ask(request)
+        except _REFUSALS as error:
+            raise RecipeError(f"{self._pool.base_url} {refused} ({self._told(error.message, 300)})") from None
+        except (openai.OpenAIError, ValueError):
+            return None
+
+    async def _look_up_the_model(self) -> None:
         try:
             found = {model.id: model async for model in self._client.models.list()}
         except openai.AuthenticationError:
@@ -90,7 +141,9 @@ class OpenAIEngine:
         except (openai.NotFoundError, openai.PermissionDeniedError):
             return  # a gateway that does not list its models
         except (openai.OpenAIError, ValueError) as error:
-            raise RecipeError(f"{self._pool.base_url} does not answer: {type(error).__name__}: {error}") from None
+            raise RecipeError(
+                f"{self._pool.base_url} does not answer: {type(error).__name__}: {self._told(error, 300)}"
+            ) from None
         if found and self._pool.model not in found:
             raise RecipeError(
                 f"{self._pool.base_url} does not serve '{self._pool.model}'; it serves {', '.join(list(found)[:10])}"
@@ -110,6 +163,8 @@ class OpenAIEngine:
                 "json_schema": {"name": "reply", "schema": request.schema, "strict": True},
             }
         messages = request.messages if self._pool.system_role else fold_system(request.messages)
+        # The server applies the template and makes the tokens: it would read those in a text as its own.
+        messages = [message | {"content": defuse(message["content"])} for message in messages]
         # What the client has no argument for goes beside the others, as vLLM's server takes it.
         further = request.sampling.given
         if self._pool.template_args:
@@ -132,6 +187,10 @@ class OpenAIEngine:
             **known,
         )
 
+    def _told(self, said: object, most: int) -> str:
+        """What a server or the client says, for rows and logs: some repeat the key that they were given."""
+        return redacted(str(said).replace(self._client.api_key, "***"))[:most]
+
     def _max_tokens(self, request: Request) -> Any:
         """The bound to send. One that may not fit the server's context would be refused; without one, vLLM's server
         gives what is left of it.
@@ -146,24 +205,24 @@ class OpenAIEngine:
 
     def _reply(self, answer: ChatCompletion, request: Request) -> Reply:
         if not getattr(answer, "choices", None):
-            raise EngineUnavailable(f"{self._pool.base_url}: an answer without choices: {str(answer)[:200]}")
+            raise EngineUnavailable(f"{self._pool.base_url}: an answer without choices: {self._told(answer, 200)}")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
         usage = answer.usage
         details = usage.prompt_tokens_details if usage else None
         return Reply(
             [self._completion(choice, request) for choice in choices],
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-            generated_tokens=usage.completion_tokens if usage else 0,
+            prompt_tokens=_number(usage and usage.prompt_tokens),
+            cached_tokens=_number(details and details.cached_tokens),
+            generated_tokens=_number(usage and usage.completion_tokens),
         )
 
     def _completion(self, choice: Choice, request: Request) -> Completion:
-        thinking, thought, content = self._pool.thinking, _thought_of(choice), choice.message.content or ""
+        thinking, thought, content = self._pool.thinking, _thought_of(choice), _text_of(choice.message.content)
         text = content or None if thought else content
         if thinking and not thought and not request.labels:
             thought, text = thoughts.split(content, thinking, is_json=bool(request.schema))
         first = _first_of_answer(choice, thinking) if request.labels else None
-        top = {entry.token: entry.logprob for entry in first.top_logprobs} if first else {}
+        top = {entry.token: float(entry.logprob) for entry in first.top_logprobs} if first else {}
         whole = request.labels or (choice.finish_reason == "stop" and text is not None)
         return Completion(
             text=text or "",
@@ -196,4 +255,24 @@ def _first_of_answer(choice: Choice, thinking: Thinking | None) -> ChatCompletio
 def _thought_of(choice: Choice) -> str:
     """The thought that the server took out: in vLLM's field, or in that of DeepSeek, SGLang and older vLLM."""
     message = choice.message
-    return getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+    return _text_of(getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None))
+
+
+def _text_of(content: Any) -> str:
+    """A text, which some servers give in parts, as they take it.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(content, list):
+        return "".join(
+            _text_of(part["text"] if isinstance(part, dict) and "text" in part else part) for part in content
+        )
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"a text that is {type(content).__name__}")
+    return content or ""
+
+
+def _number(count: Any) -> int:
+    """A count of tokens; 0 where the server keeps none. They are for the account alone: no answer is lost over one."""
+    return int(count) if isinstance(count, int | float) and math.isfinite(count) else 0

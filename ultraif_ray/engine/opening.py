@@ -23,13 +23,11 @@ def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine
     return VllmEngine(pool, seed, adapters)
 
 
-async def open_engines(recipe: Recipe, pools: tuple[str, ...], further: tuple[str, ...] = ()) -> dict[str, Engine]:
-    """Open the engines of `pools` and check each, so that what cannot work fails here and not row by row.
-
-    Args:
-        recipe: the recipe.
-        pools: their names.
-        further: adapters beside those of the roles.
+async def open_engines(
+    recipe: Recipe, pools: tuple[str, ...], stages: tuple[str, ...], further: tuple[str, ...] = ()
+) -> dict[str, Engine]:
+    """Open the engines of `pools` and check each for what the `stages` of a journey will ask of it, so that what cannot
+    work fails here and not row by row. `further` are adapters beside those of the roles.
     """
     engines: dict[str, Engine] = {}
     for name in pools:
@@ -38,8 +36,17 @@ async def open_engines(recipe: Recipe, pools: tuple[str, ...], further: tuple[st
         with _devices_of(recipe, pools, name):
             engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
     for name, engine in engines.items():
-        await engine.check(labels_of(recipe, name))
+        await engine.check(labels_of(recipe, name), wants_schema(recipe, name, stages))
     return engines
+
+
+def wants_schema(recipe: Recipe, pool: str, stages: tuple[str, ...]) -> bool:
+    """Whether some role of a pool is asked for JSON."""
+    roles, judged = recipe.roles, recipe.synthesize.judge != "logprob"
+    asked = {"decompose": roles.decomposer, "compose": roles.composer}
+    asked |= {"respond": roles.judge} if judged and recipe.synthesize.pairs == "judged" else {}
+    asked |= {"judge": roles.judge} if judged else {}
+    return any(stage in stages and role.pool == pool for stage, role in asked.items())
 
 
 def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:

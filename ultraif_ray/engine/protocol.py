@@ -137,8 +137,13 @@ class Engine(Protocol):
         """How many tokens a text has, as near as the engine can tell without asking anybody."""
         ...
 
-    async def check(self, labels: tuple[str, ...]) -> None:
-        """Fail now, with a clear message, if the engine cannot be reached or a label is not one token."""
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
+        """Fail now, with a clear message, if the engine cannot be reached or cannot give what will be asked of it.
+
+        Args:
+            labels: whose probabilities as the answer's first token will be asked for.
+            schema: whether answers will be held to a JSON Schema.
+        """
         ...
 
     async def close(self) -> None:

@@ -68,7 +68,7 @@ class SimulatedEngine:
         """See `Engine.count_tokens`."""
         return estimate_tokens(text)
 
-    async def check(self, labels: tuple[str, ...]) -> None:
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
         """There is nothing to check; what is to go wrong at the start goes wrong here."""
         await self._suffer("start", "")
 

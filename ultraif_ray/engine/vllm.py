@@ -122,7 +122,7 @@ class VllmEngine:
         begun = self._chat.text(request.messages)
         if self._thinking and thoughts.is_open(begun, self._thinking):
             begun += self._thinking.end
-        context, whole = self._chat.encode(begun), self._chat.encode(begun + continuation)
+        context, whole = self._chat.encode(begun), self._chat.encode(begun + self._chat.quote(continuation))
         output = await self._run(whole, request)
         found = [output.prompt_logprobs[place][whole[place]] for place in range(len(context), len(whole))]
         logprob, greedy = sum(one.logprob for one in found), all(one.rank == 1 for one in found)
@@ -151,7 +151,10 @@ class VllmEngine:
         first = await self._run(prompt, thought)
         thoughts_of = [thoughts.split(one.text, thinking, opened=True)[0] for one in first.outputs]
         answers = await asyncio.gather(
-            *(self._answer_after(f"{begun}{one}{thinking.end}", replace(request, n=1)) for one in thoughts_of)
+            *(
+                self._answer_after(f"{begun}{self._chat.quote(one)}{thinking.end}", replace(request, n=1))
+                for one in thoughts_of
+            )
         )
         return Reply(
             completions=[
@@ -212,8 +215,8 @@ class VllmEngine:
         """See `Engine.count_tokens`."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
-    async def check(self, labels: tuple[str, ...]) -> None:
-        """See `Engine.check`."""
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
+        """See `Engine.check`: a label must be one token; schemas it always holds to."""
         for label in labels:
             self._label_token(label)
 

@@ -2,16 +2,19 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 import yaml
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -19,6 +22,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.flow.ray_internals import (
     cluster_status,
+    forget_dead_cluster,
     has_autoscaler,
     hide_native_log_line,
     says_what_it_cannot_bring,
@@ -30,6 +34,10 @@ CONNECTION_TRIES = 3
 deadlines, which cannot be set (30 s for a node to start)."""
 
 
+ANSWERS_S = 15.0
+"""Seconds that a cluster has to answer at all. Ray itself would ask for some ten minutes, deaf to Ctrl-C."""
+
+
 def connect(worker_logs: bool = False) -> None:
     """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine; nothing if that is done already.
 
@@ -39,6 +47,7 @@ def connect(worker_logs: bool = False) -> None:
     silence_ray_data()
     if ray.is_initialized():
         return
+    _check_answers(os.environ.get("RAY_ADDRESS", ""))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray's own warning asks
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
@@ -48,15 +57,57 @@ def connect(worker_logs: bool = False) -> None:
         local = {"address": "local", "include_dashboard": False, "num_cpus": local_cpus()}
     for tries_left in reversed(range(CONNECTION_TRIES)):
         try:
-            with hide_native_log_line():
+            with hide_native_log_line(), sigterm_kept():
                 ray.init(log_to_driver=worker_logs, logging_level=logging.ERROR, **local)
             return
         except Exception as error:
+            if "AF_UNIX path length" in str(error):
+                raise RunError(
+                    f"the path of the temporary folder is too long for Ray's sockets ({error}): set TMPDIR, or for Ray "
+                    "alone RAY_TMPDIR, to a short one, such as /tmp"
+                ) from error
             slow = isinstance(error, ConnectionError) or type(error) is Exception  # as Ray says that a node took long
             if not (slow or isinstance(error, RuntimeError | ValueError)):
                 raise
             if not (slow and tries_left):
                 raise RunError(f"Ray at {os.environ.get('RAY_ADDRESS', 'this machine')}: {error}") from error
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Ray takes SIGTERM over as it starts, and ends the process without a word: give it back to whoever had it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _check_answers(address: str) -> None:
+    """Look whether a Ray may be at an address: something that speaks its protocol.
+
+    Raises:
+        RunError: nothing does.
+    """
+    if address == "auto":
+        forget_dead_cluster()
+    place = address.removeprefix("ray://")
+    if place.startswith(("http://", "https://")):
+        raise RunError(
+            f"RAY_ADDRESS is {address}, the address of a dashboard, as `ray job submit` wants it: give the one of the "
+            "cluster's head here, such as HOST:6379, or unset it to run on this machine"
+        )
+    if ":" not in place or "://" in place or os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return  # where it is, or with which keys it speaks, is Ray's to find out
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWERS_S)
+        except grpc.FutureTimeoutError:
+            raise RunError(
+                f"no Ray answers at {address} (RAY_ADDRESS) in {ANSWERS_S:.0f} s: start the cluster, give the address "
+                "of its head, such as HOST:6379, or unset it to run on this machine"
+            ) from None
 
 
 READING_AND_WRITING = 2

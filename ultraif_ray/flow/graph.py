@@ -57,7 +57,7 @@ def run_pipeline(
     asked = needs(recipe, stages)
     await_room(lambda found: check_needs(asked, found))
     operators = cut(recipe, stages)
-    context = _context(recipe, operators, folder.uri(step, "checkpoint"))
+    context = _context(recipe, operators, folder.uri(*folder.checkpoint(step)))
     groups: list[PlacementGroup] = []
     try:
         with DataContext.current(context), Display(step, rows, recipe.flow.progress_s) as display:
@@ -116,6 +116,8 @@ def _context(recipe: Recipe, operators: list[Operator], checkpoint: str) -> Data
     context.checkpoint_config = CheckpointConfig(
         id_column="id", checkpoint_path=checkpoint, delete_checkpoint_on_success=False
     )
+    # The actor that leaves out what is done asks for a gigabyte, and waits for ever where no node has it; an id is 8 B.
+    context.checkpoint_config.checkpoint_actor_memory_bytes = 0
     context.execution_options = ExecutionOptions(preserve_order=False)
     context.execution_no_progress_timeout_s = -1  # waiting for spot GPUs is no failure
     context.wait_for_min_actors_s = -1  # start with the first replica
@@ -164,6 +166,9 @@ _OF_A_NODE = re.compile(
     r"ray\.exceptions\.(ActorDied|NodeDied|OwnerDied|ObjectLost|ActorUnavailable|WorkerCrashed)Error"
 )
 
+_ADVICE = re.compile(r"\s+Failed to [^\n]+ after \d+/\d+ attempts.*", re.DOTALL)
+"""What Ray Data writes behind an error's own text: how to have it try again."""
+
 _FROM_A_WORKER = re.compile(r"ultraif_ray\.errors\.(\w+): (.+)")
 
 
@@ -178,9 +183,19 @@ def _own_error(error: BaseException | None) -> UltraIFError | None:
     return None
 
 
+def _cause_in_a_task(error: BaseException | None) -> BaseException | None:
+    """What a task or an actor raised, without Ray's words around it."""
+    while error is not None:
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return error.cause if isinstance(error.cause, BaseException) else None
+        error = error.__cause__
+    return None
+
+
 def unwrap_error(error: BaseException) -> UltraIFError:
     """What ended a pipeline, without the traceback: a worker's own error where there was one."""
     if own := _own_error(error):
+        own.args = (_ADVICE.sub("", str(own)),)
         return own
     text = str(error)
     if found := _FROM_A_WORKER.search(text):
@@ -191,6 +206,9 @@ def unwrap_error(error: BaseException) -> UltraIFError:
     if _OF_A_NODE.search(text):
         # Such as the readers of Parquet's footers, which Ray Data starts once and not again.
         return NodeLost(f"the pipeline ended with a node or a process of Ray's own: {last[:300]}\n{GO_ON}")
+    if (cause := _cause_in_a_task(error)) is not None:
+        what = f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
+        return RunError(f"the pipeline ended: {what}\n{GO_ON} --worker-logs shows more.")
     return RunError(
         f"the pipeline ended: {first[:300]}" + (f" … {last[:300]}" if last != first else "")
         + f"\n{GO_ON} --worker-logs shows more."

@@ -1,5 +1,6 @@
 """What is seen while a pipeline runs: a live line in a terminal, a plain line now and then elsewhere."""
 
+import math
 import sys
 import threading
 import time
@@ -11,8 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ultraif_ray.flow.actors import beside_the_driver
+from ultraif_ray.printable import printable
 
 _LIVE_S = 0.5
+
+_STALL_S = 60.0
+"""Seconds without news after which it is said what is waited for."""
 
 STARTING, TOKENS = "engines starting", "generated tokens"
 """What workers report beside the outcomes of rows."""
@@ -54,7 +59,8 @@ class Display:
         self._thread = threading.Thread(target=self._show, daemon=True)
 
     def __enter__(self) -> "Display":
-        self._started = time.monotonic()
+        self._started = self._moved = time.monotonic()
+        self._last: tuple[Any, ...] = ()
         self._thread.start()
         return self
 
@@ -63,7 +69,7 @@ class Display:
         self._thread.join()
 
     def _show(self) -> None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         if console.is_terminal:
             self._show_live(console)
         else:
@@ -73,8 +79,8 @@ class Display:
 
     def _show_live(self, console: Console) -> None:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[notes]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[notes]}", markup=False), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(self._step, total=self._total or None, notes="starting")
@@ -95,16 +101,49 @@ class Display:
             flush=True,
         )
 
+    def _watch(self, counts: dict[str, int], said: str) -> None:
+        """Say what is waited for, once, when nothing has come for long."""
+        now, seen = time.monotonic(), (counts, said)
+        if seen != self._last:
+            self._last, self._moved = seen, now
+        elif now - self._moved > _STALL_S:
+            from ultraif_ray.flow.ray_internals import (
+                unplaced,
+            )  # Ray Data, which the scoreboard's process has no need of
+
+            self._moved = math.inf
+            why = what_is_waited_for(counts, unplaced())
+            print(f"{self._step}: nothing new in {_STALL_S:.0f} s; waiting for {why}", file=sys.stderr, flush=True)
+
     def _state(self) -> tuple[int, str]:
         try:
             counts, said, total = ray.get(self.scoreboard.read.remote(), timeout=5)
+            self._watch(counts, said)
         except Exception:  # noqa: BLE001 - the display must never end a run
             return 0, "no news"
         self._total = total or self._total
         if self._unit == "steps":
-            return sum(counts.values()), said or "starting"
+            return sum(counts.values()), printable(said) or "starting"
         done, text = describe(counts, time.monotonic() - self._started)
-        return min(done, self._total) if self._total else done, text
+        return min(done, self._total) if self._total else done, printable(text)
+
+
+def what_is_waited_for(counts: dict[str, int], unplaced: list[tuple[int, dict[str, float]]]) -> str:
+    """Why nothing comes, as far as can be told.
+
+    Args:
+        counts: what the workers reported; see `describe`.
+        unplaced: what Ray has no room for: how often, and its resources.
+    """
+    if unplaced:
+        asked = (
+            f"{count} x " + ", ".join(f"{amount:g} {name}" for name, amount in sorted(resources.items()))
+            for count, resources in unplaced
+        )
+        return f"room in the cluster for {'; '.join(asked)}"
+    if counts.get(STARTING, 0) > 0:
+        return "an engine to start"
+    return "the engines' replies" if counts else "a worker to start"
 
 
 def describe(counts: dict[str, int], spent_s: float) -> tuple[int, str]:

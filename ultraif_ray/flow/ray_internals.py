@@ -217,6 +217,12 @@ def cluster_status() -> Any:
     return GetClusterStatusReply.FromString(client.get_cluster_status())
 
 
+def unplaced() -> list[tuple[int, dict[str, float]]]:
+    """What Ray has no room for at the moment: how often, and its resources."""
+    found = cluster_status().cluster_resource_state.pending_resource_requests
+    return [(one.count, dict(one.request.resources_bundle)) for one in found]
+
+
 # ---- jobs ------------------------------------------------------------------------------------------------------------
 
 

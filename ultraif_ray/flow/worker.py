@@ -26,6 +26,7 @@ from ultraif_ray.flow.breakers import FailureBreaker, OutageBreaker
 from ultraif_ray.flow.progress import STARTING, TOKENS, Scoreboard
 from ultraif_ray.flow.quarantine import Admission, CrashTracker, Gate
 from ultraif_ray.method.journey import give_up, run_journey
+from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Asked, Row, to_table
 
@@ -88,7 +89,7 @@ class Worker:
         if why_not := ray.get(self._crashes.starting.remote(pools, replicas)):
             raise RunError(why_not)
         self._for.scoreboard.add.remote({STARTING: 1})
-        engines = self._run(open_engines(self._for.recipe, pools))
+        engines = self._run(open_engines(self._for.recipe, pools, self._for.stages))
         self._for.scoreboard.add.remote({STARTING: -1})
         self._crashes.started.remote(pools)
         return engines
@@ -120,7 +121,7 @@ class Worker:
 
         `report` is the pending call that tells the crash tracker; it is waited for.
         """
-        print(f"worker {os.getpid()}: {error}; leaving", file=sys.stderr, flush=True)
+        print(f"worker {os.getpid()}: {printable(str(error))}; leaving", file=sys.stderr, flush=True)
         with suppress(Exception):
             ray.get(report, timeout=10)
         for child in multiprocessing.active_children():  # an engine that hangs would keep its memory

@@ -12,3 +12,8 @@ replies.py     ask a role for JSON until the reply can be used
 texts.py       what went from a text and what came to it
 prompts.py     the prompt of each role
 """
+
+RULES = 1
+"""By which rules replies are asked for and accepted. Raised with every change after which the same replies make other
+rows, beside those of the settings, the prompts and the checkers: rows of two kinds are not mixed in a run.
+"""

@@ -41,6 +41,10 @@ conversation, which are the row's instructions.
 """
 
 
+UNEXPECTED = "unexpected"
+"""The kind of failure that nobody foresaw; its reason names the exception."""
+
+
 async def run_journey(row: Row, stages: tuple[str, ...], client: RoleClient, recipe: Recipe) -> Row:
     """Take `row` through `stages`. A part that fails says why in the row; what does not need it goes on.
 
@@ -111,6 +115,8 @@ def _failing_as(row: Row, role: Role) -> Iterator[None]:
         raise
     except EngineError as error:
         row.fail(error.role or role, type(error).__name__, str(error))
+    except Exception as error:  # noqa: BLE001 - one odd reply must not end the rows beside it; breakers end what is odd each time
+        row.fail(role, UNEXPECTED, f"{type(error).__name__}: {error}"[:500])
 
 
 async def add_constraints(row: Row, client: RoleClient, recipe: Recipe) -> None:

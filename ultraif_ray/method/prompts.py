@@ -2,10 +2,14 @@
 
 Few-shot examples are chat turns, not text inside one message: models follow them better, and everything before the
 last turn is the same for every row, so the engine's prefix cache holds it once.
+
+Texts of prompts and of models are data: none can end the part of a message that it stands in and begin another.
 """
 
 import json
+import re
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 from ultraif_ray.method.checkers.naming import listed
@@ -20,6 +24,7 @@ from ultraif_ray.records import (
     Prompt,
     Turn,
     as_sharegpt,
+    content_hash,
 )
 from ultraif_ray.templates import ComposerTemplates, Composition, DecomposerTemplates, Decomposition, Templates
 
@@ -54,8 +59,21 @@ def _example_check(check: Check | None, on: Checkers) -> dict[str, Any]:
 
 def _with_history(history: Iterable[Turn], text: str) -> str:
     speakers = {"system": "System", "user": "User", "assistant": "Assistant"}
-    turns = "\n".join(f"{speakers[turn.role]}: {turn.content}" for turn in history)
+    turns = "\n".join(f"{speakers[turn.role]}: {_quoted(turn.content)}" for turn in history)
     return f"Earlier conversation:\n{turns}\n\n{text}" if turns else text
+
+
+_HEADING = re.compile(
+    r"(?:^|(?<=[\r\v\f\x85\u2028\u2029]))(?=[^\S\n]*(?:earlier conversation|system|user|assistant|kind of constraint|"
+    r"(?:shorter |longer )?request|demand|questions?)\s*:)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Where a line of a text begins as a part of a message does."""
+
+
+def _quoted(text: str) -> str:
+    """A text that other parts of a message follow: no line of it begins as one of these does."""
+    return _HEADING.sub("> ", text)
 
 
 # ---- decomposer ----------------------------------------------------------------------------------
@@ -90,7 +108,7 @@ def ask_for_question(templates: Templates, prompt: Prompt, constraint: str) -> l
 
 
 def _demand(history: Iterable[Turn], query: str, constraint: str) -> str:
-    return f"{_request(history, query)}\n\nDemand: {constraint}"
+    return f"{_request(history, _quoted(query))}\n\nDemand: {constraint}"
 
 
 def _request(history: Iterable[Turn], query: str) -> str:
@@ -146,9 +164,9 @@ def judge_all(
     templates: Templates, instruction: Instruction, response: str, questions: list[str], follow_up: bool = False
 ) -> list[Message]:
     """Ask all questions at once, each to be answered under its number with a sentence of reasoning first."""
-    numbered = "\n".join(f"{i + 1}. {question}" for i, question in enumerate(questions))
+    numbered = "\n".join(f"{i + 1}. {_in_a_line(question)}" for i, question in enumerate(questions))
     form = f"Reply with JSON alone: under each question's number, {_VERDICT}."
-    return _judged(templates, instruction, response, f"[Questions]\n{numbered}\n\n{form}", follow_up)
+    return _judged(templates, instruction, response, "Questions", f"{numbered}\n\n{form}", follow_up)
 
 
 def judge_one(
@@ -156,7 +174,7 @@ def judge_one(
 ) -> list[Message]:
     """Ask one question, to be answered with a sentence of reasoning first."""
     form = f"Reply with JSON alone: {_VERDICT}."
-    return _judged(templates, instruction, response, f"[Question]\n{question}\n\n{form}", follow_up)
+    return _judged(templates, instruction, response, "Question", f"{_in_a_line(question)}\n\n{form}", follow_up)
 
 
 def judge_in_a_word(
@@ -169,23 +187,41 @@ def judge_in_a_word(
 ) -> list[Message]:
     """Ask one question, to be answered with one of two labels."""
     form = f"Reply with {labels[0]} or {labels[1]} alone."
-    return _judged(templates, instruction, response, f"[Question]\n{question}\n{form}", follow_up)
+    return _judged(templates, instruction, response, "Question", f"{_in_a_line(question)}\n{form}", follow_up)
+
+
+def _in_a_line(question: str) -> str:
+    return " ".join(question.split())
 
 
 def _judged(
-    templates: Templates, instruction: Instruction, response: str, asked: str, follow_up: bool
+    templates: Templates, instruction: Instruction, response: str, heading: str, asked: str, follow_up: bool
 ) -> list[Message]:
     """Request and answer come first and what is asked last, so that all questions share one cached prefix: that of the
     judge's own conversation, or of the one that gave the answer.
+
+    In the judge's own, every heading bears a code that stands in none of the texts: an answer cannot end itself.
     """
     told = templates.judge
     if follow_up:
         conversation = respond(templates, instruction.query, instruction.history)
         rules = f"{told.follow_up}\n\n{told.system}\n\n" if told.system else ""
         answer = {"role": "assistant", "content": response}
-        return [*conversation, answer, {"role": "user", "content": f"{rules}{asked}"}]
-    request = _with_history(instruction.history, f"[Request]\n{instruction.query}")
-    return _chat(told.system, [], f"{request}\n\n[Answer]\n{response}\n[End of answer]\n\n{asked}")
+        return [*conversation, answer, {"role": "user", "content": f"{rules}[{heading}]\n{asked}"}]
+    code = _code(instruction, response, asked)
+    request = _with_history(instruction.history, f"[Request {code}]\n{instruction.query}")
+    answer_and_end = f"[Answer {code}]\n{response}\n[End of answer {code}]"
+    return _chat(told.system, [], f"{request}\n\n{answer_and_end}\n\n[{heading} {code}]\n{asked}")
+
+
+def _code(instruction: Instruction, *texts: str) -> str:
+    """Six letters and digits that stand in none of the texts; as a rule the same for all answers to an instruction,
+    whose messages begin alike then.
+    """
+    before = [turn.content for turn in instruction.history]
+    every = "\n".join([*before, instruction.query, *texts]).casefold()
+    codes = (f"{content_hash([number, before, instruction.query]):016x}"[-6:] for number in count())
+    return next(code for code in codes if code not in every)
 
 
 # ---- checks by model ---------------------------------------------------------------------------------------------
@@ -199,6 +235,7 @@ Yes only if all of this is true, and No otherwise:
 
 
 def _taken_out(query: str, constraint: str, simplified: str, question: str) -> str:
+    query, constraint, simplified = map(_quoted, (query, constraint, simplified))
     return f"Request:\n{query}\n\nDemand: {constraint}\n\nShorter request:\n{simplified}\n\nQuestion: {question}"
 
 
@@ -264,7 +301,7 @@ true, and No otherwise:
 
 
 def _put_in(query: str, longer: str, questions: list[str]) -> str:
-    return f"Request:\n{query}\n\nLonger request:\n{longer}\n\nQuestions: {' '.join(questions)}"
+    return f"Request:\n{_quoted(query)}\n\nLonger request:\n{_quoted(longer)}\n\nQuestions: {' '.join(questions)}"
 
 
 _CHECK_COMPOSITION_EXAMPLES = [

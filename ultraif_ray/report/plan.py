@@ -147,7 +147,9 @@ def _print_training(recipe: Recipe) -> None:
 
 def _sample(recipe: Recipe, addresses: tuple[str, ...]) -> tuple[list[Prompt], bool]:
     found: list[Prompt] = []
-    for item, _ in funnel(read_prompts(find_sources(addresses), recipe.ingest), recipe.ingest):
+    for item, _ in funnel(
+        read_prompts(find_sources(addresses, recipe.ingest.encoding or ""), recipe.ingest), recipe.ingest
+    ):
         if isinstance(item, Prompt):
             found.append(item)
         if len(found) > SAMPLE:

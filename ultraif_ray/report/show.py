@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from itertools import islice
 from statistics import fmean
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,7 @@ from ultraif_ray.data.readers import find_sources
 from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import STAGES, run_journey
+from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Check, Failure, Prompt, Row
 from ultraif_ray.steps.evaluate import Evaluation
@@ -26,9 +29,19 @@ _LONGEST = 1200
 """Characters of a text that are shown."""
 
 
+class PlainConsole(Console):
+    """Rich's console for texts that are data: nothing in one reaches the terminal as a control sequence. Styles do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See `Console.render`: all that is printed comes through here."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def console() -> Console:
     """Standard output; long lines are left to the terminal where there is none to measure."""
-    return Console(width=None if sys.stdout.isatty() else 110, highlight=False, soft_wrap=False)
+    width = None if sys.stdout.isatty() else 110
+    return PlainConsole(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 # ---- the end of a command --------------------------------------------------------------------------------------------
@@ -49,7 +62,7 @@ def print_end(folder: RunFolder, until: str) -> None:
     if not until and folder.state(Evaluation.kind) == "done":
         out.print("Benchmarks", style="bold")
         text = folder.fs.cat_file(folder.at(Evaluation.kind, "table.md")).decode("utf-8")
-        out.print(text, markup=False, soft_wrap=True)
+        out.print(text, soft_wrap=True)
     made = {step: entry for step, entry in ledger.items() if until in ("", step)}
     if _print_sets(out, folder, made) and (row := _best(folder)):
         out.print("One journey, whole", style="bold")
@@ -85,6 +98,8 @@ def _print_funnel(out: Console, ledger: dict[str, Entry]) -> None:
             table.add_row("", "", Text(f"  {n} failed: {reason}", style="dim"))
         if entry.composed_in_part:
             table.add_row("", "", Text(f"  {entry.composed_in_part} composed in part", style="dim"))
+        if entry.control_tokens:
+            table.add_row("", "", Text(f"  {entry.control_tokens} hold control tokens, read as text", style="dim"))
         for reason, n in entry.dropped.items():
             table.add_row("", "", Text(f"  {n} dropped: {reason}", style="dim"))
     out.print(table, "")
@@ -242,7 +257,8 @@ def _text(out: Console, label: str, text: str, style: str = "") -> None:
 def preview_rows(recipe: Recipe, count: int) -> None:
     """Take the first few prompts through the whole journey without Ray, and print each."""
     prompts: list[Prompt] = []
-    for item, _ in funnel(read_prompts(find_sources(recipe.prompts), recipe.ingest), recipe.ingest):
+    sources = find_sources(recipe.prompts, recipe.ingest.encoding or "")
+    for item, _ in funnel(read_prompts(sources, recipe.ingest), recipe.ingest):
         if isinstance(item, Prompt):
             prompts.append(item)
         if len(prompts) >= count:
@@ -254,7 +270,7 @@ def preview_rows(recipe: Recipe, count: int) -> None:
 
 async def _run_all(recipe: Recipe, prompts: list[Prompt]) -> list[Row]:
     pools = tuple(dict.fromkeys(settings.pool for _, settings in recipe.roles))
-    engines = await open_engines(recipe, pools)
+    engines = await open_engines(recipe, pools, STAGES)
     try:
         rows = [Row.model_validate(prompt.model_dump()) for prompt in prompts]
         return await asyncio.gather(*(run_journey(row, STAGES, RoleClient(recipe, engines), recipe) for row in rows))

@@ -23,6 +23,7 @@ from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import Delta, Engine, Reply, Request, estimate_tokens
 from ultraif_ray.errors import EngineBusy, EngineDead, EngineError, EngineUnavailable, RecipeError, UltraIFError
 from ultraif_ray.flow.placement import Operator, actor_options, spreads
+from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, Replicas
 from ultraif_ray.serve.app import Service, create_app
 from ultraif_ray.serve.guard import RETRY_AFTER_S, Door
@@ -46,7 +47,8 @@ class EngineReplica:
         self._open, self._heard = 0, 0.0
         self._fault: UltraIFError | None = None
         try:
-            self._engine: Engine = (await open_engines(recipe, (pool,), adapters_served(recipe, pool)))[pool]
+            engines = await open_engines(recipe, (pool,), (*STAGES, "judge"), adapters_served(recipe, pool))
+            self._engine: Engine = engines[pool]
         except RecipeError as fault:  # kept to be told: of a constructor that raises, only the traceback comes back
             self._fault = fault
         else:
@@ -169,7 +171,7 @@ class HandleEngine:
         """See `Engine.count_tokens`."""
         return estimate_tokens(text)
 
-    async def check(self, labels: tuple[str, ...]) -> None:
+    async def check(self, labels: tuple[str, ...], schema: bool) -> None:
         """A replica has checked its engine."""
 
     async def close(self) -> None:

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from ultraif_ray.data.readers import find_sources, versions
 from ultraif_ray.errors import InputError, RecipeError
-from ultraif_ray.recipe import Evaluate, OpenAIPool, Recipe
+from ultraif_ray.printable import printable
+from ultraif_ray.recipe import Evaluate, OpenAIPool, Recipe, dumped
 from ultraif_ray.records import Asked, Role, Row, to_table
-from ultraif_ray.steps.engines import NOT_CONTENT, EngineStep, journey_settings
+from ultraif_ray.steps.engines import EngineStep, journey_settings, pool_settings
 from ultraif_ray.steps.serving import policy_as_it_starts, policy_pool, responder_alone, with_trained_models
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
@@ -112,6 +113,7 @@ class Benchmarks(Step):
 
     kind = "benchmarks"
     resumes = False
+    repeatable = True
 
     @property
     def name(self) -> str:
@@ -165,6 +167,7 @@ class AnswerBenchmarks(EngineStep):
     kind = "evaluate"
     outcome_column = "outcome"
     retried: ClassVar[bool] = False
+    beside_training = True
 
     @property
     def name(self) -> str:
@@ -185,16 +188,15 @@ class AnswerBenchmarks(EngineStep):
         """The model, as far as no step has trained it; and the judge, where there is one."""
         recipe = context.recipe
         pool = recipe.pools[recipe.roles.responder.pool if self.of == "model" else policy_pool(recipe)]
-        exclude = {"chat_template": True, "lora": True, "pool": True}
         settings: dict[str, Any] = {
             "seed": recipe.seed,
-            "pool": pool.model_dump(mode="json", exclude=NOT_CONTENT),
-            "policy": recipe.policy.model_dump(mode="json", exclude=exclude) if recipe.policy else None,
+            "pool": pool_settings(pool),
+            "policy": dumped(recipe.policy, {"chat_template", "lora", "pool"}) if recipe.policy else None,
         }
         if self.rows.part == "judged":
             judging = _as_asked(recipe)
             settings["judge"] = journey_settings(judging, ("judge",))
-            settings["synthesize"] = judging.synthesize.model_dump(mode="json")
+            settings["synthesize"] = dumped(judging.synthesize)
         return settings
 
     def check(self, context: Context) -> None:
@@ -243,6 +245,7 @@ class Evaluation(Step):
 
     kind = "evaluation"
     resumes = False
+    repeatable = True
     cheap = True
 
     @property
@@ -280,7 +283,7 @@ class Evaluation(Step):
             try:
                 plot(found, f"{place}/plot.svg")
             except InputError as error:
-                print(f"{self.name}: {error}", file=sys.stderr)
+                print(printable(f"{self.name}: {error}"), file=sys.stderr)
                 return
             folder.fs.put_file(f"{place}/plot.svg", folder.at(self.name, "plot.svg"))
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ultraif_ray.data.export import SETS, export
+from ultraif_ray.errors import RunError
+from ultraif_ray.recipe import dumped
 from ultraif_ray.steps.judge import Judge
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.synthesize import Synthesize
@@ -18,6 +20,7 @@ class Export(Step):
 
     kind = "export"
     resumes = False
+    repeatable = True
     cheap = True
 
     @property
@@ -27,7 +30,21 @@ class Export(Step):
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Layout, splits, and what counts as an example."""
-        return {"export": context.recipe.export.model_dump(mode="json")}
+        return {"export": dumped(context.recipe.export)}
+
+    def check_outcome(self, context: Context, entries: dict[str, Entry]) -> None:
+        """Refuse sets without an example. A round may find no pair: its policy stays the one before.
+
+        Raises:
+            RunError: how to find out why.
+        """
+        made = [sum(entries[self.name].examples.get(name, {}).values()) for name in ("sft", "dpo")]
+        if not self.round and not any(made) and context.recipe.flow.breaker_share < 1:
+            folder = context.folder
+            raise RunError(
+                f"{self.name}: no row gave an example for SFT or DPO; `ultraif show {folder}` shows why. "
+                "Give more prompts or a better model. flow.breaker_share=1 takes that for a success too"
+            )
 
     def run(self, context: Context) -> dict[str, Entry]:
         """Write the sets in one pass."""

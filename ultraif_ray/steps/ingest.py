@@ -1,20 +1,23 @@
 """Prompts in: files and datasets → `rows` in the step's folder, and what was turned away → `rejected`."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ultraif_ray import recipe as sections
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
+from ultraif_ray.engine.control import holds_control
 from ultraif_ray.errors import InputError
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Recipe, difference, dumped
 from ultraif_ray.records import Prompt, arrow_schema
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
@@ -39,6 +42,8 @@ class Ingest(Step):
 
     kind = "ingest"
     resumes = False  # half an ingest is of no use to anyone
+    repeatable = True
+    grows = True
 
     def addresses(self, recipe: Recipe) -> tuple[str, ...]:
         """Where the prompts are."""
@@ -48,12 +53,40 @@ class Ingest(Step):
         """Which prompts, in which version, and what is turned away."""
         recipe, folder = context.recipe, context.folder
         try:
-            prompts = versions(find_sources(self.addresses(recipe)))
+            prompts: Any = versions(self._sources(context))
         except InputError:
             if folder.state(self.name) != "done":
                 raise
-            prompts = folder.settings(self.name)["prompts"]  # read once, they need not be there any more
-        return {"ingest": recipe.ingest.model_dump(mode="json"), "prompts": prompts}
+            return {"ingest": dumped(recipe.ingest), **_prompts_in(folder.settings(self.name))}  # they were read once
+        in_order = list(prompts)  # of two duplicates the first stays, and a limit takes the first
+        order = {} if in_order == sorted(in_order) else {"order": in_order}
+        return {"ingest": dumped(recipe.ingest), "prompts": prompts, **order}
+
+    def still_holds(self, context: Context, settings: dict[str, Any]) -> Literal["", "same", "more"]:
+        """See `Step.still_holds`: whether every prompt is still there. Ids are made of their content, so where the
+        files are now, and in which order, does not matter; and nothing is changed to find out.
+        """
+        folder = context.folder
+        if difference(folder.settings(self.name)["ingest"], settings["ingest"]) or folder.state(self.name) != "done":
+            return ""
+        for source in self._sources(context):
+            check_shape(source)
+        before = folder.ids(self.name)
+        now = np.array([item.id for item in self._read(context) if isinstance(item, Prompt)], dtype=np.int64)
+        if not np.isin(before, now).all():
+            return ""
+        if more := len(now) - len(before):
+            print(f"{self.name}: {more} prompts come to {len(before)}", file=sys.stderr, flush=True)
+        return "more" if more else "same"
+
+    def _sources(self, context: Context) -> list[Source]:
+        return find_sources(self.addresses(context.recipe), context.recipe.ingest.encoding or "")
+
+    def _read(self, context: Context) -> Iterator[Prompt | Rejection]:
+        """What ingest makes of the prompts, in order."""
+        settings = context.recipe.ingest
+        items = parse_all(self._sources(context), settings, context.worker_logs)
+        return (item for item, _ in funnel(items, settings))
 
     def check(self, context: Context) -> None:
         """Refuse prompts that are not there or that ingest cannot read.
@@ -61,7 +94,7 @@ class Ingest(Step):
         Raises:
             InputError: naming the source.
         """
-        for source in find_sources(self.addresses(context.recipe)):
+        for source in self._sources(context):
             check_shape(source)
 
     def needs(self, context: Context) -> "list[Need]":
@@ -78,22 +111,30 @@ class Ingest(Step):
         """
         folder, settings = context.folder, context.recipe.ingest
         counts: Counter[str] = Counter()
-        items = _parse_all(find_sources(self.addresses(context.recipe)), settings, context.worker_logs)
+        hostile = 0
+        items = parse_all(self._sources(context), settings, context.worker_logs)
         with (
-            _Writer(folder, folder.at(self.name, "rows"), arrow_schema(Prompt)) as kept,
-            _Writer(folder, folder.at(self.name, "rejected"), REJECTED) as rejected,
+            _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
+            _Writer(folder, self.name, "rejected", REJECTED) as rejected,
         ):
             for item, so_far in funnel(items, settings):
                 counts = so_far
                 if isinstance(item, Prompt):
+                    hostile += any(map(holds_control, (item.query, *(turn.content for turn in item.history))))
                     kept.add(item.model_dump(), len(item.query) + sum(len(turn.content) for turn in item.history))
                 else:
                     rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen}, len(item.seen))
         if not counts["accepted"]:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n)
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n) or "no file holds a record"
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
+        folder.settle(self.name, kept.files)
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
-        return {self.name: Entry(input=counts.total(), outcomes=outcomes)}
+        return {self.name: Entry(input=counts.total(), outcomes=outcomes, control_tokens=hostile)}
+
+
+def _prompts_in(settings: dict[str, Any]) -> dict[str, Any]:
+    """Which prompts were read, of settings as a manifest has them."""
+    return {key: settings[key] for key in ("prompts", "order") if key in settings}
 
 
 class IngestForComposer(Ingest):
@@ -109,7 +150,7 @@ class IngestForComposer(Ingest):
 REJECTED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("seen", pa.string())])
 
 
-def _parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
+def parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
     """The items of all sources in order, parsed by Ray tasks."""
     import ray
 
@@ -117,9 +158,9 @@ def _parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bo
     from ultraif_ray.flow.graph import unwrap_error
 
     connect(worker_logs)
-    dataset = ray.data.from_items(
-        [{"path": s.path, "kind": s.kind} for s in sources], override_num_blocks=len(sources)
-    ).map_batches(parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings})
+    dataset = ray.data.from_items([asdict(source) for source in sources], override_num_blocks=len(sources)).map_batches(
+        parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings}
+    )
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays
     try:
@@ -154,12 +195,17 @@ def _as_row(item: Prompt | Rejection) -> dict[str, Any]:
 
 
 class _Writer:
-    """Rows to Parquet files of some tens of megabytes; always at least one file, so that the folder can be read."""
+    """Rows to Parquet files of some tens of megabytes; always at least one file, so that the folder can be read.
 
-    def __init__(self, folder: RunFolder, place: str, schema: pa.Schema):
-        self._folder, self._place, self._schema = folder, place, schema
+    Their names have the step's build: a run that was suspended, and has lost the folder, writes over none of another's.
+    """
+
+    def __init__(self, folder: RunFolder, step: str, part: str, schema: pa.Schema):
+        self._folder, self._place, self._schema = folder, folder.at(step, part), schema
+        self._build = folder.build_of(step)
         self._rows: list[dict[str, Any]] = []
-        self._chars = self._files = 0
+        self._chars = 0
+        self.files: list[str] = []
 
     def add(self, row: dict[str, Any], chars: int) -> None:
         self._rows.append(row)
@@ -169,13 +215,15 @@ class _Writer:
 
     def _flush(self) -> None:
         self._folder.fs.makedirs(self._place, exist_ok=True)
-        with self._folder.fs.open(f"{self._place}/part-{self._files:05d}.parquet", "wb") as file:
+        name = f"part-{self._build}-{len(self.files):05d}.parquet"
+        with self._folder.fs.open(f"{self._place}/{name}", "wb") as file:
             pq.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), file)
-        self._rows, self._chars, self._files = [], 0, self._files + 1
+        self._rows, self._chars = [], 0
+        self.files.append(name)
 
     def __enter__(self) -> "_Writer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
-        if kind is None and (self._rows or not self._files):
+        if kind is None and (self._rows or not self.files):
             self._flush()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ultraif_ray.recipe import dumped
 from ultraif_ray.records import Role
 from ultraif_ray.steps.engines import EngineStep, journey_settings
 from ultraif_ray.steps.step import Context
@@ -34,7 +35,7 @@ class Judge(EngineStep):
     def settings(self, context: Context) -> dict[str, Any]:
         """The judge, and how it is asked."""
         recipe = context.recipe
-        return journey_settings(recipe, self.roles) | {"synthesize": recipe.synthesize.model_dump(mode="json")}
+        return journey_settings(recipe, self.roles) | {"synthesize": dumped(recipe.synthesize)}
 
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
         """See `EngineStep.entries`."""

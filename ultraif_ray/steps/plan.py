@@ -6,8 +6,9 @@ Where the composer has prompts of its own, `composer-ingest → composer-decompo
 Where the sets exist already (`sets` in the recipe), reading them takes the place of all that would make them. Where the
 responses do (`responses`), `responses → judge` takes the place of all up to the first export.
 
-Where the policy is measured (`evaluate`), `benchmarks → evaluate/start` stand before its first training, `evaluate/sft`
-and `evaluate/round-1` behind each, and `evaluation` before `model`; each in as many parts as the benchmarks have.
+Where the policy is measured (`evaluate`), `benchmarks` stand before its first training, `evaluate/start` and
+`evaluate/sft` in front of the next one, the last of them and `evaluation` before `model`; each in as many parts as the
+benchmarks have.
 """
 
 from dataclasses import replace
@@ -84,20 +85,24 @@ def _trainings(recipe: Recipe, export: Export, in_a_round: Synthesize) -> list[S
 
 
 def _measured(recipe: Recipe, trainings: list[Step], policy: Step) -> list[Step]:
-    """These steps and the model that they end with, the policy measured before the first training and after each."""
+    """These steps and the model that they end with, the policy measured before the first training and after each: in
+    front of the next one, beside which that may run.
+    """
     if not recipe.evaluate:
         return [*trainings, Model(policy)]
     asked = [Benchmarks(part) for part in parts_of(recipe)]
-    answers = [AnswerBenchmarks(rows, of="start") for rows in asked]
-    steps: list[Step] = [*asked, *answers]
+    latest = [AnswerBenchmarks(rows, of="start") for rows in asked]
+    answers: list[AnswerBenchmarks] = []
+    steps: list[Step] = [*asked]
     for step in trainings:
-        steps.append(step)
         if isinstance(step, PolicyTraining):
+            answers += latest
+            steps += latest
             of = f"round-{step.round}" if step.round else step.kind
-            after = [AnswerBenchmarks(rows, of=of, policy=step) for rows in asked]
-            answers += after
-            steps += after
-    return [*steps, evaluation := Evaluation(tuple(answers)), Model(policy, evaluation)]
+            latest = [AnswerBenchmarks(rows, of=of, policy=step) for rows in asked]
+        steps.append(step)
+    answers += latest
+    return [*steps, *latest, evaluation := Evaluation(tuple(answers)), Model(policy, evaluation)]
 
 
 def _plan_of_sets(recipe: Recipe, sets: Sets) -> list[Step]:

@@ -19,15 +19,16 @@ class ReadResponses(Step):
 
     kind = "responses"
     resumes = False
+    repeatable = True
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Which rows, by what made them."""
         folder = context.folder
         source, step = self._source(context)
-        made_by = source.fingerprint_of(step)
+        made_by = source.build_of(step)
         if not made_by and folder.state(self.name) == "done":
             return {"responses": folder.settings(self.name)["responses"]}  # read once, they need not be there any more
-        return {"responses": {"step": step, "fingerprint": made_by}}
+        return {"responses": {"step": step, "build": made_by}}
 
     def check(self, context: Context) -> None:
         """Refuse a run that has no judged rows, or not all of them yet.

@@ -4,12 +4,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import yaml
 
 from ultraif_ray.errors import GO_ON, RecipeError, RunError
-from ultraif_ray.recipe import Recipe, fingerprint
+from ultraif_ray.recipe import Recipe, Replicas, fingerprint
 from ultraif_ray.steps.decompose import Decompose
 from ultraif_ray.steps.engines import EngineStep
 from ultraif_ray.steps.plan import following, plan
@@ -18,6 +19,7 @@ from ultraif_ray.steps.step import Context, Step, whole_settings
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.lease import Lease
+from ultraif_ray.store.ledger import Entry
 
 if TYPE_CHECKING:
     from ultraif_ray.flow.cluster import Cluster, Need
@@ -48,9 +50,15 @@ def run(recipe: Recipe, until: str = "", worker_logs: bool = False, remake: bool
 
 
 def run_steps(
-    recipe: Recipe, steps: list[Step], wanted: list[Step], worker_logs: bool = False, remake: bool = False
+    recipe: Recipe,
+    steps: list[Step],
+    wanted: list[Step],
+    worker_logs: bool = False,
+    remake: bool = False,
+    retried: EngineStep | None = None,
 ) -> None:
     """Run the steps `wanted` of a plan: look at all of them first, then begin, run, enter in the ledger, finish each.
+    Of `retried`, the failed rows are done again.
 
     Raises:
         UltraIFError: with what to change, or how to go on.
@@ -58,7 +66,7 @@ def run_steps(
     folder = RunFolder(recipe.run_folder)
     contexts = {step.name: Context(in_round(recipe, step.round), folder, worker_logs) for step in wanted}
     order = [name for step in steps for name in step.accounts]
-    to_do = _to_do(wanted, contexts, remake)
+    to_do = _to_do(wanted, contexts, remake, retried)
     if to_do:
         print("checking the recipe, its models and the cluster", file=sys.stderr, flush=True)
     for step in to_do:
@@ -66,21 +74,26 @@ def run_steps(
             step.check(contexts[step.name])
     with _own_ray(), Lease(folder) as lease:
         await_room(to_do, contexts, worker_logs)
-        for step in wanted:
+        if retried:
+            _take_out_failed(retried, steps, folder)
+        for group in _groups(wanted, to_do, contexts):
             lease.check()
-            begun, context = time.monotonic(), contexts[step.name]
-            with naming(step):
-                if _begin(step, steps, context, remake):
-                    continue
+            begun = [step for step in group if not _begin(step, steps, wanted, contexts[step.name], remake)]
+            if begun:
                 save_recipe(recipe, folder)
-                for name, entry in step.run(context).items():
-                    ledger.enter(folder, name, entry, order)
-                folder.finish(step.name)
-            print(f"{step.name}: done in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            for step, done in _run_together(begun, contexts):
+                with naming(step):
+                    for name, entry in done.entries.items():
+                        ledger.enter(folder, name, entry, order)
+                    step.check_outcome(contexts[step.name], done.entries)
+                    folder.finish(step.name)
+                print(f"{step.name}: done in {done.seconds:.0f} s", file=sys.stderr, flush=True)
         save_recipe(recipe, folder)
 
 
-def _to_do(wanted: list[Step], contexts: dict[str, Context], remake: bool) -> list[Step]:
+def _to_do(
+    wanted: list[Step], contexts: dict[str, Context], remake: bool, retried: EngineStep | None = None
+) -> list[Step]:
     """The steps that will run: those that are not done, or will be made anew, and what is made from these. One that was
     made with other settings, and is not to be made anew, is refused when it is reached.
     """
@@ -88,13 +101,80 @@ def _to_do(wanted: list[Step], contexts: dict[str, Context], remake: bool) -> li
     for step in wanted:
         folder = contexts[step.name].folder
         again = folder.state(step.name) != "done" or any(source in to_do for source in step.inputs.values())
-        if not again and (remake or step.cheap):
+        again = again or step == retried or bool(folder.lost_files(step.name))
+        if not again and (remake or step.cheap or step.grows):
             with naming(step):
-                settings = whole_settings(step, contexts[step.name])
-            again = folder.fingerprint_of(step.name) != fingerprint(settings)
+                again = bool(folder.changes(step.name, whole_settings(step, contexts[step.name])))
         if again:
             to_do.append(step)
     return to_do
+
+
+def _groups(wanted: list[Step], to_do: list[Step], contexts: dict[str, Context]) -> Iterator[list[Step]]:
+    """Each step by itself; or a training behind those that run beside it, where the cluster has room for all."""
+    beside: list[Step] = []
+    for step in wanted:
+        if step.beside_training and step in to_do:
+            beside.append(step)
+        elif beside and step in to_do and _have_room(beside, step, contexts):
+            yield [*beside, step]
+            beside = []
+        else:
+            yield from ([one] for one in (*beside, step))
+            beside = []
+    yield from ([one] for one in beside)
+
+
+def _have_room(beside: list[Step], step: Step, contexts: dict[str, Context]) -> bool:
+    """Whether steps, one after another, find room beside all that a training may take, on the nodes that are up."""
+    taken = step.takes_at_most(contexts[step.name])
+    if taken is None:
+        return False
+    from ultraif_ray.flow.cluster import cluster
+
+    found = replace(cluster(), grows=False)
+    try:
+        for one in beside:
+            check_room({one.name: [*one.needs(contexts[one.name]), *taken]}, found)
+    except RecipeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Done:
+    entries: dict[str, Entry]
+    seconds: float
+
+
+def _run_together(steps: list[Step], contexts: dict[str, Context]) -> Iterator[tuple[Step, _Done]]:
+    """Run the last of these steps, and beside it those in front of it, one after another."""
+    if len(steps) < 2:
+        yield from ((step, _run(step, contexts[step.name])) for step in steps)
+        return
+    from ultraif_ray.flow.background import in_background
+
+    *beside, last = steps
+    print(f"{', '.join(step.name for step in beside)}: beside {last.name}", file=sys.stderr, flush=True)
+    fewest = [(step, _with_fewest_replicas(contexts[step.name])) for step in beside]
+    with in_background(lambda: [_run(step, context) for step, context in fewest]) as result:
+        yield last, _run(last, contexts[last.name])
+        yield from zip(beside, result(), strict=True)
+
+
+def _run(step: Step, context: Context) -> _Done:
+    begun = time.monotonic()
+    with naming(step):
+        return _Done(step.run(context), time.monotonic() - begun)
+
+
+def _with_fewest_replicas(context: Context) -> Context:
+    """Of each pool as few replicas as it may have: what a training may take is not theirs to grow into."""
+    pools = {
+        name: pool.model_copy(update={"replicas": Replicas(min=pool.replicas.min, max=pool.replicas.min)})
+        for name, pool in context.recipe.pools.items()
+    }
+    return replace(context, recipe=context.recipe.model_copy(update={"pools": pools}))
 
 
 @contextmanager
@@ -106,7 +186,7 @@ def naming(step: Step) -> Iterator[None]:
         raise RunError(f"{step.name}: {error}\n{GO_ON}") from error
 
 
-def _begin(step: Step, steps: list[Step], context: Context, remake: bool) -> bool:
+def _begin(step: Step, steps: list[Step], wanted: list[Step], context: Context, remake: bool) -> bool:
     """Open a step for writing; True if it is done already.
 
     Raises:
@@ -118,17 +198,45 @@ def _begin(step: Step, steps: list[Step], context: Context, remake: bool) -> boo
             raise RunError(
                 f"{folder}: {step.name} is made from {source.name}, which is not done; run `ultraif run` first"
             )
-    settings = whole_settings(step, context)
-    changed, state = folder.fingerprint_of(step.name) != fingerprint(settings), folder.state(step.name)
-    goes_on = state == "running" and step.resumes  # without a state, what is there was left by a deletion cut off
-    if not (goes_on or state == "done") or (step.cheap and changed):
-        folder.clear(step.name)
+    settings, state = whole_settings(step, context), folder.state(step.name)
+    changes, lost = folder.changes(step.name, settings), folder.lost_files(step.name)
     later = [made for made in following(step, steps) if folder.state(made.name)]
-    if folder.open_step(step.name, settings, [made.name for made in later], remake):
+    kept = step.still_holds(context, settings) if changes else "same"
+    holds = folder.earlier_builds(step.name) if kept else []
+    build = fingerprint(settings) if step.repeatable else ""
+    if kept == "more":
+        _refuse_what_was_trained(folder, step, [made for made in later if made in wanted], remake)
+        holds.append(folder.build_of(step.name))
+    if lost and kept:
+        print(f"{step.name}: {len(lost)} of its files are gone; their rows are made again", file=sys.stderr, flush=True)
+    if changes and kept == "same":
+        folder.rename_settings(step.name, settings)
+    if (lost and kept) or kept == "more" or not state or (state == "running" and not step.resumes):
+        if step.resumes and state:
+            folder.repair(step.name)
+            folder.reopen(step.name, settings, grows=kept == "more" and not lost)
+        elif state:
+            folder.restart(step.name, settings, build, holds)
+        else:  # what is there was left by a deletion cut off
+            folder.clear(step.name)
+    elif changes and not kept and step.cheap:
+        folder.clear(step.name)
+    if folder.open_step(step.name, settings, [made.name for made in later], remake, build):
         return True
     gone = [step, *(made for made in later if not folder.state(made.name))]
     ledger.remove(folder, [name for made in gone for name in made.accounts])
     return False
+
+
+def _refuse_what_was_trained(folder: RunFolder, step: Step, later: list[Step], remake: bool) -> None:
+    """Refuse to add to what models were trained on, before anything is added, unless they may be deleted."""
+    trained = [made.name for made in later if not (made.cheap or made.grows or isinstance(made, EngineStep))]
+    if trained and not remake:
+        raise RunError(
+            f"{folder.uri(step.name)}: prompts have come to those of this run, and {', '.join(trained)} were trained "
+            "without them. Take these prompts away, add --remake to delete what was trained and train it anew, or go "
+            "up to the training sets alone (`ultraif export`)"
+        )
 
 
 @contextmanager
@@ -204,7 +312,7 @@ def save_recipe(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> int:
-    """Do the rows again that ended as failed; their number.
+    """Do the rows again that ended as failed, and those that an interrupted command has not done; their number.
 
     That is those of the round's synthesis that was interrupted, if one was; else those of the first synthesis, or of
     the decomposition where that is all there is.
@@ -224,24 +332,33 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
     step = next(iter(interrupted or [step for step in begun if not step.round][-1:]), None)
     if step is None:
         raise RunError(f"{folder}: no rows have been through an engine here; start with `ultraif run`")
-    tables = folder.read_tables(step.name, [step.outcome_column])
-    if not any("failed" in batch.column(step.outcome_column).to_pylist() for batch in tables):
+    rows = step.rows_to_do(Context(in_round(recipe, step.round), folder))
+    if not rows:
         return 0
-    with naming(step):
-        settings = whole_settings(step, Context(in_round(recipe, step.round), folder))
-    if lines := folder.changes(step.name, settings):
-        raise RunError(
-            f"{folder.uri(step.name)} was made with other settings; set these back:\n  " + "\n  ".join(lines)
-        )
-    made = [later for later in following(step, steps) if folder.state(later.name)]
-    costly = [later.name for later in made if not later.cheap]
+    for one in [*_made_from(step), step]:
+        with naming(one):
+            lines = folder.changes(one.name, whole_settings(one, Context(in_round(recipe, one.round), folder)))
+        if lines:
+            raise RunError(
+                f"{folder.uri(one.name)} was made with other settings; set these back:\n  " + "\n  ".join(lines)
+            )
+    costly = [made.name for made in following(step, steps) if folder.state(made.name) and not made.cheap]
     if costly and not remake:
         raise RunError(f"{folder}: made from {step.name}: {', '.join(costly)}. Add --remake to delete these and retry")
-    with Lease(folder):
-        for later in made:
-            folder.clear(later.name)
-        ledger.remove(folder, [name for later in made for name in later.accounts])
-        forgotten = folder.forget(step.name, step.outcome_column, "failed")
-    after = steps[steps.index(step) + 1]
-    run(recipe, until=after.name if after.cheap else step.name, worker_logs=worker_logs)
-    return forgotten
+    end = steps.index(step) + 1
+    run_steps(recipe, steps, steps[: end + steps[end].cheap], worker_logs, retried=step)
+    return rows
+
+
+def _made_from(step: Step) -> list[Step]:
+    """The steps that a step is made from, directly or not."""
+    return [one for source in step.inputs.values() for one in (*_made_from(source), source)]
+
+
+def _take_out_failed(step: EngineStep, steps: list[Step], folder: RunFolder) -> None:
+    """Have a step's failed rows done again, and nothing left that was made from them."""
+    made = [later for later in following(step, steps) if folder.state(later.name)]
+    for later in made:
+        folder.clear(later.name)
+    ledger.remove(folder, [name for later in made for name in later.accounts])
+    folder.forget(step.name, step.outcome_column, "failed")

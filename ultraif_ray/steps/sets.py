@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ultraif_ray.data.readers import versions
+from ultraif_ray.data.readers import Source, versions
 from ultraif_ray.data.sets import check_set, find_files, read_set
 from ultraif_ray.errors import InputError
 from ultraif_ray.steps.step import Context, Step
@@ -18,17 +18,19 @@ class ReadSet(Step):
 
     kind = "export"
     resumes = False
+    repeatable = True
 
     def settings(self, context: Context) -> dict[str, Any]:
         """Which files, in which version, and what is held out."""
         folder = context.folder
         try:
-            files = versions(find_files(self._files(context)))
+            files: dict[str, str] = versions(self._files(context))
         except InputError:
             if folder.state(self.name) != "done":
                 raise
             files = folder.settings(self.name)["sets"][self.of]  # read once, they need not be there any more
-        return {"sets": {self.of: files}, "held_out": context.recipe.export.held_out}
+        encoding = {"encoding": context.recipe.ingest.encoding} if context.recipe.ingest.encoding else {}
+        return {"sets": {self.of: files}, "held_out": context.recipe.export.held_out} | encoding
 
     def check(self, context: Context) -> None:
         """Refuse files that are not there or hold no such set.
@@ -43,7 +45,8 @@ class ReadSet(Step):
         share = context.recipe.export.held_out
         return {self.name: read_set(self.of, self._files(context), context.folder, self.name, share)}
 
-    def _files(self, context: Context) -> tuple[str, ...]:
+    def _files(self, context: Context) -> list[Source]:
         sets = context.recipe.sets
         assert sets  # noqa: S101 - a plan has no such step without one
-        return sets.dpo[self.round] if self.of == "dpo" else getattr(sets, self.of)
+        files = sets.dpo[self.round] if self.of == "dpo" else getattr(sets, self.of)
+        return find_files(files, context.recipe.ingest.encoding or "")

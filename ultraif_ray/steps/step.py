@@ -5,7 +5,7 @@ its own, and a line in `plan.py`.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.store.folder import RunFolder
@@ -43,6 +43,13 @@ class Step:
     """Whether an interrupted step goes on with what it has; else it begins anew."""
     cheap: ClassVar[bool] = False
     """Whether to make the step anew where its settings changed, instead of refusing the run."""
+    repeatable: ClassVar[bool] = False
+    """Whether the same settings make the same content again: then what is made from it stays good when it is made anew.
+    """
+    grows: ClassVar[bool] = False
+    """Whether more may come to what it holds, when its settings change; see `still_holds`."""
+    beside_training: ClassVar[bool] = False
+    """Whether the step may run while the training behind it does, where the cluster has room for both."""
 
     @property
     def name(self) -> str:
@@ -61,10 +68,24 @@ class Step:
         return {name: value for name, value in values.items() if isinstance(value, Step)}
 
     def settings(self, context: Context) -> dict[str, Any]:
-        """What decides the step's content, as opposed to where it runs and how fast: its fingerprint covers this and
-        the fingerprints of its inputs.
-        """
+        """What decides the step's content, beside the builds of its inputs; not where it runs, nor how fast."""
         raise NotImplementedError
+
+    def still_holds(self, context: Context, settings: dict[str, Any]) -> Literal["", "same", "more"]:
+        """What becomes of the step's rows under other settings than they were made with.
+
+        Returns:
+            `same` where they are what these make too, `more` where others come to them, or empty where they are of no
+            use.
+        """
+        return ""
+
+    def check_outcome(self, context: Context, entries: dict[str, Entry]) -> None:
+        """Refuse to call it done, when all is accounted for.
+
+        Raises:
+            RunError: what went wrong, and how to go on all the same.
+        """
 
     def check(self, context: Context) -> None:
         """Refuse what could not work, before any step runs.
@@ -77,6 +98,12 @@ class Step:
         """What the step asks of the cluster; nothing where it runs in the driver."""
         return []
 
+    def takes_at_most(self, context: Context) -> "list[Need] | None":
+        """What a training asks of the cluster with all the workers that it may have; None for other steps, which take
+        what they find.
+        """
+        return None
+
     def run(self, context: Context) -> dict[str, Entry]:
         """Do the step's work; the entries of the ledger by step.
 
@@ -87,9 +114,9 @@ class Step:
 
 
 def whole_settings(step: Step, context: Context) -> dict[str, Any]:
-    """All that a step's fingerprint covers: its settings, and for each input its fingerprint."""
+    """All that decides what a step holds: its settings, and for each input its build."""
     made_from = {
-        name: {"step": source.name, "fingerprint": context.folder.fingerprint_of(source.name)}
+        name: {"step": source.name, "build": context.folder.build_of(source.name)}
         for name, source in step.inputs.items()
     }
     return step.settings(context) | {"inputs": made_from}

@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ultraif_ray.method.journey import STAGES
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Recipe, dumped
 from ultraif_ray.records import ROLES, IdSlice, Prompt, slice_of_round
 from ultraif_ray.steps.decompose import Decompose, decompose_entry
-from ultraif_ray.steps.engines import EngineStep, journey_settings
+from ultraif_ray.steps.engines import EngineStep, journey_settings, pool_settings
 from ultraif_ray.steps.responses import ReadResponses
-from ultraif_ray.steps.serving import with_trained_models
+from ultraif_ray.steps.serving import policy_pool, with_trained_models
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.train import takes_over
 from ultraif_ray.store.folder import RunFolder
@@ -63,7 +63,9 @@ class Synthesize(EngineStep):
     def settings(self, context: Context) -> dict[str, Any]:
         """All roles, and how many instructions, responses and verdicts they make."""
         recipe = context.recipe
-        settings = journey_settings(recipe, ROLES) | {"synthesize": recipe.synthesize.model_dump(mode="json")}
+        settings = journey_settings(recipe, ROLES) | {"synthesize": dumped(recipe.synthesize)}
+        if self.policy:  # served where it is placed, in the responder's stead
+            settings["policy_pool"] = pool_settings(recipe.pools[policy_pool(recipe)])
         part = self.part(recipe)
         return settings | ({"part": asdict(part)} if part else {})
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ValidationError
 
 from ultraif_ray.data.export import SPLITS, export
+from ultraif_ray.engine.models import weights_version
 from ultraif_ray.errors import RunError, UnusableReply
 from ultraif_ray.method.compose import Addition, Composed, accept, reply_of
 from ultraif_ray.method.prompts import compose as compose_prompted
 from ultraif_ray.method.prompts import query_of_composer_request
-from ultraif_ray.recipe import Composer, Policy, Recipe
+from ultraif_ray.recipe import Composer, Policy, Recipe, dumped
 from ultraif_ray.records import CATEGORIES, Instruction, Message, Turn
 from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
 from ultraif_ray.steps.sets import ReadSet
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from ultraif_ray.train.memory import Footprint
 
 Counts = dict[str, dict[str, int]]
-"""Examples by split, and in it by what became of them: accepted, too long, no answer."""
+"""Examples by split, and in it by what became of them: accepted, too long, no answer; see `tasks.tokenise`."""
+
+_OUTCOMES = ("accepted", "too long", "no answer")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class TrainingStep(Step):
         """The model, TRL's fields, and the examples of one optimizer step however many workers share them."""
         recipe, elsewhere = context.recipe, {"pool", "sft", "chat_template", "prompts"}
         return {
-            "model": self.model(recipe).model_dump(mode="json", exclude=elsewhere),
+            "model": dumped(self.model(recipe), elsewhere),
+            "weights": weights_version(self.model(recipe).model),
+            "on_gpu": recipe.train.gpus > 0,
             "fields": self.fields(recipe),
             "global_batch": recipe.global_batch(self.fields(recipe)),
             "seed": recipe.seed,
@@ -113,6 +118,12 @@ class TrainingStep(Step):
         from ultraif_ray.train.settings import worker_need
 
         return [worker_need(context.recipe.train)]
+
+    def takes_at_most(self, context: Context) -> "list[Need] | None":
+        """See `Step.takes_at_most`."""
+        from ultraif_ray.train.settings import worker_need
+
+        return [worker_need(context.recipe.train, context.recipe.train.workers.max)]
 
     def run(self, context: Context) -> dict[str, Entry]:
         """Train on the examples that fit.
@@ -153,12 +164,12 @@ class TrainingStep(Step):
             RunError: why there is none.
         """
         where, longest = context.folder.uri(self.examples_folder), self.fields(context.recipe).get("max_length")
-        found, too_long = sum(counts["train"].values()), counts["train"].get("too long", 0)
+        found, too_long = _all(counts["train"]), counts["train"].get("too long", 0)
         if too_long:
             why = f"none of the {found} examples in {where} fits into {self.fields_key}.max_length={longest}: raise it"
         elif found:
             why = f"the chat template gives the answers of the {found} examples in {where} no token: give another one"
-        elif held_out := sum(counts["held_out"].values()):
+        elif held_out := _all(counts["held_out"]):
             why = f"all {held_out} examples in {where} are held out: lower export.held_out, or give more prompts"
         else:
             why = (
@@ -196,14 +207,24 @@ class TrainingStep(Step):
 
 def _entry(counts: Counts, report: Training | None = None) -> Entry:
     """The account of a training: where each of its examples went."""
+    from ultraif_ray.train.tasks import CONTROL
+
     outcomes = {
         "trained on": counts["train"].get("accepted", 0),
         "held out": counts["held_out"].get("accepted", 0),
         "too long": sum(split.get("too long", 0) for split in counts.values()),
         "no answer": sum(split.get("no answer", 0) for split in counts.values()),
     }
-    total = sum(sum(split.values()) for split in counts.values())
-    return Entry(input=total, outcomes={name: n for name, n in outcomes.items() if n}, training=report)
+    return Entry(
+        input=sum(map(_all, counts.values())),
+        outcomes={name: n for name, n in outcomes.items() if n},
+        control_tokens=sum(split.get(CONTROL, 0) for split in counts.values()),
+        training=report,
+    )
+
+
+def _all(split: dict[str, int]) -> int:
+    return sum(split.get(outcome, 0) for outcome in _OUTCOMES)
 
 
 # ---- the three kinds -------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ no id stands twice.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from ultraif_ray.engine.control import holds_control
 from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import RunFolder
 
@@ -70,6 +72,9 @@ class Entry(_Model):
     """Replies and parts of replies that were left out while the row went on, by role and kind, most frequent first."""
     composed_in_part: int = 0
     """Rows that went on with fewer constraints than they drew, since a later round of composing failed."""
+    control_tokens: int = 0
+    """Rows in whose texts something stands that looks like a control token of a chat model (for a training: a control
+    token of its own model). Models read it as text."""
     tokens: dict[str, Tokens] = {}
     """By role."""
     retried: Retried | None = None
@@ -147,7 +152,7 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
-    in_part = 0
+    in_part = hostile = 0
     tokens: dict[str, Counter[str]] = {role: Counter() for role in roles}
     ids: list[np.ndarray] = []
     columns = ["id", outcome_column, "failures", "dropped", "usage", "rounds", "instructions"]
@@ -159,6 +164,7 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
             dropped.update(_kinds(row["dropped"], roles))
             deepest = max((len(made["added"]) for made in row["instructions"]), default=row["rounds"])
             in_part += outcome_column == "outcome" and deepest < row["rounds"]
+            hostile += outcome_column == "outcome" and any(map(holds_control, _made(row["instructions"])))
             for usage in row["usage"]:
                 if usage["role"] in tokens:
                     tokens[usage["role"]].update({name: usage[name] for name in Tokens.model_fields})
@@ -171,9 +177,17 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
         failures=dict(reasons.most_common()),
         dropped=dict(dropped.most_common()),
         composed_in_part=in_part,
+        control_tokens=hostile,
         tokens={role: Tokens.model_validate(counts) for role, counts in tokens.items()},
         retried=_retried(folder, step),
     )
+
+
+def _made(instructions: list[dict[str, Any]]) -> Iterator[str]:
+    """The texts of a row that models wrote and others read."""
+    for made in instructions:
+        yield from (added["query"] for added in made["added"])
+        yield from (response["text"] for response in made["responses"])
 
 
 def _kinds(failures: list[dict[str, str]], roles: tuple[str, ...]) -> Iterable[str]:
@@ -182,8 +196,8 @@ def _kinds(failures: list[dict[str, str]], roles: tuple[str, ...]) -> Iterable[s
 
 def _retried(folder: RunFolder, step: str) -> Retried | None:
     rows = generated = 0
-    for name in folder.names(step, "retried"):
-        with folder.fs.open(folder.at(step, "retried", name), "rb") as file:
+    for path in folder.retried(step):
+        with folder.fs.open(path, "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=["usage"]):
                 rows += batch.num_rows
                 generated += sum(usage["generated"] for row in batch.column("usage").to_pylist() for usage in row)

@@ -19,6 +19,12 @@ from ultraif_ray.train.job import Job
 TOKENS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
 """Columns of token ids that TRL's trainers make of an example and learn from."""
 
+CONTROL = "with control tokens"
+"""Of the examples, those in whose texts a control token of the tokenizer stands. It is learnt as text."""
+
+ANSWERS = ("completion", "chosen", "rejected")
+"""Columns that hold an answer to `prompt`."""
+
 _BATCH = 8
 """Conversations that are continued at a time."""
 
@@ -49,7 +55,7 @@ def tokenise(job: Job, tokenizer: Any, source: str, groups: list[int]) -> tuple[
 
     Returns:
         The examples that fit, in order, with TOKENS beside their columns; and how many are `accepted`, `too long` or
-        have `no answer` (the template gave an answer no token).
+        have `no answer` (the template gave an answer no token); and, among them, how many are CONTROL.
 
     Raises:
         RequestRefused: the template refuses a conversation.
@@ -65,9 +71,12 @@ def tokenise(job: Job, tokenizer: Any, source: str, groups: list[int]) -> tuple[
         example["prompt"] = chat.fit(example["prompt"])
         outcome, tokens = _tokens(job, chat, begins_thought, example)
         outcomes[outcome] += 1
+        outcomes[CONTROL] += chat.holds_control(
+            example["prompt"] + [turn for name in ANSWERS for turn in example.get(name, [])]
+        )
         if outcome == "accepted":
             accepted.append(example | dict(zip(TOKENS[job.kind], tokens, strict=True)))
-    return pa.Table.from_pylist(accepted, schema=with_tokens(job, examples.schema)), dict(outcomes)
+    return pa.Table.from_pylist(accepted, schema=with_tokens(job, examples.schema)), dict(+outcomes)
 
 
 def _tokens(job: Job, chat: Chat, begins_thought: bool, example: dict[str, Any]) -> tuple[str, tuple[list[int], ...]]:
@@ -75,7 +84,7 @@ def _tokens(job: Job, chat: Chat, begins_thought: bool, example: dict[str, Any])
     from trl.data_utils import common_prefix_length
 
     prompt, longest = chat.tokens(example["prompt"]), job.fields.get("max_length")
-    answers = [example[name] for name in ("completion", "chosen", "rejected") if name in example]
+    answers = [example[name] for name in ANSWERS if name in example]
     tokens_of = _ending_the_thought if begins_thought else _answered
     whole = [tokens_of(chat, example["prompt"], answer) for answer in answers]
     start = min(common_prefix_length(prompt, ids) for ids in whole)
@@ -158,10 +167,9 @@ def _continue(asked: Chats, max_new_tokens: int, gpu: bool, trust_remote_code: b
         tokenizer.pad_token = tokenizer.eos_token
     texts: list[str] = []
     chat = Chat(tokenizer)
-    for batch in _batches([chat.fit(messages) for messages in asked.chats]):
-        inputs = tokenizer.apply_chat_template(
-            batch, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
-        ).to(loaded.device)
+    for batch in _batches(asked.chats):
+        prompts = [chat.tokens(messages) for messages in batch]
+        inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(loaded.device)
         with torch.inference_mode():
             output = loaded.generate(
                 **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id

@@ -7,6 +7,7 @@ DECOMPOSE, COMPOSE = "tests/method/test_decompose.py", "tests/method/test_compos
 CHECKS, PROMPTS, TEXTS = "tests/method/test_checks.py", "tests/method/test_prompts.py", "tests/method/test_texts.py"
 RECIPE, RECORDS, CLI = "tests/test_recipe.py", "tests/test_records.py", "tests/test_cli.py"
 INGEST, EXPORT, SETS = "tests/data/test_ingest.py", "tests/data/test_export.py", "tests/data/test_sets.py"
+READERS, SHAPES = "tests/data/test_readers.py", "tests/data/test_shapes.py"
 LEDGER, SHOW, PLAN = "tests/store/test_ledger.py", "tests/report/test_show.py", "tests/steps/test_plan.py"
 SERVING, PLACEMENT = "tests/steps/test_serving.py", "tests/flow/test_placement.py"
 OPENAI, CHAT, DEVICES = "tests/engine/test_openai.py", "tests/engine/test_chat.py", "tests/engine/test_devices.py"
@@ -177,8 +178,8 @@ METHOD = (
         "questions share no prefix",
         "prompts.py: the questions come last, so that all share one cached prefix",
         "ultraif_ray/method/prompts.py",
-        'f"{request}\\n\\n[Answer]\\n{response}\\n[End of answer]\\n\\n{asked}"',
-        'f"{asked}\\n\\n{request}\\n\\n[Answer]\\n{response}\\n[End of answer]"',
+        'f"{request}\\n\\n{answer_and_end}\\n\\n[{heading} {code}]\\n{asked}"',
+        'f"[{heading} {code}]\\n{asked}\\n\\n{request}\\n\\n{answer_and_end}"',
         (f"{PROMPTS}::test_all_questions_about_an_answer_share_what_comes_before_them",),
     ),
     Mutant(
@@ -298,7 +299,7 @@ DATA = (
         "a system message later on is kept",
         "docs/design.md: only turns before the first human one, except a system message",
         "ultraif_ray/data/ingest.py",
-        'if turn.role == "system" and ordered:',
+        'if turn.role == "system" and any(t.role == "user" for t in ordered):',
         'if turn.role == "system" and False:',
         (f"{INGEST}::test_odd_orders_follow_one_rule",),
     ),
@@ -330,14 +331,46 @@ DATA = (
         "a file that was cut off loses all",
         "README: accepted: ShareGPT JSON, also a file that was cut off",
         "ultraif_ray/data/readers.py",
-        'if "premature EOF" not in text and "ncomplete" not in text:',
-        "if True:",
+        'and error.cut and start.startswith("["):',
+        "and False:",
         (f"{INGEST}::test_a_file_that_was_cut_off_keeps_its_whole_conversations_and_says_so",),
+    ),
+    Mutant(
+        "an unclosed quote takes the rest of the file",
+        "docs/design.md: a row of CSV with an unclosed quote is counted, and reading goes on at its second line",
+        "ultraif_ray/data/readers.py",
+        "            lines.go_back()\n",
+        "",
+        (f"{READERS}::test_a_row_that_is_none_is_counted_and_costs_no_other",),
+    ),
+    Mutant(
+        "another encoding is read as UTF-8",
+        "docs/design.md: text is UTF-8 or what its byte-order mark says; else the file is refused",
+        "ultraif_ray/data/encodings.py",
+        "if not encoding and undecodable(line):",
+        "if False:",
+        (f"{READERS}::test_another_encoding_is_refused_with_a_guess_and_read_where_it_is_named",),
+    ),
+    Mutant(
+        "a history beside a question is left out",
+        "docs/design.md: a record's `history` stands before its question",
+        "ultraif_ray/data/shapes.py",
+        'said = [*history_of(record.get("history")), *asked]',
+        "said = asked",
+        (f"{SHAPES}::test_a_conversation_in_every_form",),
+    ),
+    Mutant(
+        "a licence is full of prompts",
+        "docs/design.md: in a folder, files that are no data by their names are passed over",
+        "ultraif_ray/data/readers.py",
+        "and not _NO_PROMPTS.fullmatch(os.path.basename(name).lower())",
+        "",
+        (f"{READERS}::test_what_stands_beside_data_in_a_folder_is_passed_over_and_said",),
     ),
     Mutant(
         "a file of bzip2 is no file of prompts",
         "readers.py: each also compressed",
-        "ultraif_ray/data/readers.py",
+        "ultraif_ray/data/encodings.py",
         '(".gz", ".bz2", ".xz", ".zst")',
         '(".gz", ".xz", ".zst")',
         (f"{INGEST}::test_every_compression_that_is_named_is_read",),
@@ -445,8 +478,8 @@ RECIPES = (
         "a password stands in recipe.yaml",
         "SECURITY.md: a secret that lands in a log, a manifest or `recipe.yaml`",
         "ultraif_ray/recipe.py",
-        'if "://" in address and "@" in address.split("://")[1].split("/")[0]:',
-        "if False:",
+        "    if what := secret_of_address(address):\n        raise PydanticCustomError(",
+        "    if what := None:\n        raise PydanticCustomError(",
         (f"{RECIPE}::test_options_are_validated_as_the_recipe_is_and_a_password_is_never_printed",),
     ),
     Mutant(
@@ -461,8 +494,8 @@ RECIPES = (
         "a token stands in a pool's args",
         "SECURITY.md: a key, a token that lands in a manifest",
         "ultraif_ray/recipe.py",
-        'if key in ("hf_token", "hub_token", "api_key", "password"):',
-        'if key in ("hub_token", "api_key", "password"):',
+        "    for where, what in secrets_in(args):",
+        "    for where, what in secrets_in({}):",
         (f"{RECIPE}::test_faults_are_named_with_the_mend",),
     ),
     Mutant(
@@ -749,9 +782,25 @@ KEPT = (
         "the composer's own prompts are looked for here",
         "recipe.py: a relative path of prompts means a file beside the recipe",
         "ultraif_ray/recipe.py",
-        'composer = data.get("composer")',
-        "composer = None",
+        '(section(data, "composer"), "prompts"),',
+        "",
         (f"{RECIPE}::test_a_relative_path_means_a_file_beside_the_recipe_and_in_an_option_one_in_this_folder",),
+    ),
+    Mutant(
+        "the second of two keys wins",
+        "recipe.py: a key that is given twice is a fault",
+        "ultraif_ray/recipe.py",
+        "is not key:",
+        "is None:",
+        (f"{RECIPE}::test_a_key_that_is_given_twice_is_refused",),
+    ),
+    Mutant(
+        "a label of No is false",
+        "recipe.py: `No` and a date are texts where a text is wanted",
+        "ultraif_ray/recipe.py",
+        '_Loader.add_constructor("tag:yaml.org,2002:bool", _word)\n',
+        "",
+        (f"{RECIPE}::test_what_is_meant_is_taken",),
     ),
     Mutant(
         "a value with an equals sign is cut",

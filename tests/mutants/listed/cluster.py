@@ -58,8 +58,8 @@ MUTANTS = (
         "a lock leaves a dependency behind",
         "Makefile: names, versions and hashes for every platform",
         "pyproject.toml",
-        '"ijson>=3.3",',
-        '"ijson>=33.3",',
+        '"charset-normalizer>=3.4",',
+        '"charset-normalizer>=33.4",',
         (f"{FILES}::test_the_locks_have_what_the_project_asks_for",),
     ),
     Mutant(

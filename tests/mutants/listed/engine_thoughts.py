@@ -42,7 +42,7 @@ MUTANTS = (
         "the answer is not told the thought",
         "docs/method.md: the second turn goes on from the same text",
         VLLM,
-        'f"{begun}{one}{thinking.end}"',
+        'f"{begun}{self._chat.quote(one)}{thinking.end}"',
         'f"{begun}{thinking.end}"',
         (TEST_VLLM,),
         heavy=True,

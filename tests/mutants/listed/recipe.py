@@ -105,9 +105,9 @@ MUTANTS = (
     Mutant(
         "a password stands in a manifest",
         "ultraif_ray/recipe.py: kept in manifests, so without credentials",
-        "ultraif_ray/recipe.py",
-        '"@" in address.split("://")[1].split("/")[0]',
-        '"@" in address.split("://")[1].split("/")[-1]',
+        "ultraif_ray/redact.py",
+        "    if _LOGIN.search(address):",
+        "    if _LOGIN.match(address):",
         (f"{RECIPE}::test_faults_are_named_with_the_mend",),
     ),
 )

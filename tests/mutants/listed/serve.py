@@ -103,12 +103,4 @@ MUTANTS = (
         (f"{COMMAND}::test_a_service_answers_loses_no_request_with_a_replica_and_ends_with_ctrl_c",),
         heavy=True,
     ),
-    Mutant(
-        "a text may end a turn",
-        "docs/design.md: only the template writes control tokens",
-        "ultraif_ray/engine/chat.py",
-        "sanitize_control_tokens=True",
-        "sanitize_control_tokens=False",
-        ("tests/engine/test_chat.py::test_no_text_of_a_message_begins_or_ends_a_turn",),
-    ),
 )

@@ -6,13 +6,52 @@ RUN = "ultraif_ray/steps/run.py"
 STEPS = "tests/steps/test_step.py"
 REMAKE = (f"{STEPS}::test_remake_deletes_the_step_that_changed_and_what_was_made_from_it_and_a_refusal_nothing",)
 IN_USE = f"{STEPS}::test_a_command_in_a_folder_that_another_works_in_is_refused_and_changes_nothing"
+BESIDE = f"{STEPS}::test_a_step_runs_beside_a_training_where_there_is_room_for_all_that_both_may_take"
 RUNS = "tests/steps/test_run.py"
 RETRY = (f"{RUNS}::test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept",)
 AGAIN = "tests/method/test_journey.py::test_responses_are_judged_again_in_their_place_and_none_is_sampled"
 COPIED = "tests/steps/test_judge.py::test_responses_are_copied_without_what_they_cost_and_not_read_again"
 SEVERAL = (f"{RUNS}::test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept",)
 
+STATE = "tests/steps/test_state.py"
+
 MUTANTS = (
+    Mutant(
+        "an evaluation holds up the next training",
+        "docs/evaluation.md: it runs beside the next training where there is room",
+        RUN,
+        "    if taken is None:\n",
+        "    if taken is None or beside:\n",
+        (f"{BESIDE}[7-True]",),
+        heavy=True,
+    ),
+    Mutant(
+        "an evaluation takes the room of a training's workers",
+        "docs/evaluation.md: where the nodes that are up have room for train.workers.max workers too",
+        RUN,
+        "[*one.needs(contexts[one.name]), *taken]",
+        "one.needs(contexts[one.name])",
+        (f"{BESIDE}[8-False]",),
+        heavy=True,
+    ),
+    Mutant(
+        "an evaluation beside a training grows",
+        "docs/evaluation.md: the fewest replicas of its pools",
+        RUN,
+        "max=pool.replicas.min)",
+        "max=pool.replicas.max)",
+        (f"{BESIDE}[7-True]",),
+        heavy=True,
+    ),
+    Mutant(
+        "what runs beside a training outlives the run",
+        "docs/design.md: which ends with the run",
+        "ultraif_ray/flow/background.py",
+        "        ray.cancel(reference, force=True)\n",
+        "        pass\n",
+        ("tests/flow/test_background.py::test_it_ends_with_the_block",),
+        heavy=True,
+    ),
     Mutant(
         "a run holds no lease",
         "cluster/README.md: two runs in one folder are refused",
@@ -25,8 +64,9 @@ MUTANTS = (
         "a retry holds no lease",
         "cluster/README.md: two runs in one folder are refused",
         RUN,
-        "    with Lease(folder):\n        for later",
-        "    if True:\n        for later",
+        "    with _own_ray(), Lease(folder) as lease:\n",
+        "    if retried:\n        _take_out_failed(retried, steps, folder)\n"
+        "    with _own_ray(), Lease(folder) as lease:\n",
         (f"{IN_USE}[retry]",),
     ),
     Mutant(
@@ -49,16 +89,16 @@ MUTANTS = (
         "remake deletes every later step",
         "ultraif run --remake: what was made from it, and no more",
         RUN,
-        "    later = [made for made in following(step, steps) if folder.state(made.name)]\n    if folder.open_step",
-        "    later = [made for made in steps if made != step and folder.state(made.name)]\n    if folder.open_step",
+        "    later = [made for made in following(step, steps) if folder.state(made.name)]\n",
+        "    later = [made for made in steps if made != step and folder.state(made.name)]\n",
         REMAKE,
     ),
     Mutant(
         "a step is deleted before it is refused",
         "ultraif run: a refusal deletes nothing",
         "ultraif_ray/store/folder.py",
-        "            if not remake:\n                lines",
-        "            if not remake:\n                self.clear(step, 'note.json')\n                lines",
+        "            if not remake:\n                raise",
+        "            if not remake:\n                self.clear(step, 'note.json')\n                raise",
         REMAKE,
     ),
     Mutant(
@@ -83,16 +123,16 @@ MUTANTS = (
         "what a deletion left is taken for a step's own",
         "_begin: without a state, what is there was left by a deletion cut off",
         RUN,
-        '    goes_on = state == "running" and step.resumes',
-        "    goes_on = step.resumes",
+        ' or not state or (state == "running"',
+        ' or (state == "running"',
         (f"{STEPS}::test_a_step_goes_on_with_what_it_has_but_not_with_what_a_deletion_that_was_cut_off_has_left",),
     ),
     Mutant(
         "every step begins anew",
         "README: the same command resumes it",
         RUN,
-        '    goes_on = state == "running" and step.resumes',
-        "    goes_on = False",
+        '(state == "running" and not step.resumes):\n        if step.resumes and state:',
+        'state == "running":\n        if False:',
         (f"{STEPS}::test_a_step_goes_on_with_what_it_has_but_not_with_what_a_deletion_that_was_cut_off_has_left",),
     ),
     Mutant(
@@ -120,7 +160,7 @@ MUTANTS = (
         "ultraif retry: a refusal deletes nothing",
         RUN,
         "    if costly and not remake:\n",
-        "    [folder.clear(later.name) for later in made]\n    if costly and not remake:\n",
+        "    [folder.clear(later.name) for later in following(step, steps)]\n    if costly and not remake:\n",
         RETRY,
         heavy=True,
     ),
@@ -146,8 +186,8 @@ MUTANTS = (
         "each file that ingest writes takes the place of the one before",
         "README: every row is counted",
         "ultraif_ray/steps/ingest.py",
-        "        self._rows, self._chars, self._files = [], 0, self._files + 1\n",
-        "        self._rows, self._chars, self._files = [], 0, 1\n",
+        "{len(self.files):05d}",
+        "{0:05d}",
         SEVERAL,
         heavy=True,
     ),
@@ -183,5 +223,53 @@ MUTANTS = (
         'if not made_by and folder.state(self.name) == "done":',
         "if False:",
         (COPIED,),
+    ),
+    Mutant(
+        "a step does not know the build that it was made from",
+        "docs/design.md: the manifest of what is made from it holds its id",
+        "ultraif_ray/steps/step.py",
+        "context.folder.build_of(source.name)",
+        '""',
+        (f"{STATE}::test_rows_whose_prompts_were_replaced_under_the_same_name_are_refused_and_not_counted",),
+    ),
+    Mutant(
+        "prompts that come to a run are refused",
+        "docs/design.md: the same command does these rows alone",
+        "ultraif_ray/steps/ingest.py",
+        'return "more" if more else "same"',
+        'return "" if more else "same"',
+        (f"{STATE}::test_prompts_that_come_to_a_run_are_done_alone_and_what_was_made_says_so",),
+    ),
+    Mutant(
+        "prompts that were taken away are not missed",
+        "docs/design.md: prompts that were taken away or replaced are refused",
+        "ultraif_ray/steps/ingest.py",
+        "if not np.isin(before, now).all():",
+        "if False:",
+        (f"{STATE}::test_a_saved_dataset_is_told_by_its_content",),
+    ),
+    Mutant(
+        "what was trained is left beside other rows",
+        "docs/design.md: what was trained on the old ones is refused, before anything is done",
+        RUN,
+        "    if trained and not remake:\n",
+        "    if False:\n",
+        (f"{STATE}::test_prompts_that_come_to_a_run_are_done_alone_and_what_was_made_says_so",),
+    ),
+    Mutant(
+        "a small step may fail whole",
+        "flow.breaker_share: or of all rows of a step",
+        "ultraif_ray/steps/engines.py",
+        "failed > context.recipe.flow.breaker_share * entry.input",
+        "failed > 200",
+        (f"{STATE}::test_a_step_all_of_whose_rows_failed_is_no_success_however_small",),
+    ),
+    Mutant(
+        "a lost file is not missed",
+        "docs/design.md: once it is deleted, the same command makes its rows again",
+        "ultraif_ray/store/folder.py",
+        'return sorted(set(files) - set(self.names(step, "rows"))) if files else []',
+        "return []",
+        (f"{STATE}::test_a_file_that_was_lost_is_made_again_and_no_other",),
     ),
 )

@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 FOLDER = "ultraif_ray/store/folder.py"
 LEASE = "ultraif_ray/store/lease.py"
+TESTS = "tests/store/test_folder.py"
 CUT_OFF = "tests/store/test_folder.py::test_a_repair_or_a_retry_that_is_cut_off_anywhere_loses_no_row_and_doubles_none"
 FINISH = (
     "tests/store/test_folder.py::test_a_step_that_is_finished_while_it_is_cut_off_is_done_with_its_files_or_not_done"
@@ -11,24 +12,13 @@ FINISH = (
 
 MUTANTS = (
     Mutant(
-        "a retry takes the data out before the ids",
-        "RunFolder.forget: a row whose id stands in the checkpoint is there",
-        FOLDER,
-        """        forgotten = gone.column("id").to_numpy()
-""",
-        """        forgotten = gone.column("id").to_numpy()
-        for name in self.names(step, "rows"):
-            self._keep_only(np.setdiff1d(self._ids(step, "rows", name), forgotten), step, name)
-""",
-        (CUT_OFF,),
-    ),
-    Mutant(
         "Parquet is replaced in place",
         "RunFolder.repair: each file is replaced whole",
         FOLDER,
         """        new = self.at(parts[0], f"new-{parts[-1]}")
         with self.fs.open(new, "wb") as file:
             pq.write_table(table, file)
+        self._to_disk(new)
         self.fs.mv(new, self.at(*parts))
 """,
         """        with self.fs.open(self.at(*parts), "wb") as file:
@@ -40,48 +30,60 @@ MUTANTS = (
         "JSON is replaced in place",
         "RunFolder.write_json: whole or not at all",
         FOLDER,
-        """            with self.fs.open(f"{target}.new", "w", encoding="utf-8") as file:
-                file.write(text)
-            self.fs.mv(f"{target}.new", target)
+        """            with self.fs.open(new, "wb") as file:
+                file.write(text.encode())
+            self._to_disk(new)
+            self.fs.mv(new, target)
 """,
-        """            with self.fs.open(target, "w", encoding="utf-8") as file:
-                file.write(text)
+        """            with self.fs.open(target, "wb") as file:
+                file.write(text.encode())
 """,
         (FINISH,),
     ),
     Mutant(
-        "a step is done before its files are listed",
-        "RunFolder.finish: what a dead run's worker may still write counts no more",
+        "what is written late counts",
+        "RunFolder.settle: what a cut-off worker writes beside them does not count",
         FOLDER,
-        """        if files := self.data_files(step):
-            self.write_json({"files": [path.rsplit("/", 1)[-1] for path in files]}, step, "files.json")
-        self.write_json({**self._manifest(step), "state": "done"}, step, "manifest.json")
+        """        listed = self._manifest(step).get("files", [])
 """,
-        """        self.write_json({**self._manifest(step), "state": "done"}, step, "manifest.json")
-        if files := self.data_files(step):
-            self.write_json({"files": [path.rsplit("/", 1)[-1] for path in files]}, step, "files.json")
+        """        listed: list[str] = []
 """,
-        (FINISH,),
+        (f"{TESTS}::test_what_is_written_between_the_counting_and_the_end_of_a_step_counts_in_neither",),
+    ),
+    Mutant(
+        "files of other settings count",
+        "RunFolder.checkpoint: since it was begun",
+        FOLDER,
+        """(step, "checkpoint", begun) if begun else (step, "checkpoint")""",
+        """(step, "checkpoint")""",
+        (f"{TESTS}::test_files_of_another_time_that_the_step_was_begun_never_count",),
+    ),
+    Mutant(
+        "a broken file blocks a run for good",
+        "RunFolder.repair: a file that cannot be read is moved aside",
+        FOLDER,
+        """    return said_by_pyarrow and not isinstance(error, MemoryError)
+""",
+        """    return False
+""",
+        (f"{TESTS}::test_a_file_that_cannot_be_read_is_moved_aside_and_its_rows_are_done_again",),
+    ),
+    Mutant(
+        "a store that is down for a moment breaks files",
+        "_is_unreadable: without the number that one of a store has",
+        FOLDER,
+        """(type(error) is OSError and error.errno is None)""",
+        """isinstance(error, OSError)""",
+        (f"{TESTS}::test_a_store_that_fails_for_a_moment_moves_no_file",),
     ),
     Mutant(
         "a retry takes rows out of a step that is done",
         "RunFolder.forget: a step that lacks rows is not done",
         FOLDER,
-        """        self.write_json({**self._manifest(step), "state": "running"}, step, "manifest.json")
-        forgotten = gone.column("id").to_numpy()
-        for id_file in ids:
-            before = self._ids(step, "checkpoint", id_file)
-            again = np.isin(before, forgotten)
-            if again.any():
-                self._replace(pa.table({"id": before[~again]}), step, "checkpoint", id_file)
+        """        self.reopen(step, forgets=f"{build}.parquet")
 """,
-        """        forgotten = gone.column("id").to_numpy()
-        for id_file in ids:
-            before = self._ids(step, "checkpoint", id_file)
-            again = np.isin(before, forgotten)
-            if again.any():
-                self._replace(pa.table({"id": before[~again]}), step, "checkpoint", id_file)
-        self.write_json({**self._manifest(step), "state": "running"}, step, "manifest.json")
+        """        self._forget(step, f"{build}.parquet")
+        self.reopen(step)
 """,
         (CUT_OFF,),
     ),
@@ -89,25 +91,11 @@ MUTANTS = (
         "a retry keeps the failed rows last",
         "RunFolder.forget: they are kept in `retried/`",
         FOLDER,
-        """        self._replace(gone, step, "retried", f"attempt-{number}.parquet")
-        self.write_json({**self._manifest(step), "state": "running"}, step, "manifest.json")
-        forgotten = gone.column("id").to_numpy()
-        for id_file in ids:
-            before = self._ids(step, "checkpoint", id_file)
-            again = np.isin(before, forgotten)
-            if again.any():
-                self._replace(pa.table({"id": before[~again]}), step, "checkpoint", id_file)
-        self.repair(step)
+        """        self.fs.mv(new, self.at(step, "retried", f"{build}.parquet"))
+        self.reopen(step, forgets=f"{build}.parquet")
 """,
-        """        self.write_json({**self._manifest(step), "state": "running"}, step, "manifest.json")
-        forgotten = gone.column("id").to_numpy()
-        for id_file in ids:
-            before = self._ids(step, "checkpoint", id_file)
-            again = np.isin(before, forgotten)
-            if again.any():
-                self._replace(pa.table({"id": before[~again]}), step, "checkpoint", id_file)
-        self.repair(step)
-        self._replace(gone, step, "retried", f"attempt-{number}.parquet")
+        """        self.reopen(step, forgets=f"{build}.parquet")
+        self.fs.mv(new, self.at(step, "retried", f"{build}.parquet"))
 """,
         (CUT_OFF,),
     ),
@@ -134,8 +122,38 @@ MUTANTS = (
         "the lease of a dead process is watched",
         "_died_here: then there is nothing to wait for",
         LEASE,
-        "if (found := self._read()) and not _died_here(found):",
-        "if found := self._read():",
+        "            if found and not _died_here(found):\n",
+        "            if found:\n",
         ("tests/store/test_lease.py::test_the_lease_of_a_dead_process_of_this_machine_is_taken_without_watching_it",),
+    ),
+    Mutant(
+        "a host name tells a machine",
+        "this_machine: from others, whatever their host names are",
+        LEASE,
+        """ or found.get("machine") != this_machine()""",
+        "",
+        ("tests/store/test_lease.py::test_a_holder_of_this_name_in_another_container_is_not_taken_for_dead",),
+    ),
+    Mutant(
+        "a lease that was deleted counts as mine",
+        "Lease.check: raises where another run may come in",
+        LEASE,
+        "found = self._read() or (self._me if self._folder.create(self._me, LEASE) else self._read())",
+        "found = self._read()",
+        ("tests/store/test_lease.py::test_a_lease_that_somebody_deleted_is_taken_again_and_a_second_run_stays_out",),
+    ),
+    Mutant(
+        "what a step that is begun anew will hold is noted last",
+        "RunFolder.restart: can be cut off anywhere",
+        FOLDER,
+        """        self._write_begun(step, settings, build, holds)
+        for name in self.names(step):
+            if name != "manifest.json":
+                self.clear(step, name)
+""",
+        """        self.clear(step)
+        self._write_begun(step, settings, build, holds)
+""",
+        (f"{TESTS}::test_a_step_that_is_begun_anew_is_known_to_hold_what_it_held_wherever_that_is_cut_off",),
     ),
 )

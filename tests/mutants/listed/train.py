@@ -134,7 +134,16 @@ MUTANTS = (
         "ultraif_ray/train/checkpointing.py",
         'set_state_dict_type("FULL_STATE_DICT")',
         'set_state_dict_type("SHARDED_STATE_DICT")',
-        (f"{FSDP}::test_what_is_killed_with_two_workers_goes_on_with_one",),
+        (f"{FSDP}::test_the_model_is_saved_whole_and_in_float32_at_the_end_and_in_between",),
+        heavy=True,
+    ),
+    Mutant(
+        "behind a model that is kept, FSDP's checkpoints are whole",
+        "save_whole: the model alone is whole",
+        "ultraif_ray/train/checkpointing.py",
+        "        plugin.set_state_dict_type(before)",
+        "        pass",
+        (f"{FSDP}::test_a_model_that_is_kept_leaves_checkpoints_in_pieces[0]",),
         heavy=True,
     ),
     Mutant(
