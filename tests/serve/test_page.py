@@ -16,9 +16,10 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 from tests.scripted import Answer, ScriptedEngine, as_json, recipe
 from tests.serve.browser import listening, page_at, page_of, started
 from tests.serve.service import one_pool, scripted, simulated
-from ultraif_ray.engine.protocol import Request
+from ultraif_ray.engine.protocol import Completion, Request
 from ultraif_ray.errors import EngineDead
 from ultraif_ray.serve.app import Service
+from ultraif_ray.serve.command import TOKEN
 from ultraif_ray.serve.guard import Door, hashed
 
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> [go](javascript:alert(3)) <b>&amp;"
@@ -171,6 +172,17 @@ def test_what_the_prompt_has_already_is_found(window: BrowserContext) -> None:
         expect(page.locator("#found")).to_contain_text("short")
 
 
+def test_an_answer_that_was_cut_off_says_so(window: BrowserContext) -> None:
+    engine = ScriptedEngine(lambda request, number: Completion("Rain falls and", finish="length"))
+    with page_of(scripted(composer=engine, responder=engine), window) as page:
+        field(page, "Prompt").fill("Write a poem about rain")
+        page.get_by_role("button", name="Answer only").click()
+        expect(page.locator("#answer-status")).to_have_text(
+            "3 tokens, cut off at the limit: in a run it would not pass"
+        )
+        assert field(page, "Composed query").input_value() == "Write a poem about rain"  # asked as it is
+
+
 def test_history_and_checkers_go_with_what_is_asked(window: BrowserContext) -> None:
     check = {"name": "avoids", "relation": "exactly", "texts": ["rain"]}
 
@@ -317,7 +329,7 @@ def test_a_token_is_asked_for_and_stays_in_the_tab(window: BrowserContext) -> No
         page.get_by_role("button", name="Copy as curl").first.click()
         command = page.locator("#curl-text")
         expect(command).to_be_focused()  # where the browser has no clipboard, the command is shown
-        assert "$" in command.input_value()
+        assert f"Bearer ${{{TOKEN}:?" in command.input_value()
         assert "s3cret" not in command.input_value()
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 

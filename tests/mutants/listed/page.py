@@ -73,7 +73,7 @@ MUTANTS = (
         "the token is in the command",
         "docs/serve.md: the page leaves the token out of the command",
         f"{PAGE}/curl.js",
-        "Bearer \\${ULTRAIF_TOKEN:?set it to the token of the service}",
+        "Bearer \\${ULTRAIF_SERVE_TOKEN:?is the token of the service}",
         'Bearer ${sessionStorage.getItem("ultraif-token")}',
         (f"{TESTS}::test_a_token_is_asked_for_and_stays_in_the_tab",),
     ),

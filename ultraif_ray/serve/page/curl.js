@@ -10,10 +10,9 @@ export function quoted(text) {
  * of the shell.
  */
 export function command(url, body, wantsToken) {
-  const token = wantsToken ? [`-H "Authorization: Bearer \${ULTRAIF_TOKEN:?set it to the token of the service}"`] : [];
-  return [`curl -sS ${quoted(url)}`, "-H 'Content-Type: application/json'", ...token, `-d ${quoted(printable(body))}`].join(
-    " \\\n  ",
-  );
+  const parts = [`curl -sS ${quoted(url)}`, "-H 'Content-Type: application/json'", `-d ${quoted(printable(body))}`];
+  if (wantsToken) parts.splice(1, 0, `-H "Authorization: Bearer \${ULTRAIF_SERVE_TOKEN:?is the token of the service}"`);
+  return parts.join(" \\\n  ");
 }
 
 /** JSON without characters that a terminal acts on, or that let a text look like another one. */

@@ -102,8 +102,8 @@ async function answer(signal) {
     changed();
   }
   if (!text) throw new Fault("The model answered nothing");
-  const cut = finish === "length" ? ", cut off at the limit" : "";
-  say("answer", tokens === null ? `Done${cut}` : `${plural(tokens, "token")}${cut}`);
+  const cut = finish === "length" ? ", cut off at the limit: in a run it would not pass" : "";
+  say("answer", (tokens === null ? "Done" : plural(tokens, "token")) + cut);
 }
 
 /** Follow the end of a text as it grows, unless its reader has scrolled away from there. */
