@@ -26,8 +26,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         assert group is None or item.nodeid.endswith(f"@{group.args[0]}"), "pytest-xdist puts no group on one lane"
 
 
-SKIPS = ("this machine has a GPU",)
-"""Why a test may be skipped: that its subject is not here. A tool or a file that is missing is no reason."""
+NO_BROWSER = "there is no Chromium here: apt-get install chromium"
+
+SKIPS = ("this machine has a GPU", *(() if "CI" in os.environ else (NO_BROWSER,)))
+"""Why a test may be skipped: that its subject is not here. A tool or a file that is missing is no reason; only a
+browser, which comes with no package of Python's, is one outside CI.
+"""
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from tests.scripted import ScriptedEngine, saying
 from tests.serve.service import client, one_pool, scripted, simulated
 from tests.serve.test_app import HI, ROUTES
+from ultraif_ray.serve import page
 from ultraif_ray.serve.app import create_app
 from ultraif_ray.serve.guard import LOOPBACK, OPEN_PATHS, Door, hashed, host_of
 
@@ -21,11 +22,12 @@ async def test_with_a_token_every_route_wants_it_but_those_that_tell_nothing() -
     paths = [
         route.path.replace("{name}", "test") for route in create_app(service).router.routes if isinstance(route, Route)
     ]
-    assert len(paths) == 11
+    of_page = {route.path for route in page.routes()}
+    assert len(paths) == 11 + len(of_page)
     async with client(service) as ask:
         for path in paths:
             done = await ask.request("POST" if path in ROUTES else "GET", path, json=ROUTES.get(path))
-            assert (done.status_code == 401) == (path not in OPEN_PATHS), path
+            assert (done.status_code == 401) == (path not in {*OPEN_PATHS, *of_page}), path
         refused = await ask.get("/v1/models")
         assert refused.headers["www-authenticate"] == "Bearer"
         assert refused.json()["error"]["type"] == "authentication_error"

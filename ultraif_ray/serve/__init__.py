@@ -7,4 +7,5 @@ chat.py        from OpenAI's requests to the engine's, and back
 guard.py       around every route: who may ask, how much, how long; errors, metrics, the access log
 deployment.py  the application on Ray Serve
 command.py     `ultraif serve`
+page/          the page at `/`: HTML, CSS and JavaScript
 """

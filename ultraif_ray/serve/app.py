@@ -5,14 +5,12 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -26,6 +24,7 @@ from ultraif_ray.method.verdicts import check_and_judge
 from ultraif_ray.recipe import Recipe, Serve
 from ultraif_ray.records import Instruction, Prompt, Turn, prompt_id
 from ultraif_ray.records import Response as Answered
+from ultraif_ray.serve import page
 from ultraif_ray.serve.chat import event, events_of, reply_of, request_of
 from ultraif_ray.serve.contract import (
     Addition,
@@ -53,9 +52,6 @@ from ultraif_ray.serve.contract import (
 )
 from ultraif_ray.serve.guard import Door, Failure, Guard, Metrics, failure_of
 from ultraif_ray.serve.served import Model, models_of, shown_name
-
-PAGE = Path(__file__).parent / "page"
-"""The files of the page at `/`."""
 
 JUDGED_AT_ONCE = 16
 """Responses of one batch that are judged side by side, so that a large batch leaves room for others."""
@@ -127,8 +123,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _reply_to)
     app.add_exception_handler(RequestValidationError, _reply_to)
     app.add_middleware(Guard, limits=service.limits, door=service.door, metrics=service.metrics)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.router.routes.extend(page.routes())
     return app
 
 
