@@ -22,6 +22,8 @@ from ultraif_ray.serve.app import Service
 from ultraif_ray.serve.command import TOKEN
 from ultraif_ray.serve.guard import Door, hashed
 
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
 HOSTILE = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> [go](javascript:alert(3)) <b>&amp;"
 
 
@@ -52,7 +54,7 @@ def by_script(add: str = "in two lines", judge: str = "each", faults: dict[str, 
         if request.role == "composer":
             return as_json({"augmented query": f"{request.query} {add}", "question": [f"Is it {add[:150]}, {number}?"]})
         if request.role == "judge":
-            asked = request.messages[-1]["content"].partition("[Question]")[2]
+            asked = request.messages[-1]["content"].rpartition("[Question")[2]
             return as_json({"explanation": f"So it is. {add}", "answer": "NO" if " not " in asked else "YES"})
         if request.role == "decomposer":
             found = {"category": "format", "constraint": "short", "simplified_query": "Write a poem about rain"}
