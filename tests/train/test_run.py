@@ -36,6 +36,7 @@ from tests.train.data import (
 from ultraif_ray.cli import app
 from ultraif_ray.errors import RecipeError, RunError
 from ultraif_ray.recipe import Recipe, Train
+from ultraif_ray.steps.model import SHOWN_TOKENS
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import run as run_recipe
 from ultraif_ray.store.folder import RunFolder
@@ -265,7 +266,7 @@ def test_the_whole_loop_ends_with_a_model_and_is_not_done_twice(tmp_path: Path, 
     assert apart(model.state_dict(), dpo) < 1e-6
     shown = json.loads((tmp_path / "run/model/before_and_after.json").read_text())
     asked = [Chats(place, [shown["prompt"]]) for place in (tiny, str(tmp_path / "run/model"))]
-    (before,), (after,) = answer(asked, max_new_tokens=8, gpu=False, trust_remote_code=False)
+    (before,), (after,) = answer(asked, max_new_tokens=SHOWN_TOKENS, gpu=False, trust_remote_code=False)
     assert before != after
     assert shown["before"].startswith(before)
     assert shown["after"].startswith(after)

@@ -155,7 +155,7 @@ def _run_together(steps: list[Step], contexts: dict[str, Context]) -> Iterator[t
     from ultraif_ray.flow.background import in_background
 
     *beside, last = steps
-    print(f"{', '.join(step.name for step in beside)}: beside {last.name}", file=sys.stderr, flush=True)
+    print(f"{', '.join(step.name for step in beside)}: running beside {last.name}", file=sys.stderr, flush=True)
     fewest = [(step, _with_fewest_replicas(contexts[step.name])) for step in beside]
     with in_background(lambda: [_run(step, context) for step, context in fewest]) as result:
         yield last, _run(last, contexts[last.name])
