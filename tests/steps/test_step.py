@@ -292,6 +292,14 @@ def test_a_run_that_lost_its_folder_begins_no_further_step(tmp_path: Path) -> No
     assert json.loads((tmp_path / "run" / LEASE).read_text())["holder"] == "x"
 
 
+def test_what_a_store_refuses_as_a_step_is_opened_is_told_with_its_name(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=3)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/first").write_text("no folder")
+    with pytest.raises(RunError, match=r"^first: "):
+        run_steps(made, notes(), notes())
+
+
 # ---- steps that run beside a training --------------------------------------------------------------------------------
 
 

@@ -78,9 +78,12 @@ def run_steps(
             _take_out_failed(retried, steps, folder)
         for group in _groups(wanted, to_do, contexts):
             lease.check()
-            begun = [step for step in group if not _begin(step, steps, wanted, contexts[step.name], remake)]
-            if begun:
-                save_recipe(recipe, folder)
+            begun: list[Step] = []
+            for step in group:
+                with naming(step):
+                    if not _begin(step, steps, wanted, contexts[step.name], remake):
+                        begun.append(step)
+                        save_recipe(recipe, folder)
             for step, done in _run_together(begun, contexts):
                 with naming(step):
                     for name, entry in done.entries.items():
