@@ -69,10 +69,9 @@ class Ingest(Step):
         folder = context.folder
         if difference(folder.settings(self.name)["ingest"], settings["ingest"]) or folder.state(self.name) != "done":
             return ""
-        for source in self._sources(context):
-            check_shape(source)
+        self.check(context)
         before = folder.ids(self.name)
-        now = np.array([item.id for item in self._read(context) if isinstance(item, Prompt)], dtype=np.int64)
+        now = np.array([item.id for item, _ in self._read(context) if isinstance(item, Prompt)], dtype=np.int64)
         if not np.isin(before, now).all():
             return ""
         if more := len(now) - len(before):
@@ -82,11 +81,10 @@ class Ingest(Step):
     def _sources(self, context: Context) -> list[Source]:
         return find_sources(self.addresses(context.recipe), context.recipe.ingest.encoding or "")
 
-    def _read(self, context: Context) -> Iterator[Prompt | Rejection]:
-        """What ingest makes of the prompts, in order."""
+    def _read(self, context: Context) -> "Iterator[tuple[Prompt | Rejection, Counter[str]]]":
+        """What ingest makes of the prompts, in order, each with the counts so far."""
         settings = context.recipe.ingest
-        items = parse_all(self._sources(context), settings, context.worker_logs)
-        return (item for item, _ in funnel(items, settings))
+        return funnel(parse_all(self._sources(context), settings, context.worker_logs), settings)
 
     def check(self, context: Context) -> None:
         """Refuse prompts that are not there or that ingest cannot read.
@@ -109,15 +107,14 @@ class Ingest(Step):
         Raises:
             InputError: nothing could be used.
         """
-        folder, settings = context.folder, context.recipe.ingest
+        folder = context.folder
         counts: Counter[str] = Counter()
         hostile = 0
-        items = parse_all(self._sources(context), settings, context.worker_logs)
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
             _Writer(folder, self.name, "rejected", REJECTED) as rejected,
         ):
-            for item, so_far in funnel(items, settings):
+            for item, so_far in self._read(context):
                 counts = so_far
                 if isinstance(item, Prompt):
                     hostile += any(map(holds_control, (item.query, *(turn.content for turn in item.history))))
