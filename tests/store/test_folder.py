@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.faults import Cut, FailingFileSystem
 from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import RunFolder
 
@@ -284,45 +285,6 @@ def test_a_folder_holds_steps_once_one_has_begun(tmp_path: Path) -> None:
 # ---- cut off anywhere ------------------------------------------------------------------------------------------------
 
 
-class Cut(OSError):
-    """The process is gone."""
-
-
-class DyingFileSystem(LocalFileSystem):
-    """Local files, for a process that dies at its n-th change: a file that it was writing is cut short, and of a folder
-    that it was deleting, what comes last by name is gone. Nothing it tries afterwards is done."""
-
-    cachable = False
-
-    def __init__(self, n: int):
-        super().__init__()
-        self.left = n
-
-    def _dies(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            raise Cut
-        return self.left == 0
-
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        if "r" not in mode and self._dies():
-            Path(path).write_bytes(b"{")
-            raise Cut
-        return super()._open(path, mode, **options)
-
-    def mv(self, path1: str, path2: str, **options: Any) -> None:
-        if self._dies():
-            raise Cut
-        super().mv(path1, path2, **options)
-
-    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
-        if self._dies():
-            for file in sorted(one for one in Path(path).rglob("*") if one.is_file())[-1:]:
-                file.unlink()
-            raise Cut
-        super().rm(path, recursive, maxdepth)
-
-
 def cut_at_every_change(start: Path, scratch: Path, act: Callable[[RunFolder], Any]) -> list[RunFolder]:
     """Copies of the folder `start` in which `act` was cut off at its 1st, 2nd, … change; the last is not cut off."""
     found = []
@@ -330,7 +292,7 @@ def cut_at_every_change(start: Path, scratch: Path, act: Callable[[RunFolder], A
         copy = scratch / str(n)
         shutil.copytree(start, copy)
         folder = RunFolder(str(copy))
-        folder.fs = DyingFileSystem(n)
+        folder.fs = FailingFileSystem(n)
         try:
             act(folder)
         except (Cut, RunError):
