@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from tests.scripted import Answer, ScriptedEngine, as_json, recipe
 from tests.serve.browser import listening, page_at, page_of, started
@@ -128,6 +128,17 @@ def test_each_round_shows_before_the_next_is_there_and_the_answer_before_its_end
         expect(answer).to_be_editable()
         assert "About:" not in answer.input_value()  # the end of it, which had not come
         assert answer.input_value()
+
+
+def test_who_is_quicker_than_the_names_of_the_models_waits_for_them(window: BrowserContext) -> None:
+    held: list[Route] = []
+    window.route("**/v1/service", lambda route: held.append(route), times=1)
+    with page_of(by_script(), window) as page:
+        field(page, "Prompt").fill("Write a poem about rain")
+        page.keyboard.press("Control+Enter")
+        expect(result(page)).to_have_text("Passed: 3 of 3 answered yes")
+        (late,) = held
+        late.continue_()
 
 
 def test_an_edited_question_is_judged_again_and_a_verdict_that_is_out_of_date_says_so(window: BrowserContext) -> None:

@@ -14,6 +14,14 @@ MUTANTS = (
         (f"{TESTS}::test_what_a_model_writes_is_shown_and_never_run",),
     ),
     Mutant(
+        "a model is asked before the page knows its name",
+        "docs/serve.md: type a prompt and press Ctrl+Enter",
+        f"{PAGE}/page.js",
+        '  if (!written("model")) await load(signal);\n',
+        "",
+        (f"{TESTS}::test_who_is_quicker_than_the_names_of_the_models_waits_for_them",),
+    ),
+    Mutant(
         "an edited question keeps its verdict",
         "docs/serve.md: what is out of date says so",
         f"{PAGE}/parts.js",

@@ -83,12 +83,13 @@ async function decompose(signal) {
 async function answer(signal) {
   if (!written("query").trim()) at("query").value = written("prompt");
   needs("query", "Write a prompt or a query first");
+  say("answer", "Waiting for the first word");
+  await modelIsKnown(signal);
   const [path, body] = REQUESTS.answer();
   const from = source("answer");
   let text = "";
   let finish = null;
   let tokens = null;
-  say("answer", "Waiting for the first word");
   const asStream = { stream: true, stream_options: { include_usage: true } };
   for await (const { data } of stream(path, { ...body, ...asStream }, signal)) {
     const choice = data.choices?.[0];
@@ -104,6 +105,11 @@ async function answer(signal) {
   if (!text) throw new Fault("The model answered nothing");
   const cut = finish === "length" ? ", cut off at the limit: in a run it would not pass" : "";
   say("answer", (tokens === null ? "Done" : plural(tokens, "token")) + cut);
+}
+
+/** A quick hand is here before the names of the models are. */
+async function modelIsKnown(signal) {
+  if (!written("model")) await load(signal);
 }
 
 /** Follow the end of a text as it grows, unless its reader has scrolled away from there. */
@@ -294,6 +300,7 @@ at("add-turn").addEventListener("click", () => {
 for (const button of document.querySelectorAll("[data-curl]")) {
   const label = button.textContent;
   button.addEventListener("click", async () => {
+    await modelIsKnown();
     const [path, body] = REQUESTS[button.dataset.curl]();
     const text = command(urlOf(path), body, hasToken());
     try {
@@ -318,10 +325,10 @@ const WAYS = {
 };
 
 /** Show what is served; whether the service told it. */
-async function load() {
+async function load(signal) {
   at("service-fault").textContent = "";
   try {
-    const { name, models, judge, composer, limits } = await get("v1/service");
+    const { name, models, judge, composer, limits } = await get("v1/service", signal);
     const facts = {
       Serves: name,
       Composer: `${composer.model}, ${composer.trained ? "trained for it" : "prompted"}`,
@@ -334,6 +341,7 @@ async function load() {
     at("rounds").max = limits.max_rounds;
     return true;
   } catch (fault) {
+    if (fault.name === "AbortError") throw fault;
     at("service-fault").textContent = sentence(fault);
     if (fault.wantsToken) askForToken();
     return false;

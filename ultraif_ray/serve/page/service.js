@@ -27,8 +27,8 @@ export function urlOf(path) {
 }
 
 /** The reply to a GET. */
-export async function get(path) {
-  return read(await ask(path, {}));
+export async function get(path, signal) {
+  return read(await ask(path, { signal }));
 }
 
 /** The reply to a POST of JSON. */
