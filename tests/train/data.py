@@ -1,5 +1,6 @@
 """A run folder with training sets ready, and a tiny model that really trains: what the tests here begin with."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,23 +21,34 @@ from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train import tasks
 from ultraif_ray.train.job import Job
 
+VOCABULARY = 2048
+"""Tokens of the tiny model; in byte-pair encoding, a number is a rank by frequency."""
+
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven")
 
 
 def tiny_model(packaged: str, folder: Path, tied: bool = True) -> str:
-    """SmolLM2's tokenizer and architecture with 3 million random weights, 6 where the head has its own (`tied`)."""
+    """SmolLM2's architecture and the 2,048 most frequent tokens of its tokenizer, with 0.2 million random weights; the
+    head has its own unless they are `tied`. The whole vocabulary would take most of the time of a small training.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     config = AutoConfig.from_pretrained(packaged)
     config.update(
         {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": tied}
+         "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": tied, "vocab_size": VOCABULARY}
     )  # fmt: skip
     config.layer_types = None
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(packaged).save_pretrained(folder)
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    model = tokenizer["model"]
+    model["vocab"] = {token: number for token, number in model["vocab"].items() if number < VOCABULARY}
+    model["merges"] = [merge for merge in model["merges"] if "".join(merge) in model["vocab"]]
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
     return str(folder)
 
 

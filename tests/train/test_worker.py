@@ -162,11 +162,11 @@ def test_trainers_learn_from_the_tokens_in_the_file_and_make_none(
 
 
 def test_examples_that_have_tokens_are_packed(tiny: str, tmp_path: Path) -> None:
-    fields = {"max_length": 64, "packing": True, "num_train_epochs": 1}
+    fields = {"max_length": 128, "packing": True, "num_train_epochs": 1}
     packed = trainer_for("sft", tiny, tmp_path, rows=4, fields=fields).train_dataset
     alone = trainer_for("sft", tiny, tmp_path, rows=4).train_dataset
     assert sum(map(len, packed["seq_lengths"][:-1])) == 4
-    assert max(map(len, packed["input_ids"])) <= 64
+    assert max(map(len, packed["input_ids"])) <= 128
     for column in ("input_ids", "labels"):
         assert Counter(chain(*packed[column][:-1])) == Counter(chain(*alone[column][:-1]))
 
