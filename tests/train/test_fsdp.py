@@ -120,18 +120,18 @@ def test_the_size_of_what_is_wrapped_is_read_beside_its_policy(tmp_path: Path) -
     ],
 )
 def test_what_would_be_passed_over_is_refused(
-    tmp_path: Path, packaged_model: str, fields: dict[str, Any], gpus: int, message: str
+    tmp_path: Path, tiny: str, fields: dict[str, Any], gpus: int, message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        check_training(training_recipe(tmp_path, packaged_model, sft=fields, train={"gpus": gpus}))
+        check_training(training_recipe(tmp_path, tiny, sft=fields, train={"gpus": gpus}))
 
 
-def test_what_is_laid_over_the_last_round_is_looked_at_too(tmp_path: Path, packaged_model: str) -> None:
+def test_what_is_laid_over_the_last_round_is_looked_at_too(tmp_path: Path, tiny: str) -> None:
     sections = {"dpo": {"fsdp": True}, "sft": {"fsdp": True}, "train": {"gpus": 1}}
     over = {"last_round_dpo": {"fsdp_config": {"cpu_ofload": True}}}
-    check_training(training_recipe(tmp_path, packaged_model, **sections))
+    check_training(training_recipe(tmp_path, tiny, **sections))
     with pytest.raises(RecipeError, match=r"align.last_round_dpo.fsdp_config.cpu_ofload .*did you mean 'cpu_offload'"):
-        check_training(training_recipe(tmp_path, packaged_model, **sections, align=over))
+        check_training(training_recipe(tmp_path, tiny, **sections, align=over))
 
 
 # ---- a DPO -----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ from tests.train.data import (
     folder_with_sets,
     job_for,
     kill_with_its_ray,
-    tiny_model,
     training_recipe,
     wait_for,
 )
@@ -45,11 +44,6 @@ from ultraif_ray.train.tasks import Chats, answer
 from ultraif_ray.train.worker import make_trainer
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
 
 
 def start(run: Path) -> subprocess.Popen[str]:

@@ -29,11 +29,11 @@ from ultraif_ray.train.settings import (
 RECIPES = SHIPPED
 
 
-def llama_like(packaged_model: str, folder: Path) -> str:
+def llama_like(tiny: str, folder: Path) -> str:
     """A tokenizer that has the special tokens of Llama 3.1."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
     names = ("begin_of_text", "start_header_id", "end_header_id", "eot_id")
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in names]})
     tokenizer.save_pretrained(folder)
@@ -79,10 +79,10 @@ def llama_like(packaged_model: str, folder: Path) -> str:
     ],
 )
 def test_a_fault_is_named_before_anything_is_spent(
-    tmp_path: Path, packaged_model: str, sections: dict[str, Any], message: str
+    tmp_path: Path, tiny: str, sections: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        check_training(training_recipe(tmp_path, packaged_model, **sections))
+        check_training(training_recipe(tmp_path, tiny, **sections))
 
 
 def test_what_the_run_decides_itself_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_what_the_run_decides_itself_is_refused_with_the_reason(tmp_path: Path) 
         training_recipe(tmp_path, "packaged", sft={"resume_from_checkpoint": "x"})
 
 
-def test_a_model_without_a_chat_template_is_refused_until_one_is_given(tmp_path: Path, packaged_model: str) -> None:
+def test_a_model_without_a_chat_template_is_refused_until_one_is_given(tmp_path: Path, tiny: str) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match=r"has no chat template: give one in policy\.chat_template"):
@@ -107,26 +107,26 @@ def test_a_model_without_a_chat_template_is_refused_until_one_is_given(tmp_path:
         load_tokenizer("policy", Policy(model=str(tmp_path), chat_template="/no.jinja"))
 
 
-def test_a_policy_that_would_not_stop_at_the_end_of_its_turn_is_refused(tmp_path: Path, packaged_model: str) -> None:
-    policy = {"model": llama_like(packaged_model, tmp_path), "chat_template": str(RECIPES / "llama3_chat.jinja")}
+def test_a_policy_that_would_not_stop_at_the_end_of_its_turn_is_refused(tmp_path: Path, tiny: str) -> None:
+    policy = {"model": llama_like(tiny, tmp_path), "chat_template": str(RECIPES / "llama3_chat.jinja")}
     with pytest.raises(
         RecipeError, match=r"ends an answer with '<\|eot_id\|>', but the policy stops at '<\|im_end\|>'"
     ):
-        check_training(training_recipe(tmp_path, packaged_model, policy=policy))
+        check_training(training_recipe(tmp_path, tiny, policy=policy))
     with pytest.raises(RecipeError, match=r"sft.eos_token is '<\|eot\|>', which is no token of policy.model"):
-        check_training(training_recipe(tmp_path, packaged_model, policy=policy, sft={"eos_token": "<|eot|>"}))
-    check_training(training_recipe(tmp_path, packaged_model, policy=policy, sft={"eos_token": "<|eot_id|>"}))
+        check_training(training_recipe(tmp_path, tiny, policy=policy, sft={"eos_token": "<|eot|>"}))
+    check_training(training_recipe(tmp_path, tiny, policy=policy, sft={"eos_token": "<|eot_id|>"}))
     plain = policy | {"chat_template": str(RECIPES / "plain_chat.jinja")}
-    check_training(training_recipe(tmp_path, packaged_model, policy=plain))
+    check_training(training_recipe(tmp_path, tiny, policy=plain))
 
 
 def test_what_is_pasted_forges_no_turn_but_control_tokens_do_until_they_are_sanitized(
-    tmp_path: Path, packaged_model: str
+    tmp_path: Path, tiny: str
 ) -> None:
     """What docs/design.md says of special tokens in a user's text, for the shipped template and a tokenizer's own."""
-    policy = Policy(model=llama_like(packaged_model, tmp_path), chat_template=str(RECIPES / "llama3_chat.jinja"))
+    policy = Policy(model=llama_like(tiny, tmp_path), chat_template=str(RECIPES / "llama3_chat.jinja"))
     for tokenizer, end in ((load_tokenizer("policy", policy), "<|eot_id|>"),
-                           (load_tokenizer("policy", Policy(model=packaged_model)), "<|im_end|>")):  # fmt: skip
+                           (load_tokenizer("policy", Policy(model=tiny)), "<|im_end|>")):  # fmt: skip
         control = tokenizer.convert_tokens_to_ids(end)
 
         def ends(text: str, tokenizer: Any = tokenizer, control: int = control, **options: Any) -> int:

@@ -10,21 +10,16 @@ import pytest
 import trl
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tests.train.data import example, job_for, tiny_model, write_tokenised
+from tests.train.data import example, job_for, write_tokenised
 from ultraif_ray.engine.chat import Chat
 from ultraif_ray.errors import RequestRefused
 from ultraif_ray.train import run, tasks
 from ultraif_ray.train.job import Job
 
 
-@pytest.fixture(scope="module")
-def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
-def job(packaged_model: str, tmp_path: Path) -> Job:
-    return job_for("sft", packaged_model, tmp_path / "b.parquet", fields={"max_length": 100})
+def job(tiny: str, tmp_path: Path) -> Job:
+    return job_for("sft", tiny, tmp_path / "b.parquet", fields={"max_length": 100})
 
 
 def test_examples_that_do_not_fit_are_counted_and_left_out(job: Job) -> None:

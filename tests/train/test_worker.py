@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from tests.train.data import example, job_for, tiny_model, write_tokenised
+from tests.train.data import example, job_for, write_tokenised
 from ultraif_ray.train import checkpointing
 from ultraif_ray.train.checkpointing import CheckpointCallback, moments
 from ultraif_ray.train.order import FILLER, StepSampler
@@ -74,11 +74,6 @@ def test_every_row_once_an_epoch_and_the_same_rows_in_a_step_for_any_number_of_w
 
 def test_epochs_differ_in_their_order() -> None:
     assert steps_of_all_workers(40, 8, 2, 2, 0) != steps_of_all_workers(40, 8, 2, 2, 1)
-
-
-@pytest.fixture(scope="module")
-def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
 
 
 def trainer_for(kind: Literal["sft", "dpo"], tiny: str, tmp_path: Path, rows: int = 5, **job: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.recipe import Train
-from ultraif_ray.train.settings import adapter_size
+from ultraif_ray.train.settings import adapter_size, counted_once
 
 GB = 10**9
 
@@ -79,6 +79,7 @@ class Memory:
         return f"{self.total / GB:.1f} GB" + (f" ({listed})" if listed else "")
 
 
+@counted_once
 def shapes_of(config: Any, lora: dict[str, Any] | None = None, trust_remote_code: bool = False) -> Shapes:
     """Count a model's parameters, without making them.
 

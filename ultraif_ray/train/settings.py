@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import json
 import os
@@ -9,10 +10,10 @@ import platform
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,6 +30,8 @@ from ultraif_ray.train.fsdp import (
     set_precision,
 )
 from ultraif_ray.train.job import Job
+
+Count = TypeVar("Count")
 
 
 def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, held_out: bool) -> dict[str, Any]:
@@ -93,6 +96,21 @@ def lora_config(fields: dict[str, Any] | None) -> Any:
     return LoraConfig(**{"task_type": "CAUSAL_LM", "target_modules": "all-linear", **fields})
 
 
+def counted_once(count: Callable[..., Count]) -> Callable[..., Count]:
+    """Count the parameters of a model once: it takes seconds, and the trainings of a run mostly have the same model."""
+    known: dict[str, Count] = {}
+
+    @functools.wraps(count)
+    def counted(config: Any, lora: dict[str, Any] | None = None, trust_remote_code: bool = False) -> Count:
+        key = json.dumps([config.to_dict(), lora], sort_keys=True, default=str)
+        if key not in known:
+            known[key] = count(config, lora, trust_remote_code)
+        return known[key]
+
+    return counted
+
+
+@counted_once
 def adapter_size(config: Any, lora: dict[str, Any], trust_remote_code: bool = False) -> int:
     """Count the parameters of a LoRA adapter on a model, without making either.
 
@@ -104,22 +122,15 @@ def adapter_size(config: Any, lora: dict[str, Any], trust_remote_code: bool = Fa
     Raises:
         ValueError: peft refuses it, for instance since the model has no such module.
     """
-    known = json.dumps([config.to_dict(), lora], sort_keys=True, default=str)
-    if known not in _ADAPTERS:
-        import torch
-        from peft import get_peft_model
-        from transformers import AutoModelForCausalLM
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by names that it gives up
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-            adapted = get_peft_model(model, lora_config(lora))
-        _ADAPTERS[known] = int(adapted.num_parameters(only_trainable=True))
-    return _ADAPTERS[known]
-
-
-_ADAPTERS: dict[str, int] = {}
-"""Those that were counted: peft takes seconds for one, and the trainings of a run mostly have the same."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by names that it gives up
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        adapted = get_peft_model(model, lora_config(lora))
+    return int(adapted.num_parameters(only_trainable=True))
 
 
 def _config_class(trainer: str) -> Any:
