@@ -11,13 +11,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: install
 	$(BIN)/ultraif run demo
 
-# The fast loop: all that starts neither Ray, nor vLLM, nor a browser.
+# The fast loop: all that starts neither Ray, nor vLLM, nor a browser, and is not slow.
 check: lint
-	$(BIN)/python -m pytest -n 2 -m "not ray and not vllm and not browser and not long"
+	$(BIN)/python -m pytest -n 2 -m "not (ray or vllm or browser or slow or long)"
 
 # Two lanes, since much of it waits; tests of one group share an engine or a cluster, and a lane.
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm or browser) and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm or browser or slow) and not long"
 
 # Some thirty kills of every kind at random moments, six of them on real vLLM, four in a run that trains.
 chaos: install

@@ -227,6 +227,7 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(
     assert "0 of 0 rows that ended as nothing" in none.stdout
 
 
+@pytest.mark.slow
 def test_plan_loads_no_model_and_writes_nothing(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

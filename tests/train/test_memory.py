@@ -149,8 +149,12 @@ def tracked_alone(config: LlamaConfig, lora: dict[str, Any] | None, sequences: i
 @pytest.mark.parametrize(
     ("config", "trainer", "workers", "batch", "length"),
     [
-        pytest.param(llama(1024, 2048, 128_000, keys=4), "sft", 8, 2, 1024, id="SFT, at the head"),
-        pytest.param(llama(1024, 2048, 1000, keys=4, layers=4), "dpo", 8, 8, 1024, id="DPO, in a layer"),
+        pytest.param(
+            llama(1024, 2048, 128_000, keys=4), "sft", 8, 2, 1024, id="SFT, at the head", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            llama(1024, 2048, 1000, keys=4, layers=4), "dpo", 8, 8, 1024, id="DPO, in a layer", marks=pytest.mark.slow
+        ),
         pytest.param(llama_8b(layers=2), "dpo", 4, 1, 8192, id="DPO, as wide as 8B", marks=pytest.mark.long),
         pytest.param(llama_8b(), "dpo", 4, 1, 8192, id="DPO of 8B", marks=pytest.mark.long),
     ],
@@ -170,8 +174,12 @@ def test_under_fsdp_it_is_what_torchs_tracker_counts(
 @pytest.mark.parametrize(
     ("config", "trainer", "lora", "batch", "length"),
     [
-        pytest.param(llama(1024, 4096, 1000, keys=4), "dpo", {"r": 64}, 8, 1024, id="LoRA, in a layer"),
-        pytest.param(llama(512, 1024, 32_000, keys=4), "sft", {"r": 16}, 2, 1024, id="LoRA, at the head"),
+        pytest.param(
+            llama(1024, 4096, 1000, keys=4), "dpo", {"r": 64}, 8, 1024, id="LoRA, in a layer", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            llama(512, 1024, 32_000, keys=4), "sft", {"r": 16}, 2, 1024, id="LoRA, at the head", marks=pytest.mark.slow
+        ),
         pytest.param(llama(1024, 2048, 1000, keys=4), "sft", None, 8, 1024, id="whole, in a layer"),
         pytest.param(llama(1024, 2048, 1000, keys=4, layers=4), "sft", None, 2, 64, id="whole, after forward"),
     ],
