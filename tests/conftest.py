@@ -63,6 +63,14 @@ def packaged_model() -> str:
     return resolve_model("packaged")
 
 
+@pytest.fixture(scope="session")
+def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a model that trains in a moment."""
+    from tests.train.data import tiny_model
+
+    return tiny_model(packaged_model, tmp_path_factory.mktemp("tiny"))
+
+
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An S3 server, to which the environment of this process leads; see `tests.s3`."""

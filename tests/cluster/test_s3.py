@@ -13,7 +13,7 @@ import yaml
 
 from tests.s3 import BUCKET
 from tests.simulated import prompts_file, rows_of, without_usage
-from tests.train.data import kill_with_its_ray, tiny_model, training_recipe, wait_for
+from tests.train.data import kill_with_its_ray, training_recipe, wait_for
 from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.lease import LEASE, Lease
@@ -95,12 +95,11 @@ def start(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("s3")
-def test_a_run_on_s3_that_is_killed_goes_on_to_its_model(packaged_model: str, tmp_path: Path) -> None:
+def test_a_run_on_s3_that_is_killed_goes_on_to_its_model(tiny: str, tmp_path: Path) -> None:
     """Its synthesis alone, killed and interrupted: tests/test_cli.py."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = folder_of("whole")
-    tiny = tiny_model(packaged_model, tmp_path / "tiny")
     prompts = f"{BUCKET}/prompts.jsonl"
     folder.fs.put(str(prompts_file(tmp_path, ROWS)), prompts)
     fields = {"max_length": 512, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 1}

@@ -228,10 +228,10 @@ def test_a_split_or_a_set_without_an_example_leaves_no_file_that_a_loader_would_
     assert list(datasets.load_dataset(str(place / "sft"), cache_dir=str(tmp_path / "cache"))) == ["train"]
 
 
-def test_trl_takes_the_sets_as_its_own(tmp_path: Path, packaged_model: str) -> None:
+def test_trl_takes_the_sets_as_its_own(tmp_path: Path, tiny: str) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(packaged_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
     place, _ = exported(tmp_path)
     for name in SETS:
         for example in datasets.load_dataset(str(place / name), split="train", cache_dir=str(tmp_path / "cache")):

@@ -48,14 +48,14 @@ def test_a_plan_says_what_the_composer_learns_from(tmp_path: Path, capsys: pytes
 
 
 @pytest.fixture(scope="module")
-def of_8b(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def of_8b(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with the configuration of an 8B model and some tokenizer: all that planning reads."""
     folder = str(tmp_path_factory.mktemp("8b"))
     LlamaConfig(
         hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
         vocab_size=128256,
     ).save_pretrained(folder)  # fmt: skip
-    AutoTokenizer.from_pretrained(packaged_model).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
     return folder
 
 
