@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.s3 import Store
 
 # Two lanes on two cores: threads of one lane would wait for those of the other. vLLM and Ray set their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -72,15 +76,9 @@ def tiny(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Store"]:
     """An S3 server, to which the environment of this process leads; see `tests.s3`."""
-    import fsspec
-
     from tests.s3 import s3_server
 
-    with s3_server(tmp_path_factory.mktemp("s3") / "log") as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another server
-        yield
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as store:
+        yield store

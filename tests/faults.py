@@ -1,6 +1,7 @@
 """A store that fails at a chosen moment, and runs without Ray in which to try every one."""
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,15 @@ from ultraif_ray.data.ingest import read_prompts
 from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import run_journey
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import Recipe, Train
 from ultraif_ray.records import IdSlice, Row, to_table
+from ultraif_ray.store import folder as folder_module
 from ultraif_ray.store.folder import RunFolder, new_id
+from ultraif_ray.store.ledger import Training
+from ultraif_ray.train import tasks
+from ultraif_ray.train.checkpointing import save_whole, upload_metrics, upload_model
+from ultraif_ray.train.job import Job
+from ultraif_ray.train.worker import make_trainer
 
 
 class Cut(OSError):
@@ -56,6 +63,12 @@ class FailingFileSystem(LocalFileSystem):
             raise Cut
         super().mv(path1, path2, **options)
 
+    def cp_file(self, path1: str, path2: str, **options: Any) -> None:
+        if self._fails():
+            Path(path2).write_bytes(b"{")
+            raise Cut
+        super().cp_file(path1, path2, **options)
+
     def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
         if self._fails():
             for file in sorted(one for one in Path(path).rglob("*") if one.is_file())[-1:]:
@@ -68,13 +81,16 @@ class FailingFileSystem(LocalFileSystem):
 def in_store(fs: LocalFileSystem) -> Iterator[None]:
     """All run folders lie in this store."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ultraif_ray.store.folder.filesystem", lambda root: (fs, str(Path(root).absolute())))
+        for module in ("store.folder", "train.run", "train.tasks", "train.checkpointing"):
+            patch.setattr(f"ultraif_ray.{module}.filesystem", lambda root: (fs, str(Path(root).absolute())))
         yield
 
 
 @contextmanager
 def without_ray() -> Iterator[None]:
-    """Files are parsed, and rows taken through their journeys, in this process. What lies around that is what it is."""
+    """Files are parsed, rows taken through their journeys, and models trained, in this process. What lies around that
+    is what it is.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "ultraif_ray.steps.ingest.parse_all", lambda sources, settings, _: read_prompts(sources, settings)
@@ -82,6 +98,9 @@ def without_ray() -> Iterator[None]:
         patch.setattr("ultraif_ray.flow.graph.run_pipeline", run_pipeline)
         patch.setattr("ultraif_ray.flow.cluster.connect", lambda *_: None)
         patch.setattr("ultraif_ray.flow.cluster.await_room", lambda _: None)
+        for name, here in {"connect_and_wait": _nothing, "tokenise": tokenise, "fit": fit, "merge": merge}.items():
+            patch.setattr(f"ultraif_ray.train.run.{name}", here)
+        patch.setattr("ultraif_ray.train.run.answer", lambda _, asked, **more: [["Yes."]] * len(asked))
         yield
 
 
@@ -133,3 +152,38 @@ async def _through(recipe: Recipe, stages: tuple[str, ...], rows: list[Row]) -> 
 def _write(folder: RunFolder, table: pa.Table, *parts: str) -> None:
     with folder.fs.open(folder.at(*parts), "wb") as file:
         pq.write_table(table, file)
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def tokenise(job: Job, source: str, target: str) -> dict[str, int]:
+    """`train.run.tokenise` in one task."""
+    fs, path = folder_module.filesystem(target)
+    if not Path(source).exists():
+        return {}
+    groups = list(range(pq.ParquetFile(source).num_row_groups))
+    table, counts = tasks.tokenise(job, tasks.tokenizer_of(job), source, groups)
+    if counts.get("accepted"):
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        with fs.open(path, "wb") as file:
+            pq.write_table(table, file)
+    return counts
+
+
+def fit(job: Job, train: Train, step: str, *display: Any) -> Training:
+    """`train.run.fit` with one worker that makes no checkpoint."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(job, scratch, 1, fresh=True)
+        trainer.train()
+        save_whole(trainer, f"{scratch}/model")
+        upload_metrics(trainer, scratch, job.output)
+        upload_model(f"{scratch}/model", job.output)
+    logged = tasks.read_metrics(f"{job.output}/metrics.jsonl")
+    return Training(loss=[entry["loss"] for entry in logged if "loss" in entry], held_out_loss=[])
+
+
+def merge(train: Train, *arguments: Any) -> None:
+    """`train.run.merge`, which is a task."""
+    tasks.merge(*arguments)

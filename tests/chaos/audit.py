@@ -1,7 +1,6 @@
 """What a run came to by its files, held against its prompts, its kills, and the same rows where nothing dies."""
 
 import asyncio
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,15 +133,15 @@ def cost(row: Row) -> int:
 
 
 def in_flight(kill: Kill, made: dict[int, dict[int, int]]) -> set[int]:
-    """Rows that were begun in what died, and were not written."""
-    return {row for pid in kill.dead for row in made.get(pid, {})} - kill.written
+    """Rows that were begun in what died, or stood still, and were not written."""
+    return ({row for pid in kill.dead for row in made.get(pid, {})} | kill.begun) - kill.written
 
 
 def _rows(folder: RunFolder, report: Report) -> list[Row]:
     rows: list[Row] = []
     for path in folder.data_files("synthesize"):
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, filesystem=folder.fs)
         except Exception:  # noqa: BLE001 - whatever makes it unreadable
             report.unreadable += 1
         else:
@@ -151,13 +150,14 @@ def _rows(folder: RunFolder, report: Report) -> list[Row]:
 
 
 def _look_at_steps(folder: RunFolder, recipe: Recipe, report: Report) -> None:
-    ledger = json.loads(Path(folder.at("ledger.json")).read_text())
+    ledger = folder.read_json("ledger.json")
     for step in plan(recipe, folder):
         if folder.state(step.name) != "done":
             report.unfinished.append(step.name)
         if isinstance(step, TrainingStep):
             trained_on = ledger[step.name]["outcomes"]["trained on"]
-            seen = np.load(folder.at(step.name, "rows_seen.npy"))
+            with folder.fs.open(folder.at(step.name, "rows_seen.npy")) as file:
+                seen = np.load(file)
             epochs = [sorted(seen[seen[:, 1] == epoch, 2].tolist()) for epoch in np.unique(seen[:, 1])]
             if not epochs or any(rows != list(range(trained_on)) for rows in epochs):
                 report.broken_trainings.append(step.name)
@@ -169,8 +169,10 @@ def _look_at_steps(folder: RunFolder, recipe: Recipe, report: Report) -> None:
 def _look_at_sets(folder: RunFolder, recipe: Recipe, expected: dict[int, Row], report: Report) -> None:
     for name in ("sft", "dpo"):
         wanted = Counter(row.id for row in expected.values() for _ in examples(row, name, recipe.export))
-        files = Path(folder.at("export", name)).glob("*.parquet")
-        found = Counter(number for file in files for number in pq.read_table(file)["id"].to_pylist())
+        files = [folder.at("export", name, file) for file in folder.names("export", name) if file.endswith(".parquet")]
+        found = Counter(
+            number for file in files for number in pq.read_table(file, filesystem=folder.fs)["id"].to_pylist()
+        )
         if found != wanted:
             report.broken_sets.append(name)
 

@@ -1,6 +1,6 @@
-"""Kills of every kind at random moments of real runs, and what the files say afterwards.
+"""Kills of every kind at random moments of real runs, and what else befalls them, and what the files say afterwards.
 
-    python -m tests.chaos.campaign [--kills 30] [--vllm 6] [--trained 4] [--seed N]        (`make chaos`)
+    python -m tests.chaos.campaign [--kills 30] [--vllm 6] [--trained 4] [--store 4] [--seed N]        (`make chaos`)
 
 Prints a line for each kill and each run, and at the end one JSON line with all of them. The seed is drawn if none is
 given, and printed; it decides who dies and how long after work was seen to go on, not how fast the machine is.
@@ -12,6 +12,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,17 +21,21 @@ from typing import Any
 from tests.chaos.audit import Report, audit, summary, undisturbed
 from tests.chaos.kills import Victim
 from tests.chaos.nodes import Nodes, left_over
+from tests.s3 import BUCKET, Store, s3_server
 from tests.train.data import tiny_model
 from ultraif_ray.recipe import parse_recipe
 from ultraif_ray.records import Row, prompt_id
 from ultraif_ray.store.folder import RunFolder
 
 ROLES = ("decomposer", "composer", "responder", "judge")
-KINDS = ("worker", "raylet", "node", "driver", "head", "drain")
-"""Kinds of death for any engine; `engine` is one more where the engine is a process of its own."""
+KINDS = ("worker", "raylet", "node", "driver", "head", "drain", "suspend", "pause", "second", "takeover")
+"""What may befall a run with any engine: deaths; a node that stands still until it is given up, or a worker for some
+seconds; a second run in the folder, while this one works or is suspended. `engine` is one more where the engine is a
+process of its own, `outage` where the run's folder is on a store.
+"""
 
 Moment = tuple[str, str]
-"""The step in which a death comes, and its kind."""
+"""The step in which something befalls a run, and what."""
 
 
 def simulated(replicas: int = 4, tokens_per_s: float = 50) -> dict[str, Any]:
@@ -64,13 +69,24 @@ def real() -> dict[str, Any]:
     return {"pools": {"m": pool}, "roles": roles, "templates": "small", **steps}
 
 
-def campaign(place: Path, settings: dict[str, Any], moments: list[Moment], seed: int, rows: int, nodes: int) -> Report:
-    """Run `rows` prompts to their end on a cluster of `nodes` nodes, while these deaths befall it in turn."""
+def campaign(
+    place: Path,
+    settings: dict[str, Any],
+    moments: list[Moment],
+    seed: int,
+    rows: int,
+    nodes: int,
+    store: Store | None = None,
+) -> Report:
+    """Run `rows` prompts to their end on a cluster of `nodes` nodes, while these things befall it in turn. Its folder
+    is on `store`, if there is one.
+    """
     print(f"seed {seed}", file=sys.stderr, flush=True)
-    prompts = _write_prompts(place, rows)
+    prompts = write_prompts(place, rows)
     files = sorted({row.source.split(":")[0] for row in prompts})
     flow = {"rows_per_block": 4, "progress_s": 5}
-    run = {"name": "chaos", "run": str(place / "run"), "prompts": files, "flow": flow, **settings}
+    target = f"s3://{BUCKET}/{place.name}" if store else str(place / "run")
+    run = {"name": "chaos", "run": target, "prompts": files, "flow": flow, **settings}
     replies = None
     if settings["pools"]["m"].get("replies"):
         replies = place / "replies"
@@ -82,12 +98,12 @@ def campaign(place: Path, settings: dict[str, Any], moments: list[Moment], seed:
     report = Report(seed)
     cluster = Nodes(place, nodes=nodes)
     try:
-        victim = Victim(place, file, RunFolder(recipe.run_folder), cluster, replies, rows, random.Random(seed))
+        victim = Victim(place, file, RunFolder(recipe.run_folder), cluster, replies, rows, random.Random(seed), store)
         try:
             for step, kind in moments:
                 if not victim.befall(step, kind):
                     report.missed.append(f"{step}: {kind}")
-                    print(f"  {step} was over before a {kind} could be killed in it", file=sys.stderr, flush=True)
+                    print(f"  {step}: was over before {kind}", file=sys.stderr, flush=True)
             victim.finish()
         finally:
             victim.stop()
@@ -101,7 +117,7 @@ def campaign(place: Path, settings: dict[str, Any], moments: list[Moment], seed:
     return report
 
 
-def _write_prompts(place: Path, rows: int) -> list[Row]:
+def write_prompts(place: Path, rows: int) -> list[Row]:
     """Write prompts into two files, which ingest reads in the cluster, and give what should become of them there."""
     prompts: list[Row] = []
     for part in (0, 1):
@@ -115,9 +131,9 @@ def _write_prompts(place: Path, rows: int) -> list[Row]:
 
 
 def plans(
-    kills: int, on_vllm: int, trained_kills: int, draw: random.Random
+    kills: int, on_vllm: int, trained_kills: int, on_store: int, draw: random.Random
 ) -> list[tuple[str, list[Moment], int, int]]:
-    """The runs of the long form: their kind, the deaths that befall each, its rows and nodes."""
+    """The runs of the long form: their kind, what befalls each, its rows and nodes."""
     runs: list[tuple[str, list[Moment], int, int]] = []
     engines = [("synthesize", ("engine", "worker", "engine")[i % 3]) for i in range(on_vllm)]
     runs += [("vllm", engines[i : i + 3], 28, 1) for i in range(0, on_vllm, 3)]
@@ -125,7 +141,10 @@ def plans(
     if trainings:
         order = ("export", "sft", "model")
         runs.append(("trained", sorted(trainings, key=lambda moment: order.index(moment[0])), 40, 2))
-    others = [KINDS[i % len(KINDS)] for i in range(kills - on_vllm - len(trainings))]
+    stored = [("synthesize", "outage"), ("synthesize", "worker"), ("synthesize", "takeover"), ("export", "driver")]
+    if stored := stored[:on_store]:
+        runs.append(("stored", stored, 120, 2))
+    others = [KINDS[i % len(KINDS)] for i in range(kills - on_vllm - len(trainings) - len(stored))]
     draw.shuffle(others)
     for i in range(0, len(others), 8):
         among = [("synthesize", kind) for kind in others[i + 2 : i + 8]]
@@ -136,23 +155,28 @@ def plans(
 def main() -> None:
     """Run the long form."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=30, help="kills in all")
+    parser.add_argument("--kills", type=int, default=30, help="what befalls the runs, in all")
     parser.add_argument("--vllm", type=int, default=6, help="how many of them on real vLLM")
     parser.add_argument("--trained", type=int, default=4, help="how many of them in a run that trains, at most 4")
+    parser.add_argument("--store", type=int, default=4, help="how many in a run on a slow and failing store, at most 4")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     options = parser.parse_args()
     draw = random.Random(options.seed)
     print(f"--seed {options.seed}", file=sys.stderr, flush=True)
     reports: list[Report] = []
-    for kind, moments, rows, nodes in plans(options.kills, options.vllm, options.trained, draw):
-        with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
+    for kind, moments, rows, nodes in plans(options.kills, options.vllm, options.trained, options.store, draw):
+        with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, ExitStack() as servers:
             place = Path(scratch)
+            store = None
+            if kind == "stored":
+                store = servers.enter_context(s3_server(place / "s3.log", slow_s=0.2, failing=0.02))
             settings: dict[str, Callable[[], dict[str, Any]]] = {
                 "vllm": real,
                 "simulated": simulated,
+                "stored": simulated,
                 "trained": partial(_trained_tiny, place / "tiny"),
             }
-            report = campaign(place, settings[kind](), moments, draw.randrange(1 << 30), rows, nodes)
+            report = campaign(place, settings[kind](), moments, draw.randrange(1 << 30), rows, nodes, store)
         print(f"run {len(reports) + 1}: {json.dumps(asdict(report))}", file=sys.stderr, flush=True)
         reports.append(report)
     print(json.dumps(summary(reports)), flush=True)

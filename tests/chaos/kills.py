@@ -1,4 +1,4 @@
-"""A run on a cluster, the deaths that befall it, and a note of what each of them met."""
+"""A run on a cluster, what befalls it, deaths for the most part, and a note of what each of them met."""
 
 import json
 import random
@@ -15,13 +15,23 @@ from typing import Any
 import psutil
 
 from tests.chaos.nodes import Nodes
+from tests.s3 import Store
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.lease import LEASE
 
 IN_THE_DRIVER = ("ingest", "export", "model")
 """Steps whose work the driver does, or waits for, and begins anew."""
 
-OF_A_NODE = ("raylet", "node", "drain")
+OF_A_NODE = ("raylet", "node", "drain", "suspend")
 """Deaths of a node. Where it takes an actor of Ray Data's own along, the pipeline begins again, on other workers."""
+
+PAUSE_S, SUSPEND_S, OUTAGE_S = 10, 40, 20
+"""Seconds for which a worker stands still; a node does, longer than Ray waits for it (24 s here, see `Nodes`); and for
+which a store is down, longer than its clients ask again.
+"""
+
+REFUSED = 2
+"""With which a command ends that says what is wrong."""
 
 SETTLE_S = 600
 """Seconds within which work must go on after a kill, and an undisturbed rest of a run must end."""
@@ -31,14 +41,15 @@ WORKER, TRAINER, ENGINE = "ray::MapWorker", "RayTrainWorker", "EngineCore"
 
 @dataclass(frozen=True)
 class Kill:
-    """A death in a step.
+    """What befell a step.
 
     Attributes:
         step: the step that ran.
-        kind: what died.
+        kind: what died, or what else there was.
         written: ids of the rows that were in the files of the synthesis.
         dead: ids of the processes with engines that died of it.
         others: those that did not die at once.
+        begun: ids of the rows that were begun by then, where they may be done again though no process died.
     """
 
     step: str
@@ -46,6 +57,7 @@ class Kill:
     written: frozenset[int] = frozenset()
     dead: frozenset[int] = frozenset()
     others: frozenset[int] = frozenset()
+    begun: frozenset[int] = frozenset()
 
 
 def rows_by_process(replies: Path) -> dict[int, dict[int, int]]:
@@ -71,6 +83,7 @@ class Victim:
         replies: where its engines note what they made; None where they do not.
         rows: how many it has.
         draw: what is left to chance.
+        store: where its folder is, unless that is a local one.
     """
 
     def __init__(
@@ -82,7 +95,9 @@ class Victim:
         replies: Path | None,
         rows: int,
         draw: random.Random,
+        store: Store | None = None,
     ):
+        self._store = store
         self._log, self._recipe, self._folder, self._cluster = place / "driver.log", recipe, folder, cluster
         self._replies, self._rows, self._draw = replies, rows, draw
         self.kills: list[Kill] = []
@@ -91,14 +106,17 @@ class Victim:
         self._start()
 
     def _start(self) -> None:
-        with self._log.open("ab") as log:
-            self._driver = subprocess.Popen(
+        self._driver = self._another("driver.log")
+
+    def _another(self, log: str) -> "subprocess.Popen[bytes]":
+        with self._log.with_name(log).open("ab") as said:
+            return subprocess.Popen(
                 [sys.executable, "-m", "ultraif_ray.cli", "run", str(self._recipe)],
-                env=self._cluster.environment, start_new_session=True, stdout=log, stderr=log,
+                env=self._cluster.environment, start_new_session=True, stdout=said, stderr=said,
             )  # fmt: skip
 
     def befall(self, step: str, kind: str) -> bool:
-        """Wait for a moment in a step and let a death of this kind befall it; False if the step was done before."""
+        """Wait for a moment in a step and let this befall it; False if the step was done before."""
         if not self._reach(step):
             return False
         written = frozenset(self._written())
@@ -106,12 +124,18 @@ class Victim:
             kill = self._kill_node(kind, step, written)
         elif kind in ("driver", "head"):
             kill = self._kill_driver(kind, step, written)
+        elif kind == "second":
+            kill = self._start_a_second(step)
+        elif kind == "takeover":
+            kill = self._take_over(step)
+        elif kind == "outage":
+            kill = self._refuse_all(step)
         else:
             kill = self._kill_process(kind, step, written)
         if kill is None:
             return False
         self.kills.append(kill)
-        print(f"  {kind} killed in {step}, {len(written)} of {self._rows} rows written", file=sys.stderr, flush=True)
+        print(f"  {step}: {kind}, {len(written)} of {self._rows} rows written", file=sys.stderr, flush=True)
         return True
 
     def finish(self) -> None:
@@ -204,19 +228,24 @@ class Victim:
         return [process for process in found if made.get(process.pid, {}).keys() - written]
 
     def _kill_process(self, kind: str, step: str, written: frozenset[int]) -> Kill | None:
-        title = {"worker": WORKER, "engine": ENGINE, "trainer": TRAINER}[kind]
+        title = {"worker": WORKER, "pause": WORKER, "engine": ENGINE, "trainer": TRAINER}[kind]
         busy: list[psutil.Process] = []
 
         def met() -> bool:  # a kill that meets nobody is none
             nonlocal busy
             found = self._cluster.processes(title)
-            busy = self._busy(found, written) if kind == "worker" else found
+            busy = self._busy(found, written) if title == WORKER else found
             return bool(busy) or self._folder.state(step) == "done"
 
         self._until(met, f"no {kind} was at work", alive=True)
         if not busy:
             return None
         victim = self._draw.choice(busy)
+        if kind == "pause":
+            victim.suspend()
+            time.sleep(PAUSE_S)
+            victim.resume()
+            return Kill(step, kind)
         for name in self._cluster.names:
             if victim in self._cluster.on(name, title):
                 self._died_on[name].add(victim.pid)
@@ -243,6 +272,8 @@ class Victim:
             cluster.kill_raylet(name)
         elif kind == "node":
             cluster.kill_group(name)
+        elif kind == "suspend":
+            cluster.suspend(name, SUSPEND_S)
         else:
             cluster.drain(name, seconds=3)
         # What a worker that died before had finished may still have waited in the node's memory.
@@ -257,4 +288,49 @@ class Victim:
             self._cluster.start(size)
         self._start()
         # All that was begun and not written is in flight in the pipeline, whichever process made it.
-        return Kill(step, kind, written, frozenset(rows_by_process(self._replies) if self._replies else ()))
+        return Kill(step, kind, written, self._all_processes())
+
+    # ---- what else befalls it ----
+
+    def _start_a_second(self, step: str) -> Kill:
+        """Another run in the same folder: it is refused."""
+        second = self._another("second.log")
+        if second.wait(SETTLE_S) != REFUSED:
+            self.unexpected_ends.append(f"a second run ended with {second.returncode}")
+        return Kill(step, "second")
+
+    def _take_over(self, step: str) -> Kill:
+        """Another run takes the folder while this one is suspended; when this one goes on, it stops by itself."""
+        first, held, written = self._driver, self._folder.read_json(LEASE), frozenset(self._written())
+        first.send_signal(signal.SIGSTOP)
+        its_processes = self._all_processes()
+        self._start()
+        self._until(lambda: self._folder.read_json(LEASE) not in ({}, held), "no other run took the folder")
+        first.send_signal(signal.SIGCONT)
+        if first.wait(SETTLE_S) == 0:
+            self.unexpected_ends.append("a run that lost its folder ended well")
+        return Kill(step, "takeover", written, its_processes)
+
+    def _refuse_all(self, step: str) -> Kill:
+        """The store is down; a run that ends of it goes on when it is started again."""
+        assert self._store
+        written = frozenset(self._written())
+        self._store.plan("refuse", OUTAGE_S)
+        time.sleep(OUTAGE_S + 1)
+        begun = frozenset(number for rows in self._made().values() for number in rows)
+        self._until(
+            lambda: bool(self._driver.poll() or self._written() - written) or self._folder.state(step) == "done",
+            "nothing went on after the store was down",
+        )
+        if not self._driver.poll():
+            return Kill(step, "outage", written, begun=begun)
+        print(f"  {self._last_lines()}", file=sys.stderr, flush=True)
+        ended = Kill(step, "outage", written, self._all_processes(), begun=begun)
+        self._start()
+        return ended
+
+    def _made(self) -> dict[int, dict[int, int]]:
+        return rows_by_process(self._replies) if self._replies else {}
+
+    def _all_processes(self) -> frozenset[int]:
+        return frozenset(self._made())

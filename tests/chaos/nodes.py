@@ -143,6 +143,23 @@ class Nodes:
         group = self._groups.pop(name)
         group.wait(timeout=60)
 
+    def suspend(self, name: str, seconds: float) -> None:
+        """Stop a node for longer than Ray waits for it, as when its machine is moved; when it goes on, it has been
+        given up, and ends.
+        """
+        group = self._groups[name]
+        leader = psutil.Process(group.pid)
+        family = [leader, *leader.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.Error):
+                process.suspend()
+        time.sleep(seconds)
+        for process in family:
+            with suppress(psutil.Error):
+                process.resume()
+        group.wait(timeout=120)
+        del self._groups[name]
+
     def drain(self, name: str, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as a cloud does for a spot node, and then take it."""
         deadline_s = time.monotonic() + 300

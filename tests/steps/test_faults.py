@@ -1,6 +1,8 @@
 """Each command, cut off at its n-th change of the run's folder for every n: the next one ends as if it had not been."""
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,7 +27,8 @@ Command = Callable[[Recipe], Any]
 
 
 @pytest.fixture(autouse=True)
-def no_ray() -> Iterator[None]:
+def no_ray(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TINY", tiny)  # a recipe names its model
     with without_ray():
         yield
 
@@ -45,6 +48,13 @@ def up_to_export(given: Recipe) -> None:
     run(given, until="export")
 
 
+def trained(base: Path) -> Recipe:
+    """A policy learns from what it holds, a step or two."""
+    fields = {"max_length": 512, "per_device_train_batch_size": 2, "num_train_epochs": 1, "learning_rate": 1e-3}
+    policy = {"model": os.environ["TINY"], "lora": {"r": 2}}
+    return made(base, policy=policy, sft=fields, align={"iterations": 0}, train={"workers": {"min": 1, "max": 1}})
+
+
 def grown(base: Path) -> Recipe:
     """Three prompts have come to its file."""
     given = made(base)
@@ -62,6 +72,7 @@ COMMANDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Recipe], Comm
         lambda base: made(base, synthesize={"k": 2}),
         lambda given: run(given, until="export", remake=True),
     ),
+    "training": (lambda base: up_to_export(trained(base)), trained, run),
     "more prompts": (
         lambda base: up_to_export(made(base)),
         grown,
@@ -77,7 +88,11 @@ def content(folder: RunFolder) -> dict[str, Any]:
         for file in Path(folder.at("export")).rglob("*.jsonl")
     }
     rows = without_usage(rows_of(folder)) if folder.state("synthesize") else {}
-    return {"rows": {number: row | {"source": ""} for number, row in rows.items()}, "sets": sets}
+    weights = {
+        file.relative_to(folder.path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in Path(folder.path).rglob("*.safetensors")
+    }
+    return {"rows": {number: row | {"source": ""} for number, row in rows.items()}, "sets": sets, "weights": weights}
 
 
 def audit(folder: RunFolder) -> None:
@@ -119,11 +134,17 @@ def attempts(before: Path, scratch: Path, command: str, kind: Literal["crash", "
 
 
 FEW = [("export", "crash", 41), ("retry", "crash", 41), ("more prompts", "crash", 41)]
+SLOW = [("training", "crash", 17)]
 ALL = [(command, kind, 1) for command in COMMANDS for kind in ("crash", "error")]
 
 
 @pytest.mark.parametrize(
-    ("command", "kind", "every"), [*FEW, *(pytest.param(*one, marks=pytest.mark.long) for one in ALL)]
+    ("command", "kind", "every"),
+    [
+        *FEW,
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW),
+        *(pytest.param(*one, marks=pytest.mark.long) for one in ALL),
+    ],
 )
 def test_a_command_that_is_cut_off_anywhere_ends_the_next_time_as_if_nothing_had_happened(
     tmp_path: Path, command: str, kind: Literal["crash", "error"], every: int

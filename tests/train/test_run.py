@@ -103,7 +103,10 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(
         tmp_path,
         os.path.relpath(tiny),  # a path means the same to the workers
         sft={"max_length": 256, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "num_train_epochs": 2},
-        train={"workers": {"min": 1, "max": 2}},
+        train={
+            "workers": {"min": 1, "max": 2},
+            "save_every_s": 0.1,
+        },  # steps wait for their checkpoints, and it is not over before it is killed
     )
     (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
 
@@ -120,7 +123,8 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(
     assert not (run / "sft/model").exists()
     first = logged(run)  # so far
 
-    app(["train", "sft", str(run), "train.cpus=5"], standalone_mode=False)  # room for one worker only
+    room_for_one = ["train.cpus=5", "train.save_every_s=1800"]
+    app(["train", "sft", str(run), *room_for_one], standalone_mode=False)
     assert ", 1 workers" in capsys.readouterr().err
     seen = np.load(run / "sft/rows_seen.npy")
     for epoch in range(2):
@@ -139,7 +143,7 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(
     of_the_model = trainer_alone(str(run / "sft/model"), run).evaluate()["eval_loss"]
     assert held_out[-1] == pytest.approx(of_the_model, abs=1e-4)
     assert not (run / "sft/checkpoints").exists()
-    assert (run / "sft/model/model.safetensors").stat().st_size > 12_000_000
+    assert (run / "sft/model/model.safetensors").stat().st_size > 4 * uninterrupted.model.num_parameters()
     ledger = json.loads((run / "ledger.json").read_text())
     assert ledger["sft"]["outcomes"] == {"trained on": 44, "held out": 5}
 
@@ -192,7 +196,7 @@ def whole_loop(tmp_path: Path, tiny: str, **sections: Any) -> Recipe:
         tiny,
         count=40,
         composer={"model": tiny, "lora": {"r": 4}, "sft": fields, "eval_samples": 2, "min_pairs": 8},
-        policy={"model": tiny, "lora": {"r": 4, "lora_alpha": 64}},  # moves much in a step or two
+        policy={"model": tiny, "lora": {"r": 4, "lora_alpha": 512}},  # moves much in a step or two
         sft=fields,
         dpo=fields,
         export={"held_out": 0.2},
