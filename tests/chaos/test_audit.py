@@ -87,7 +87,7 @@ def run(tmp_path: Path, anywhere: Recipe, rows: dict[int, Row]) -> Run:
     made.write(ended)
     made.enter("ingest", Entry(input=8, outcomes={"accepted": 8}))
     made.enter("synthesize", count_rows(folder, "synthesize", 8, "outcome", ()))
-    made.enter("export", export(recipe, folder, "synthesize", "export", SETS))
+    made.enter("export", export(recipe, folder, "synthesize", "export", SETS, {}))
     return made
 
 

@@ -56,9 +56,8 @@ def exported(tmp_path: Path, rows: list[Row] = ROWS, **settings: Any) -> tuple[P
     folder = RunFolder(str(tmp_path))
     (tmp_path / "synthesize/rows").mkdir(parents=True, exist_ok=True)
     pq.write_table(to_table(rows), tmp_path / "synthesize/rows/a.parquet")
-    ledger = {"ingest": {"input": 6, "outcomes": {"accepted": 5, "empty": 1}}}
-    (tmp_path / "ledger.json").write_text(json.dumps(ledger))
-    return tmp_path / "export", export(recipe, folder, "synthesize", "export", SETS)
+    behind = {"ingest": Entry(input=6, outcomes={"accepted": 5, "empty": 1})}
+    return tmp_path / "export", export(recipe, folder, "synthesize", "export", SETS, behind)
 
 
 def made(**settings: Any) -> Recipe:

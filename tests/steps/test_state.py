@@ -199,3 +199,19 @@ def test_training_sets_without_an_example_are_no_success_unless_asked_for(tmp_pa
         run(judge_says_no)
     flow = judge_says_no.flow.model_copy(update={"breaker_share": 1.0})
     assert run(judge_says_no.model_copy(update={"flow": flow})).state("export") == "done"
+
+
+def test_a_model_of_fewer_rounds_claims_nothing_of_those_that_were_run_before(tmp_path: Path, tiny: str) -> None:
+    fields = {"max_length": 512, "num_train_epochs": 1}
+    policy = {"model": tiny, "lora": {"r": 2}}
+    trained = {"policy": policy, "sft": fields, "dpo": fields, "train": {"workers": {"min": 1, "max": 1}}}
+    folder = run(recipe(tmp_path, count=8, align={"iterations": 2}, **trained))
+    card = Path(folder.at("model", "README.md"))
+    both = card.read_text()
+    assert "| round-1/dpo |" in both
+    assert "| round-2/dpo |" in both
+    run(recipe(tmp_path, count=8, align={"iterations": 1}, **trained))
+    assert "round-2/dpo" in folder.read_json("ledger.json")  # it is still there
+    one = card.read_text()
+    assert "| round-1/dpo |" in one
+    assert "round-2" not in one

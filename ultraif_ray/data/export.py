@@ -34,7 +34,6 @@ from ultraif_ray.records import (
     arrow_schema,
     as_sharegpt,
 )
-from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -54,7 +53,9 @@ class Example:
     place: Place
 
 
-def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...]) -> Entry:
+def export(
+    recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...], behind: dict[str, Entry]
+) -> Entry:
     """Write sets in one pass over the rows of a step, two where there are caps; a set without an example leaves no
     folder.
 
@@ -64,6 +65,7 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
         source: the step whose rows are read.
         target: where in the folder the sets go, each into a folder of its name.
         names: which of SETS.
+        behind: the ledger's entries of the steps that the sets are made from, for their cards.
 
     Returns:
         The step's account: rows by the sets they went to, and the examples of each.
@@ -98,7 +100,7 @@ def export(recipe: Recipe, folder: RunFolder, source: str, target: str, names: t
             with suppress(FileNotFoundError):  # object stores have no empty folders
                 folder.fs.rm(folder.at(target, name), recursive=True)
             continue
-        text = card(name, recipe, ledger.read(folder), counts[name], folder.fingerprint_of(source), shown.get(name))
+        text = card(name, recipe, behind, counts[name], folder.fingerprint_of(source), shown.get(name))
         with folder.fs.open(folder.at(target, name, "README.md"), "w", encoding="utf-8") as file:
             file.write(text)
     return Entry(input=folder.count(source), outcomes=dict(outcomes), examples=counts)

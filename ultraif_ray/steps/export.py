@@ -7,7 +7,7 @@ from ultraif_ray.data.export import SETS, export
 from ultraif_ray.errors import RunError
 from ultraif_ray.recipe import dumped
 from ultraif_ray.steps.judge import Judge
-from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.steps.step import Context, Step, entries_behind
 from ultraif_ray.steps.synthesize import Synthesize
 from ultraif_ray.store.ledger import Entry
 
@@ -48,4 +48,5 @@ class Export(Step):
 
     def run(self, context: Context) -> dict[str, Entry]:
         """Write the sets in one pass."""
-        return {self.name: export(context.recipe, context.folder, self.rows.name, self.name, self.sets)}
+        recipe, folder = context.recipe, context.folder
+        return {self.name: export(recipe, folder, self.rows.name, self.name, self.sets, entries_behind(self, folder))}

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultraif_ray.data.card import model_card
 from ultraif_ray.data.export import SPLITS
-from ultraif_ray.steps.step import Context, Step
-from ultraif_ray.store import ledger
+from ultraif_ray.steps.step import Context, Step, entries_behind
 from ultraif_ray.store.ledger import Entry
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Model(Step):
         shown = self._before_and_after(context)
         folder.write_json(shown, self.name, "before_and_after.json")
         table = folder.fs.cat_file(folder.at(self.evaluation.name, "table.md")).decode() if self.evaluation else ""
-        folder.write_text(model_card(recipe, ledger.read(folder), shown, table), self.name, "README.md")
+        folder.write_text(model_card(recipe, entries_behind(self, folder), shown, table), self.name, "README.md")
         return {}
 
     def _before_and_after(self, context: Context) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ultraif_ray.steps.decompose import Decompose
 from ultraif_ray.steps.engines import EngineStep
 from ultraif_ray.steps.plan import following, plan
 from ultraif_ray.steps.serving import in_round
-from ultraif_ray.steps.step import Context, Step, whole_settings
+from ultraif_ray.steps.step import Context, Step, made_from, whole_settings
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.lease import Lease
@@ -338,7 +338,7 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
     rows = step.rows_to_do(Context(in_round(recipe, step.round), folder))
     if not rows:
         return 0
-    for one in [*_made_from(step), step]:
+    for one in [*made_from(step), step]:
         with naming(one):
             lines = folder.changes(one.name, whole_settings(one, Context(in_round(recipe, one.round), folder)))
         if lines:
@@ -351,11 +351,6 @@ def retry(recipe: Recipe, remake: bool = False, worker_logs: bool = False) -> in
     end = steps.index(step) + 1
     run_steps(recipe, steps, steps[: end + steps[end].cheap], worker_logs, retried=step)
     return rows
-
-
-def _made_from(step: Step) -> list[Step]:
-    """The steps that a step is made from, directly or not."""
-    return [one for source in step.inputs.values() for one in (*_made_from(source), source)]
 
 
 def _take_out_failed(step: EngineStep, steps: list[Step], folder: RunFolder) -> None:

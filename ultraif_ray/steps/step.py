@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -111,6 +112,17 @@ class Step:
             UltraIFError: what ended it, and what to do.
         """
         raise NotImplementedError
+
+
+def made_from(step: Step) -> list[Step]:
+    """The steps that a step is made from, directly or not."""
+    return [one for source in step.inputs.values() for one in (*made_from(source), source)]
+
+
+def entries_behind(step: Step, folder: RunFolder) -> dict[str, Entry]:
+    """The ledger's entries of the steps that a step is made from; a folder may hold others, of other recipes."""
+    names = {name for source in made_from(step) for name in source.accounts}
+    return {name: entry for name, entry in ledger.read(folder).items() if name in names}
 
 
 def whole_settings(step: Step, context: Context) -> dict[str, Any]:

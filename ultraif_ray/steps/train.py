@@ -18,7 +18,7 @@ from ultraif_ray.recipe import Composer, Policy, Recipe, dumped
 from ultraif_ray.records import CATEGORIES, Instruction, Message, Turn
 from ultraif_ray.steps.serving import composer_pool, is_adapter, policy_pool
 from ultraif_ray.steps.sets import ReadSet
-from ultraif_ray.steps.step import Context, Step
+from ultraif_ray.steps.step import Context, Step, entries_behind
 from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Training
@@ -259,10 +259,11 @@ class TrainComposer(TrainingStep):
         """Turn every constraint of the decomposed rows into a pair."""
         if isinstance(self.rows, ReadSet):
             return
-        recipe = context.recipe
+        recipe, folder = context.recipe, context.folder
         if recipe.composer and recipe.composer.prompts:  # the card names these
             recipe = recipe.model_copy(update={"prompts": recipe.composer.prompts})
-        export(recipe, context.folder, self.rows.name, f"{self.name}/pairs", ("composer",))
+        behind = entries_behind(self, folder)
+        export(recipe, folder, self.rows.name, f"{self.name}/pairs", ("composer",), behind)
 
     def too_few(self, recipe: Recipe, counts: Counts) -> str:
         """See `composer.min_pairs`, and pairs to try it on; of pairs that existed already, one will do."""
