@@ -22,7 +22,7 @@ from tests.s3 import BUCKET
 from tests.simulated import rows_of, without_usage
 from ultraif_ray.cli import main, report_errors
 from ultraif_ray.recipe import SHIPPED
-from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.folder import NEW, RunFolder
 from ultraif_ray.store.lease import LEASE
 
 PROMPTS = str(SHIPPED / "prompts/demo.jsonl")
@@ -215,7 +215,7 @@ def test_a_run_that_is_killed_or_interrupted_goes_on_and_prints_its_end(
     assert ledger["synthesize"]["input"] == 32
     assert all(sum(entry["outcomes"].values()) == entry["input"] for entry in ledger.values())
     assert LEASE not in folder.names()
-    assert not [path for path in folder.fs.find(folder.path) if ".new" in path or "/new-" in path]
+    assert not [path for path in folder.fs.find(folder.path) if path.endswith(NEW)]
 
     again = command(*fast)
     assert (again.returncode, again.stdout) == (0, ended.stdout)

@@ -15,7 +15,7 @@ from tests.s3 import BUCKET
 from tests.simulated import prompts_file, rows_of, without_usage
 from tests.train.data import kill_with_its_ray, training_recipe, wait_for
 from ultraif_ray.errors import RunError
-from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.folder import NEW, RunFolder
 from ultraif_ray.store.lease import LEASE, Lease
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -139,7 +139,7 @@ def test_a_run_on_s3_that_is_killed_goes_on_to_its_model(tiny: str, tmp_path: Pa
     assert list(ledger) == ["ingest", "decompose", "synthesize", "export", "sft"]
     assert all(sum(entry["outcomes"].values()) == entry["input"] for entry in ledger.values())
     assert LEASE not in folder.names()
-    assert not [path for path in folder.fs.find(folder.path) if ".new" in path or "/new-" in path]
+    assert not [path for path in folder.fs.find(folder.path) if path.endswith(NEW)]
     assert f"model: {folder.uri('model')}" in said
     place = tmp_path / "model"
     folder.fs.get(folder.at("model"), str(place), recursive=True)

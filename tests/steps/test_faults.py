@@ -18,7 +18,7 @@ from ultraif_ray.errors import UltraIFError
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.steps.run import retry, run
 from ultraif_ray.store import ledger
-from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.folder import NEW, RunFolder
 from ultraif_ray.store.lease import LEASE
 
 ROWS = 6
@@ -108,6 +108,8 @@ def audit(folder: RunFolder) -> None:
         files = Path(folder.at("export", "rl")).glob("*.jsonl")
         assert {json.loads(line)["id"] for file in files for line in file.read_text().splitlines()} == answered
     assert LEASE not in folder.names()
+    half = [name for name in folder.fs.find(folder.path) if name.endswith(NEW)]
+    assert not [name for name in half if "/lease" not in name]  # who takes a lease may be writing it now
 
 
 def as_after_a_death(folder: RunFolder) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -201,10 +202,16 @@ def test_training_sets_without_an_example_are_no_success_unless_asked_for(tmp_pa
     assert run(judge_says_no.model_copy(update={"flow": flow})).state("export") == "done"
 
 
+@pytest.mark.slow
 def test_a_model_of_fewer_rounds_claims_nothing_of_those_that_were_run_before(tmp_path: Path, tiny: str) -> None:
     fields = {"max_length": 512, "num_train_epochs": 1}
     policy = {"model": tiny, "lora": {"r": 2}}
-    trained = {"policy": policy, "sft": fields, "dpo": fields, "train": {"workers": {"min": 1, "max": 1}}}
+    trained: dict[str, Any] = {
+        "policy": policy,
+        "sft": fields,
+        "dpo": fields,
+        "train": {"workers": {"min": 1, "max": 1}},
+    }
     folder = run(recipe(tmp_path, count=8, align={"iterations": 2}, **trained))
     card = Path(folder.at("model", "README.md"))
     both = card.read_text()

@@ -73,6 +73,7 @@ def run_steps(
         with naming(step):
             step.check(contexts[step.name])
     with _own_ray(), Lease(folder) as lease:
+        folder.sweep()
         await_room(to_do, contexts, worker_logs)
         if retried:
             _take_out_failed(retried, steps, folder)

@@ -36,6 +36,9 @@ from ultraif_ray.redact import secret_of_address
 FORMAT = 3
 """The layout of a run's folder. A folder of another format is refused, never guessed at."""
 
+NEW = ".new"
+"""Ends the name of a file that is being written, before it takes its own."""
+
 READERS = 32
 """Files that are read at once."""
 
@@ -115,7 +118,7 @@ class RunFolder:
 
     def write_text(self, text: str, *parts: str) -> None:
         """Write a text file, whole or not at all: a new file first, then a rename over the old one."""
-        target, new = self.at(*parts), f"{self.at(*parts)}.{new_id()}.new"  # a name that no other process writes
+        target, new = self.at(*parts), f"{self.at(*parts)}.{new_id()}{NEW}"  # a name that no other process writes
         try:
             self.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
             with self.fs.open(new, "wb") as file:
@@ -138,7 +141,7 @@ class RunFolder:
                 if not self.is_local:
                     self.fs.pipe_file(target, text, mode="create")
                     return True
-                new = f"{target}.{new_id()}.new"
+                new = f"{target}.{new_id()}{NEW}"
                 self.fs.pipe_file(new, text)
                 try:
                     os.link(new, target)  # whole, and only where there is none
@@ -465,7 +468,7 @@ class RunFolder:
         """
         self.repair(step)
         build, taken = self.build_of(step), 0
-        new = self.at(step, f"new-{build}.parquet")
+        new = self.at(step, f"{build}.parquet{NEW}")
         with ExitStack() as stack:
             writer: pq.ParquetWriter | None = None
             for batch in self.read_tables(step):
@@ -525,7 +528,7 @@ class RunFolder:
 
     def _replace(self, table: pa.Table, *parts: str) -> None:
         """Write a Parquet file, whole or not at all. The new one is made outside of folders that Ray reads whole."""
-        new = self.at(parts[0], f"new-{parts[-1]}")
+        new = self.at(parts[0], f"{parts[-1]}{NEW}")
         with self.fs.open(new, "wb") as file:
             pq.write_table(table, file)
         self._to_disk(new)
@@ -551,6 +554,12 @@ class RunFolder:
         self.fs.makedirs(self.at(step, "unreadable"), exist_ok=True)
         self.fs.mv(self.at(*parts), self.at(step, "unreadable", parts[-1]))
         return self.at(*parts)
+
+    def sweep(self) -> None:
+        """Delete what was being written when a process died. Only who holds the lease may; that of another stays."""
+        for path in self.fs.find(self.path):
+            if path.endswith(NEW) and not path.rsplit("/", 1)[-1].startswith("lease"):
+                self.fs.rm(path)
 
     def names(self, *parts: str) -> list[str]:
         """What stands in a folder inside; nothing when there is no such folder."""

@@ -56,8 +56,8 @@ MUTANTS = (
         "a run holds no lease",
         "cluster/README.md: two runs in one folder are refused",
         RUN,
-        "    with _own_ray(), Lease(folder) as lease:\n        await_room",
-        "    lease = Lease(folder)\n    with _own_ray():\n        await_room",
+        "    with _own_ray(), Lease(folder) as lease:\n        folder.sweep",
+        "    lease = Lease(folder)\n    with _own_ray():\n        folder.sweep",
         (f"{IN_USE}[run]",),
     ),
     Mutant(

@@ -15,7 +15,7 @@ MUTANTS = (
         "Parquet is replaced in place",
         "RunFolder.repair: each file is replaced whole",
         FOLDER,
-        """        new = self.at(parts[0], f"new-{parts[-1]}")
+        """        new = self.at(parts[0], f"{parts[-1]}{NEW}")
         with self.fs.open(new, "wb") as file:
             pq.write_table(table, file)
         self._to_disk(new)
@@ -25,6 +25,16 @@ MUTANTS = (
             pq.write_table(table, file)
 """,
         (CUT_OFF,),
+    ),
+    Mutant(
+        "what was half written stays for good",
+        "RunFolder.sweep: deletes what was being written when a process died",
+        "ultraif_ray/steps/run.py",
+        "        folder.sweep()\n",
+        "",
+        (
+            "tests/steps/test_faults.py::test_a_command_that_is_cut_off_anywhere_ends_the_next_time_as_if_nothing_had_happened",
+        ),
     ),
     Mutant(
         "JSON is replaced in place",
