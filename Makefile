@@ -19,9 +19,11 @@ check: lint
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm or browser or slow) and not long"
 
-# Some thirty kills of every kind at random moments, six of them on real vLLM, four in a run that trains.
+# Some thirty kills of every kind at random moments, six of them on real vLLM, four in a run that trains, four on a
+# store that is late and fails; then thirty runs whose folder fails.
 chaos: install
 	$(BIN)/python -m tests.chaos.campaign
+	$(BIN)/python -m tests.chaos.store
 
 # Faults put into the product by hand, one at a time; each must be noticed by the tests named beside it.
 mutants: install
@@ -38,7 +40,7 @@ mutmut: install
 nightly: test
 	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m tests.mutants --trust
-	$(BIN)/python -m tests.chaos.campaign
+	$(MAKE) chaos
 	$(BIN)/ultraif run demo
 
 # IFEval's figures of Google's GPT-4 answers, which are not shipped: make agreement DATA=FOLDER

@@ -28,7 +28,8 @@ OF_A_RUN = ("ray::MapWorker", "RayTrainWorker", "ray::CrashTracker", "ray::Score
 
 
 class Nodes:
-    """A head without CPUs for work, and nodes.
+    """A head without CPUs for work, and nodes, none with the gigabyte for which Ray Data's filter of what is done would
+    wait for ever.
 
     Args:
         place: a folder for logs.
@@ -80,7 +81,7 @@ class Nodes:
     def _spawn(self, name: str, *arguments: str) -> None:
         ours = ["--block", "--disable-usage-stats", "--include-log-monitor=false",
                 "--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0",
-                "--object-store-memory=200000000", f"--labels=chaos={name}",
+                "--object-store-memory=200000000", "--memory=500000000", f"--labels=chaos={name}",
                 # Nodes that share a folder number their sockets in it; two that start at once take the same number.
                 f"--temp-dir={self._scratch}/{name}"]  # fmt: skip
         with (self.place / f"{name}.log").open("ab") as log:

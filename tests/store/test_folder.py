@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +129,23 @@ def test_forget_takes_failed_rows_out_and_keeps_them_beside(tmp_path: Path) -> N
     (kept,) = folder.retried("synthesize")
     assert pq.read_table(kept)["id"].to_pylist() == [1, 3]
     assert folder.forget("synthesize", "outcome", "failed") == 0
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = step_with(tmp_path, {"a-0": [1, 2, 3], "b-0": [4, 6]}, {"a": [1, 2, 3], "b": [4, 6]})
+    flushed, named = set[int](), dict[str, bool]()
+    monkeypatch.setattr("os.fsync", lambda handle: flushed.add(os.fstat(handle).st_ino))
+    move = LocalFileSystem.mv
+
+    def watched(fs: LocalFileSystem, path1: str, path2: str, **options: Any) -> None:
+        named[Path(path2).name] = Path(path1).stat().st_ino in flushed
+        move(fs, path1, path2, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "mv", watched)
+    folder.finish("synthesize")
+    build = folder.build_of("synthesize")
+    folder.forget("synthesize", "outcome", "failed")
+    assert named == dict.fromkeys(["manifest.json", f"{build}.parquet", "a.parquet", "a-0.parquet"], True)
 
 
 def test_what_is_written_into_a_finished_step_counts_no_more(tmp_path: Path) -> None:

@@ -27,6 +27,14 @@ MUTANTS = (
         (CUT_OFF,),
     ),
     Mutant(
+        "a file takes its name while it is in memory",
+        "docs/design.md: they are flushed to a local disk",
+        FOLDER,
+        "                os.fsync(handle)\n",
+        "                pass\n",
+        ("tests/store/test_folder.py::test_a_file_is_on_the_disk_before_it_takes_its_name",),
+    ),
+    Mutant(
         "what was half written stays for good",
         "RunFolder.sweep: deletes what was being written when a process died",
         "ultraif_ray/steps/run.py",
