@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from ray.data._internal.execution.operators.map_operator import MapOperator
 
-from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_usage
+from tests.simulated import recipe, rows_of, with_pool, without_usage
 from ultraif_ray.errors import EngineUnavailable, InputError, RecipeError, RunError
 from ultraif_ray.flow import ray_internals
-from ultraif_ray.records import Row, Usage, to_table
 from ultraif_ray.steps import ingest
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import retry, run, run_steps
@@ -51,44 +50,6 @@ def test_a_run_accounts_for_every_row_and_one_pool_or_three_make_the_same(tmp_pa
     assert made["one"] == made["three"]
 
 
-def test_of_a_finished_run_only_the_export_is_made_anew_and_other_changes_are_refused(tmp_path: Path) -> None:
-    made = recipe(tmp_path, count=8)
-    folder = run(made)
-    files = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
-    run(made)
-    assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
-    other = recipe(tmp_path, count=8, synthesize={"k": 2})
-    noted = Path(folder.at("recipe.yaml")).read_text()
-    with pytest.raises(RunError, match=r"synthesize\.k: 5 → 2"):
-        run(other)
-    assert Path(folder.at("recipe.yaml")).read_text() == noted
-    run(recipe(tmp_path, count=8, export={"layout": "reference", "held_out": 0}))
-    first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
-    assert set(first) == {"instruction", "output", "history"}
-    assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
-    prompts_file(tmp_path, 7)
-    with pytest.raises(RunError, match="ingest was made with other settings"):
-        run(made)
-    assert len(rows_of(folder, "ingest")) == 8
-
-
-def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:
-    made = recipe(tmp_path, count=12)
-    folder = run(made, until="decompose")
-    assert {row.outcome for row in rows_of(folder, "decompose")} == {""}
-    assert set(folder.read_json("ledger.json")) == {"ingest", "decompose"}
-    run(made)
-    decomposed = {row.id: row.constraints for row in rows_of(folder, "decompose")}
-    synthesized = {row.id: row.constraints for row in rows_of(folder)}
-    assert decomposed == synthesized
-    assert spent_by(rows_of(folder), "decomposer") == spent_by(rows_of(folder, "decompose"), "decomposer")
-    assert set(folder.read_json("ledger.json")) == {"ingest", "decompose", "synthesize", "export"}
-
-
-def spent_by(rows: list[Row], role: str) -> dict[int, list[Usage]]:
-    return {row.id: [usage for usage in row.usage if usage.role == role] for row in rows}
-
-
 def test_a_round_takes_the_constraints_of_rows_that_were_synthesized_in_one_go_and_nothing_else_of_them(
     tmp_path: Path,
 ) -> None:
@@ -108,34 +69,6 @@ def test_a_round_takes_the_constraints_of_rows_that_were_synthesized_in_one_go_a
     assert {usage.role for row in again.values() for usage in row.usage} == {"composer", "responder", "judge"}
     entry = folder.read_json("ledger.json")[round_1.name]
     assert entry["input"] == sum(entry["outcomes"].values()) == 12
-
-
-def test_a_composers_own_prompts_are_decomposed_for_it_alone(tmp_path: Path) -> None:
-    wild = tmp_path / "wild.jsonl"
-    wild.write_text("".join(json.dumps({"prompt": f"Name {n} rivers in a list"}) + "\n" for n in range(8)))
-    made = recipe(tmp_path, count=12, composer={"model": "packaged", "prompts": [str(wild)]})
-    folder = run(made, until="composer-decompose")
-    ledger = folder.read_json("ledger.json")
-    assert list(ledger) == ["ingest", "composer-ingest", "composer-decompose"]
-    assert ledger["composer-ingest"] == {"input": 8, "outcomes": {"accepted": 8}}
-    assert sum(ledger["composer-decompose"]["outcomes"].values()) == ledger["composer-decompose"]["input"] == 8
-    assert {row.query.split()[0] for row in rows_of(folder, "composer-decompose")} == {"Name"}
-    failed = ledger["composer-decompose"]["outcomes"].get("failed", 0)
-    assert retry(made) == failed
-
-    steps = plan(made, folder)
-    composer, synthesis = (next(s for s in steps if s.name == name) for name in ("composer", "synthesize"))
-    folder.open_step("composer", whole_settings(composer, Context(made, folder)))
-    folder.finish("composer")  # the simulated engine serves no model
-    run_steps(made, steps, [synthesis, steps[-1]])
-    rows = rows_of(folder)
-    assert len(rows) == 12
-    assert {row.query.split()[0] for row in rows} == {"Write"}
-    assert not any(row.constraints or row.decomposed for row in rows)
-    assert {usage.role for row in rows for usage in row.usage} == {"composer", "responder", "judge"}
-    ledger = folder.read_json("ledger.json")
-    assert list(ledger) == ["ingest", "composer-ingest", "composer-decompose", "synthesize", "export"]
-    assert set(ledger["export"]["examples"]) == {"sft", "dpo", "rl"}
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
@@ -207,31 +140,6 @@ def test_a_server_that_is_gone_ends_the_run_instead_of_failing_every_row(tmp_pat
     assert RunFolder(str(tmp_path / "run")).count("synthesize") < 40
 
 
-def test_prompts_of_which_none_can_be_used_are_an_error(tmp_path: Path) -> None:
-    made = recipe(tmp_path)
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": " "}\n{"prompt": ""}\n')
-    with pytest.raises(InputError, match="no prompt could be used: 2 empty"):
-        run(made)
-
-
-def test_prompts_need_not_be_there_once_they_are_read(tmp_path: Path) -> None:
-    made = recipe(tmp_path, count=4)
-    run(made, until="ingest")
-    (tmp_path / "prompts.jsonl").unlink()
-    assert len(rows_of(run(made))) == 4
-
-
-def test_nothing_is_deleted_before_all_is_checked(tmp_path: Path) -> None:
-    made = recipe(tmp_path, count=4, policy={"model": "packaged"}, sft={"lerning_rate": 1e-5})
-    folder = RunFolder(made.run_folder)
-    for step in ("ingest", "decompose", "synthesize", "export", "sft"):
-        folder.open_step(step, {})
-        folder.finish(step)
-    with pytest.raises(RecipeError, match=r"sft\.lerning_rate is not a field"):
-        run(made, remake=True)
-    assert folder.state("ingest") == folder.state("sft") == "done"
-
-
 def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,20 +179,6 @@ def test_a_fault_behind_the_first_records_of_a_file_is_one_line(tmp_path: Path, 
         f"{file}: broken JSON after record 200" if file.suffix == ".json" else f"{file}:201: not UTF-8"
     )
     assert "\n" not in said
-
-
-def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
-    made = recipe(tmp_path)
-    folder = RunFolder(made.run_folder)
-    for step in ("synthesize", "export", "sft"):
-        folder.open_step(step, {})
-    (tmp_path / "run/synthesize/rows").mkdir()
-    table = to_table([Row(id=1, query="x", outcome="satisfied")])
-    pq.write_table(table, tmp_path / "run/synthesize/rows/a.parquet")
-    for step in ("synthesize", "export", "sft"):
-        folder.finish(step)
-    assert retry(made, remake=True) == 0
-    assert folder.state("export") == folder.state("sft") == "done"
 
 
 def test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept(tmp_path: Path) -> None:

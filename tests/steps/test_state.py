@@ -10,8 +10,9 @@ import pytest
 
 from tests.faults import without_ray
 from tests.simulated import prompts_file, recipe, rows_of, with_pool
-from ultraif_ray.errors import RunError
+from ultraif_ray.errors import InputError, RecipeError, RunError
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.records import Row, to_table
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import retry, run
 from ultraif_ray.steps.step import Context, whole_settings
@@ -222,3 +223,63 @@ def test_a_model_of_fewer_rounds_claims_nothing_of_those_that_were_run_before(tm
     one = card.read_text()
     assert "| round-1/dpo |" in one
     assert "round-2" not in one
+
+
+def test_of_a_finished_run_only_the_export_is_made_anew_and_other_changes_are_refused(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=8)
+    folder = run(made)
+    files = {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")}
+    run(made)
+    assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
+    other = recipe(tmp_path, count=8, synthesize={"k": 2})
+    noted = Path(folder.at("recipe.yaml")).read_text()
+    with pytest.raises(RunError, match=r"synthesize\.k: 5 → 2"):
+        run(other)
+    assert Path(folder.at("recipe.yaml")).read_text() == noted
+    run(recipe(tmp_path, count=8, export={"layout": "reference", "held_out": 0}))
+    first = json.loads(Path(folder.at("export", "composer", "train.jsonl")).read_text().splitlines()[0])
+    assert set(first) == {"instruction", "output", "history"}
+    assert {path: Path(path).stat().st_mtime_ns for path in folder.data_files("synthesize")} == files
+    prompts_file(tmp_path, 7)
+    with pytest.raises(RunError, match="ingest was made with other settings"):
+        run(made)
+    assert len(rows_of(folder, "ingest")) == 8
+
+
+def test_prompts_of_which_none_can_be_used_are_an_error(tmp_path: Path) -> None:
+    made = recipe(tmp_path)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": " "}\n{"prompt": ""}\n')
+    with pytest.raises(InputError, match="no prompt could be used: 2 empty"):
+        run(made)
+
+
+def test_prompts_need_not_be_there_once_they_are_read(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=4)
+    run(made, until="ingest")
+    (tmp_path / "prompts.jsonl").unlink()
+    assert len(rows_of(run(made))) == 4
+
+
+def test_nothing_is_deleted_before_all_is_checked(tmp_path: Path) -> None:
+    made = recipe(tmp_path, count=4, policy={"model": "packaged"}, sft={"lerning_rate": 1e-5})
+    folder = RunFolder(made.run_folder)
+    for step in ("ingest", "decompose", "synthesize", "export", "sft"):
+        folder.open_step(step, {})
+        folder.finish(step)
+    with pytest.raises(RecipeError, match=r"sft\.lerning_rate is not a field"):
+        run(made, remake=True)
+    assert folder.state("ingest") == folder.state("sft") == "done"
+
+
+def test_a_retry_where_no_row_failed_deletes_nothing(tmp_path: Path) -> None:
+    made = recipe(tmp_path)
+    folder = RunFolder(made.run_folder)
+    for step in ("synthesize", "export", "sft"):
+        folder.open_step(step, {})
+    (tmp_path / "run/synthesize/rows").mkdir()
+    table = to_table([Row(id=1, query="x", outcome="satisfied")])
+    pq.write_table(table, tmp_path / "run/synthesize/rows/a.parquet")
+    for step in ("synthesize", "export", "sft"):
+        folder.finish(step)
+    assert retry(made, remake=True) == 0
+    assert folder.state("export") == folder.state("sft") == "done"

@@ -170,7 +170,7 @@ MUTANTS = (
         "ultraif_ray/steps/synthesize.py",
         "        return STAGES if self._in_one_go else STAGES[1:]\n",
         "        return STAGES\n",
-        (f"{RUNS}::test_decompose_as_a_step_of_its_own_feeds_synthesis",),
+        ("tests/steps/test_decompose.py::test_decompose_as_a_step_of_its_own_feeds_synthesis",),
         heavy=True,
     ),
     Mutant(
