@@ -59,6 +59,15 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def no_ray() -> Iterator[None]:
+    """What Ray does is done in this process; see `tests.faults.without_ray`."""
+    from tests.faults import without_ray
+
+    with without_ray():
+        yield
+
+
 @pytest.fixture(scope="session")
 def packaged_model() -> str:
     """The folder of the small real model."""

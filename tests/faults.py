@@ -17,7 +17,7 @@ from ultraif_ray.engine.opening import open_engines
 from ultraif_ray.engine.protocol import RoleClient
 from ultraif_ray.method.journey import run_journey
 from ultraif_ray.recipe import Recipe, Train
-from ultraif_ray.records import IdSlice, Row, to_table
+from ultraif_ray.records import Asked, IdSlice, Row, to_table
 from ultraif_ray.store import folder as folder_module
 from ultraif_ray.store.folder import RunFolder, new_id
 from ultraif_ray.store.ledger import Training
@@ -126,8 +126,9 @@ def run_pipeline(
                 folder.fs.rm(folder.at(step, "rows", data))
             folder.fs.rm(folder.at(*ids, name))
     done = {one for name in folder.names(*ids) for one in pq.read_table(folder.at(*ids, name))["id"].to_pylist()}
+    kind = Asked if "ask" in stages else Row
     waiting = [
-        Row.model_validate(row)
+        kind.model_validate(row)
         for batch in folder.read_tables(source, columns)
         for row in batch.to_pylist()
         if row["id"] not in done and (part is None or part.holds(row["id"]))

@@ -77,8 +77,7 @@ def test_whatever_a_model_wrote_is_one_cell_and_no_formula(
     assert all(not text.startswith(("=", "+", "-", "@", "\t")) for text in line.values())
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("no_ray")
 def test_a_second_judge_grades_and_violations_are_planted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one_question = {"k": 1, "rounds": {1: 1}, "judge": "logprob", "goal": "sft", "ask_all": True}
     made = recipe(tmp_path, count=8, synthesize=one_question | {"questions": "all", "standing": True})

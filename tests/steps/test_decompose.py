@@ -1,23 +1,17 @@
 """Decomposition as a step of its own; where its rows are done, and by whom, is tests/steps/test_run.py."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults import without_ray
 from tests.simulated import recipe, rows_of
 from ultraif_ray.records import Row, Usage
 from ultraif_ray.steps.plan import plan
 from ultraif_ray.steps.run import retry, run, run_steps
 from ultraif_ray.steps.step import Context, whole_settings
 
-
-@pytest.fixture(autouse=True)
-def no_ray() -> Iterator[None]:
-    with without_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 
 def test_decompose_as_a_step_of_its_own_feeds_synthesis(tmp_path: Path) -> None:

@@ -145,8 +145,7 @@ def test_the_docs_list_the_benchmarks_and_each_goes_the_way_of_its_kind() -> Non
     assert not set(local_tasks()) & set(PART_OF)
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("no_ray")
 def test_benchmarks_of_all_kinds_are_measured_in_one_evaluation(tmp_path: Path) -> None:
     benchmarks = {
         "followbench": files.followbench(tmp_path),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.faults import FailingFileSystem, in_store, without_ray
+from tests.faults import FailingFileSystem, in_store
 from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_usage
 from ultraif_ray.errors import UltraIFError
 from ultraif_ray.recipe import Recipe
@@ -26,11 +26,13 @@ ROWS = 6
 Command = Callable[[Recipe], Any]
 
 
+pytestmark = pytest.mark.usefixtures("no_ray")
+
+
 @pytest.fixture(autouse=True)
-def no_ray(tiny: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TINY", tiny)  # a recipe names its model
-    with without_ray():
-        yield
+def tiny_by_name(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe names its model."""
+    monkeypatch.setenv("TINY", tiny)
 
 
 def made(base: Path, **sections: Any) -> Recipe:

@@ -26,8 +26,7 @@ def answers(rows: list[Row]) -> dict[int, list[tuple[str, list[str]]]]:
     return {row.id: [(one.query, [r.text for r in one.responses]) for one in row.instructions] for row in rows}
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("no_ray")
 def test_all_responses_are_judged_again_and_none_is_sampled(tmp_path: Path) -> None:
     made = recipe(tmp_path, count=12, synthesize={"k": 2, "goal": "all"})
     before = rows_of(first := run(made))

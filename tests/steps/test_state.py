@@ -1,14 +1,12 @@
 """What a run's folder holds is what its prompts and settings say, whatever was changed, moved or deleted in between."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.faults import without_ray
 from tests.simulated import prompts_file, recipe, rows_of, with_pool
 from ultraif_ray.errors import InputError, RecipeError, RunError
 from ultraif_ray.recipe import Recipe
@@ -18,11 +16,7 @@ from ultraif_ray.steps.run import retry, run
 from ultraif_ray.steps.step import Context, whole_settings
 from ultraif_ray.store.folder import RunFolder
 
-
-@pytest.fixture(autouse=True)
-def no_ray() -> Iterator[None]:
-    with without_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 
 def everything(folder: RunFolder) -> dict[Path, bytes]:
