@@ -20,6 +20,7 @@ from ultraif_ray.recipe import Recipe, Train
 from ultraif_ray.records import Asked, IdSlice, Row, to_table
 from ultraif_ray.store import folder as folder_module
 from ultraif_ray.store.folder import RunFolder, new_id
+from ultraif_ray.store.lease import LEASE
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
 from ultraif_ray.train.checkpointing import save_whole, upload_metrics, upload_model
@@ -84,6 +85,12 @@ def in_store(fs: LocalFileSystem) -> Iterator[None]:
         for module in ("store.folder", "train.run", "train.tasks", "train.checkpointing"):
             patch.setattr(f"ultraif_ray.{module}.filesystem", lambda root: (fs, str(Path(root).absolute())))
         yield
+
+
+def as_after_a_death(folder: RunFolder) -> None:
+    """The lease is that of a process that is gone."""
+    if held := folder.read_json(LEASE):
+        folder.write_json(held | {"pid": 2**22 - 1}, LEASE)
 
 
 @contextmanager

@@ -23,14 +23,13 @@ import ray
 
 from tests.chaos.audit import Report, audit, undisturbed
 from tests.chaos.campaign import simulated, write_prompts
-from tests.faults import FailingFileSystem, in_store
+from tests.faults import FailingFileSystem, as_after_a_death, in_store
 from tests.s3 import BUCKET, Store, s3_server
 from ultraif_ray.errors import UltraIFError
 from ultraif_ray.recipe import Recipe, parse_recipe
 from ultraif_ray.records import Row
 from ultraif_ray.steps.run import run
 from ultraif_ray.store.folder import RunFolder
-from ultraif_ray.store.lease import LEASE
 
 ROWS = 24
 
@@ -60,9 +59,7 @@ def on_disk(given: Recipe, draw: random.Random, most: int) -> tuple[str, str]:
     kind: Literal["crash", "error"] = draw.choice(("crash", "error"))
     with in_store(FailingFileSystem(number, kind)):
         said = up_to_export(given)
-    folder = RunFolder(given.run_folder)
-    if held := folder.read_json(LEASE):  # of a process that is gone
-        folder.write_json(held | {"pid": 2**22 - 1}, LEASE)
+    as_after_a_death(RunFolder(given.run_folder))
     return f"{kind} at change {number} of the driver's", said
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from tests.faults import FailingFileSystem, in_store
+from tests.faults import FailingFileSystem, as_after_a_death, in_store
 from tests.simulated import prompts_file, recipe, rows_of, with_pool, without_usage
 from ultraif_ray.errors import UltraIFError
 from ultraif_ray.recipe import Recipe
@@ -112,12 +112,6 @@ def audit(folder: RunFolder) -> None:
     assert LEASE not in folder.names()
     half = [name for name in folder.fs.find(folder.path) if name.endswith(NEW)]
     assert not [name for name in half if "/lease" not in name]  # who takes a lease may be writing it now
-
-
-def as_after_a_death(folder: RunFolder) -> None:
-    """The lease is that of a process that is gone."""
-    if held := folder.read_json(LEASE):
-        folder.write_json(held | {"pid": 2**22 - 1}, LEASE)
 
 
 def attempts(before: Path, scratch: Path, command: str, kind: Literal["crash", "error"], every: int) -> Iterator[Path]:
