@@ -300,7 +300,7 @@ at("add-turn").addEventListener("click", () => {
 for (const button of document.querySelectorAll("[data-curl]")) {
   const label = button.textContent;
   button.addEventListener("click", async () => {
-    await modelIsKnown();
+    if (button.dataset.curl === "answer") await modelIsKnown();
     const [path, body] = REQUESTS[button.dataset.curl]();
     const text = command(urlOf(path), body, hasToken());
     try {
