@@ -559,7 +559,8 @@ class RunFolder:
         """Delete what was being written when a process died. Only who holds the lease may; that of another stays."""
         for path in self.fs.find(self.path):
             if path.endswith(NEW) and not path.rsplit("/", 1)[-1].startswith("lease"):
-                self.fs.rm(path)
+                with suppress(OSError):  # what stays is in nobody's way
+                    self.fs.rm(path)
 
     def names(self, *parts: str) -> list[str]:
         """What stands in a folder inside; nothing when there is no such folder."""
