@@ -15,7 +15,7 @@ demo: install
 check: lint
 	$(BIN)/python -m pytest -n 2 -m "not (ray or vllm or browser or slow or long)"
 
-# Two lanes, since much of it waits; tests of one group share an engine or a cluster, and a lane.
+# Two lanes for two cores: a third only makes them wait for each other. Tests of one group share an engine or a cluster, and a lane.
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm or browser or slow) and not long"
 
