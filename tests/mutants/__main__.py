@@ -116,7 +116,7 @@ def _failing(copy: Path, tests: Sequence[str], patience_s: float, options: Seque
         "-x",
         "-q",
         "-m",
-        "",
+        "not long",
         "-p",
         "no:cacheprovider",
         f"--junitxml={report}",
