@@ -15,9 +15,10 @@ demo: install
 check: lint
 	$(BIN)/python -m pytest -n 2 -m "not (ray or vllm or browser or slow or long)"
 
-# Two lanes for two cores: a third only makes them wait for each other. Tests of one group share an engine or a cluster, and a lane.
-test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "(ray or vllm or browser or slow) and not long"
+# Lint and all tests of `check`, with all others. Two lanes for two cores: a third only makes them wait for each other.
+# Tests of one group share an engine or a cluster, and a lane; the slowest come first, and those of `check` last.
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 20 -m "not long"
 
 # Some thirty kills of every kind at random moments, six of them on real vLLM, four in a run that trains, four on a
 # store that is late and fails; then thirty runs whose folder fails.

@@ -219,7 +219,7 @@ def test_failed_rows_are_done_again_and_no_others_and_what_they_were_is_kept(tmp
     assert ledger["synthesize"].get("retried") == {"attempts": len(failed), "generated": spent}
     paid = spent + sum(usage.generated for row in after.values() for usage in row.usage)
     notes = [json.loads(line) for file in replies.iterdir() for line in file.read_text().splitlines()]
-    assert sum(note["generated"] for note in notes) == paid
+    assert sum(sum(note["lengths"]) for note in notes) == paid
     assert (folder.state("export"), folder.state("sft")) == ("done", "")
 
 
@@ -255,6 +255,7 @@ def test_an_engine_that_dies_at_every_start_ends_the_run_with_its_reason(tmp_pat
         run(with_pool(recipe(tmp_path, count=8), {"engine": "simulated", "faults": [fault]}))
 
 
+@pytest.mark.long
 def test_an_engine_that_dies_at_every_request_ends_the_run(tmp_path: Path) -> None:
     pool = {"engine": "simulated", "rows_in_flight": 1, "faults": [{"kind": "die"}]}
     with pytest.raises(EngineUnavailable, match="the engine died with every row it was given"):
