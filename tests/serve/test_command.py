@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.hub import hub
+from tests.processes import descendants
 from tests.serve.service import events
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.serve.command import TOKEN, door_of, serve_models
@@ -94,12 +95,7 @@ def simulated(**more: Any) -> list[str]:
 
 def replicas(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes of the engines' replicas."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [
-        one
-        for one in found
-        if "ServeReplica" in one.name() + " ".join(one.cmdline()) and "engine" in str(one.cmdline())
-    ]
+    return descendants(process.pid, "ServeReplica", "engine")
 
 
 CHAT = {"model": "tried", "messages": [{"role": "user", "content": "hi"}]}

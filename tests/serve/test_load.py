@@ -13,6 +13,7 @@ import psutil
 import pytest
 import uvicorn
 
+from tests.processes import descendants
 from tests.serve.service import client, one_pool
 from tests.serve.service import simulated as service
 from tests.serve.test_app import ROUTES, STREAMED
@@ -95,5 +96,4 @@ def test_under_load_no_request_is_lost_nor_answered_wrongly_with_a_replica_kille
 
 def memory(process: "subprocess.Popen[str]") -> int:
     """Bytes that the front has."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    return sum(one.memory_info().rss for one in family if "front" in " ".join(one.cmdline()))
+    return sum(one.memory_info().rss for one in descendants(process.pid, "front"))

@@ -23,6 +23,7 @@ import yaml
 from tests.chaos.nodes import Nodes
 from tests.evaluate.benchmarks import IFEVAL, written
 from tests.interrupts import interrupted_once
+from tests.processes import descendants
 from tests.train.data import (
     check_training,
     example,
@@ -56,8 +57,7 @@ def checkpoints(run: Path) -> list[str]:
 
 
 def train_workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    mine = psutil.Process(driver.pid).children(recursive=True)
-    return [process for process in mine if "RayTrainWorker" in "".join(process.cmdline())]
+    return descendants(driver.pid, "RayTrainWorker")
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
