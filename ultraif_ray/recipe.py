@@ -342,6 +342,8 @@ class SimulatedPool(Placement):
     model: str = "simulated"
     tokens_per_s: PositiveFloat = 1e9
     """Generation speed of one request."""
+    response_tokens: tuple[PositiveInt, ...] = ()
+    """Lengths of responses, one of which is drawn for each; some 70 tokens when not given."""
     latency_s: float = Field(0.0, ge=0)
     """Time to the first token."""
     broken_share: float = Field(0.0, ge=0, le=1)
@@ -350,7 +352,8 @@ class SimulatedPool(Placement):
     """Share of requests that are refused."""
     faults: tuple[Fault, ...] = ()
     replies: str | None = None
-    """A folder in which each process notes each reply (row, role, tokens generated), also those that are lost later."""
+    """A folder in which each process notes each reply, also those that are lost later: of which row and role, the
+    tokens of each of its texts, and when it began and ended in seconds since 1970."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds after which the engine counts as hanging."""
     seed: int = 0
@@ -578,8 +581,10 @@ class Synthesize(Section):
     check it. Where the composer is a whole model of its own, the judge is asked, before the query is answered."""
     k: PositiveInt = 5
     """Most responses to one instruction (the paper: 5)."""
-    wave: PositiveInt = 1
-    """Responses sampled at once. More is quicker for the last rows of a run, and spends tokens that 1 would save."""
+    wave: PositiveInt | Literal["auto"] = "auto"
+    """Responses sampled at once. More is quicker for the last rows of a step, and spends tokens that 1 would save. By
+    default 1, and on GPUs as many as the rows that are left do not fill of `rows_in_flight`: there a sequence more in
+    the batch costs next to no time."""
     goal: Literal["sft", "dpo", "all"] = "dpo"
     """`sft` stops at the first response that passes, `dpo` when the row holds one that passes and one that fails; `all`
     samples `k`."""
@@ -860,6 +865,10 @@ class Flow(Section):
 
     rows_per_block: PositiveInt = 16
     """Rows of one batch, one task and one output block: the unit of lost work when a worker dies."""
+    rows_held: float = Field(3.0, ge=1)
+    """Rows that a replica holds, as multiples of its `rows_in_flight`. A block leaves when its longest row ends, and
+    meanwhile the next ones take the places of its short ones. More keeps the engine fuller; what a replica holds is
+    lost with it."""
     blocks_between: PositiveInt = 16
     """Most blocks that wait between two chained operators."""
     rows_per_file: PositiveInt | None = None

@@ -68,7 +68,7 @@ def rows_by_process(replies: Path) -> dict[int, dict[int, int]]:
         for line in file.read_text().splitlines(keepends=True):
             if line.endswith("\n"):  # the last one may be half written
                 note = json.loads(line)
-                rows[note["row"]] += note["generated"]
+                rows[note["row"]] += sum(note["lengths"])
     return made
 
 

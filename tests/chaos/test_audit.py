@@ -52,7 +52,7 @@ class Run:
     def note(self, process: int, rows: list[Row]) -> None:
         """Let a process note that it made these rows."""
         with (self.place / f"replies/{process}.jsonl").open("a") as file:
-            file.writelines(json.dumps({"row": row.id, "generated": cost(row)}) + "\n" for row in rows)
+            file.writelines(json.dumps({"row": row.id, "lengths": [cost(row)]}) + "\n" for row in rows)
 
     def enter(self, step: str, entry: Entry) -> None:
         """An entry of the ledger, and the step as done."""

@@ -1,6 +1,8 @@
 import asyncio
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from ultraif_ray.records import ROLES, Row
 ASK = [{"role": "user", "content": "Request:\nWrite about rain in French"}]
 
 
-def engine(**options: float) -> SimulatedEngine:
+def engine(**options: Any) -> SimulatedEngine:
     return SimulatedEngine(SimulatedPool(engine="simulated", **options))
 
 
@@ -49,12 +51,23 @@ async def test_failures_come_at_the_given_share() -> None:
 
 def test_each_reply_is_noted_where_that_is_asked_for(tmp_path: Path) -> None:
     noting = SimulatedEngine(SimulatedPool(engine="simulated", replies=str(tmp_path)))
-    requests = [Request(ASK, role="composer", row=7), Request(ASK, role="judge", row=8)]
+    requests = [Request(ASK, role="composer", row=7), Request(ASK, role="judge", row=8, n=2)]
+    before = time.time()
     made = [asyncio.run(noting.generate(request)).generated_tokens for request in requests]
     (file,) = tmp_path.iterdir()
     notes = [json.loads(line) for line in file.read_text().splitlines()]
-    asked = zip(requests, made, strict=True)
-    assert notes == [{"row": one.row, "role": one.role, "generated": tokens} for one, tokens in asked]
+    assert [(note["row"], note["role"], len(note["lengths"])) for note in notes] == [
+        (7, "composer", 1),
+        (8, "judge", 2),
+    ]
+    assert [sum(note["lengths"]) for note in notes] == made
+    assert all(before <= note["began"] <= note["ended"] <= time.time() for note in notes)
+
+
+async def test_responses_have_the_lengths_that_are_asked_for() -> None:
+    asked = engine(response_tokens=(3, 400))
+    lengths = {(await asked.generate(Request(ASK, turn=turn))).generated_tokens for turn in range(40)}
+    assert lengths == {3, 400}
 
 
 async def test_a_whole_journey_runs_on_it() -> None:

@@ -1,12 +1,17 @@
 """Which rows a pipeline takes, and what ended it, in the user's words."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from ray.exceptions import RayTaskError
 
+from tests.simulated import recipe, with_pool
 from ultraif_ray.errors import GO_ON, InputError, NodeLost, RecipeError, RunError
-from ultraif_ray.flow.graph import lies_in, unwrap_error
+from ultraif_ray.flow.graph import blocks_held, lies_in, unwrap_error
+from ultraif_ray.flow.placement import Operator
+from ultraif_ray.method.journey import STAGES
 from ultraif_ray.records import IdSlice
 
 
@@ -16,6 +21,24 @@ def test_a_part_of_the_rows_is_a_filter_that_a_read_of_parquet_takes(part: IdSli
     table = ds.dataset(pa.table({"id": pa.array(ids, pa.int64())}))
     read = table.to_table(filter=lies_in(part).to_pyarrow())
     assert read.column("id").to_pylist() == [number for number in ids if part.holds(number)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "in_flight", "blocks"),
+    [
+        (1_000_000, 512, 96),  # three times what is in flight
+        (4 * 640, 512, 40),  # no more than its part of few rows, or the first that is up would take all
+        (100, 512, 32),  # but what is in flight at least
+        (1_000_000, 4, 2),  # and one block more than that, where blocks are larger
+        (1_000_000, 16, 3),
+    ],
+)
+def test_a_replica_holds_the_rows_that_take_the_places_of_those_that_end(
+    tmp_path: Path, rows: int, in_flight: int, blocks: int
+) -> None:
+    pool = {"engine": "simulated", "rows_in_flight": in_flight, "replicas": {"min": 1, "max": 4}}
+    made = with_pool(recipe(tmp_path, flow={"rows_per_block": 16}), pool)
+    assert blocks_held(made, Operator(STAGES, ("m",)), rows) == blocks
 
 
 def test_what_died_with_its_node_is_told_from_what_is_at_fault_itself() -> None:

@@ -170,12 +170,19 @@ class RoleClient:
         engines: an engine per pool.
         meter: called with the generated tokens of each reply as it comes, for the progress display.
         row: the row's id, which goes with each request.
+        width: how many responses to sample at once, so that the engine's batch is full and no row waits.
     """
 
     def __init__(
-        self, recipe: Recipe, engines: dict[str, Engine], meter: Callable[[int], None] | None = None, row: int = 0
+        self,
+        recipe: Recipe,
+        engines: dict[str, Engine],
+        meter: Callable[[int], None] | None = None,
+        row: int = 0,
+        width: Callable[[], int] = lambda: 1,
     ):
         self._roles, self._engines, self._meter, self._row = recipe.roles, engines, meter, row
+        self.width = width
         self.templates = recipe.templates_of_roles
         self._usage: dict[Role, Usage] = {}
         self.dropped: list[Failure] = []

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import re
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,17 @@ class SimulatedEngine:
 
     async def generate(self, request: Request) -> Reply:
         """See `Engine.generate`."""
+        began = time.time()
         await self._suffer("request", request.query)
         reply = self._reply(request)
         if delay := self._pool.latency_s + max(map(_tokens_of, reply.completions)) / self._pool.tokens_per_s:
             await asyncio.sleep(delay if delay > 1e-4 else 0)
-        self._note(request, reply)
+        self._note(request, reply, began)
         return reply
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
         """See `Engine.stream`: a word at a time."""
+        began = time.time()
         await self._suffer("request", request.query)
         reply = self._reply(request)
         await asyncio.sleep(self._pool.latency_s)
@@ -47,7 +50,7 @@ class SimulatedEngine:
             for word in _WORD.findall(one.text):
                 yield Delta(index, word, tuple(token for token in [next(tokens, None)] if token))
                 await asyncio.sleep(max(1, len(word) // _CHARS_PER_TOKEN) / self._pool.tokens_per_s)
-        self._note(request, reply)
+        self._note(request, reply, began)
         yield reply
 
     def _reply(self, request: Request) -> Reply:
@@ -58,9 +61,15 @@ class SimulatedEngine:
         prompt = sum(len(message["content"]) for message in request.messages) // _CHARS_PER_TOKEN
         return Reply(completions, prompt, cached_tokens=0, generated_tokens=sum(map(_tokens_of, completions)))
 
-    def _note(self, request: Request, reply: Reply) -> None:
+    def _note(self, request: Request, reply: Reply, began: float) -> None:
         if self._pool.replies:
-            note = {"row": request.row, "role": request.role, "generated": reply.generated_tokens}
+            note = {
+                "row": request.row,
+                "role": request.role,
+                "lengths": [*map(_tokens_of, reply.completions)],
+                "began": began,
+                "ended": time.time(),
+            }
             with (Path(self._pool.replies) / f"{os.getpid()}.jsonl").open("a") as file:
                 file.write(json.dumps(note) + "\n")
 
@@ -106,10 +115,13 @@ class SimulatedEngine:
             return Completion(request.continuation, logprob=logprob, greedy=draw.random() < 0.5)
         if request.schema is None:
             text = f"{_sentence(draw, 40)} About: {request.query[:80]}"
+            if self._pool.response_tokens:
+                tokens = draw.choice(self._pool.response_tokens)
+                text = _sentence(draw, tokens)[: tokens * _CHARS_PER_TOKEN]
             if request.top_logprobs is None:
                 return Completion(text)
-            tokens = (Token(word, -draw.random(), {word: -0.5}) for word in _WORD.findall(text))
-            return Completion(text, tokens=tuple(tokens))
+            pieces = (Token(word, -draw.random(), {word: -0.5}) for word in _WORD.findall(text))
+            return Completion(text, tokens=tuple(pieces))
         try:
             text = json.dumps(_fill(request.schema, "", request.query, draw), ensure_ascii=False)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):

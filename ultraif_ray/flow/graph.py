@@ -1,5 +1,6 @@
 """The Ray Data pipeline: `read_parquet → map_batches(worker) → write_parquet`, one operator per pool, checkpointed."""
 
+import math
 import re
 
 import ray
@@ -20,7 +21,7 @@ from ultraif_ray.flow.ray_internals import (
     limit_waiting_blocks,
     read_footers_with_one_actor,
 )
-from ultraif_ray.flow.worker import Assignment, Worker
+from ultraif_ray.flow.worker import Assignment, Worker, rows_in_flight
 from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import IdSlice
 from ultraif_ray.store.folder import RunFolder
@@ -57,7 +58,7 @@ def run_pipeline(
     asked = needs(recipe, stages)
     await_room(lambda found: check_needs(asked, found))
     operators = cut(recipe, stages)
-    context = _context(recipe, operators, folder.uri(*folder.checkpoint(step)))
+    context = _context(recipe, operators, rows, folder.uri(*folder.checkpoint(step)))
     groups: list[PlacementGroup] = []
     try:
         with DataContext.current(context), Display(step, rows, recipe.flow.progress_s) as display:
@@ -82,7 +83,7 @@ def run_pipeline(
                     crashes=crashes,
                     last=operator is operators[-1],
                 )
-                dataset = _add_operator(dataset, operator, assignment, groups)
+                dataset = _add_operator(dataset, operator, assignment, rows, groups)
             per_file = _rows_per_file(recipe, operators[-1], rows)
             dataset.write_parquet(folder.uri(step, "rows"), min_rows_per_file=per_file)
     except Exception as error:
@@ -97,7 +98,8 @@ def _rows_per_file(recipe: Recipe, last: Operator, rows: int) -> int:
 
     Rows that are done wait for their file to be full, and are lost with what dies: never more than are at work.
     """
-    at_work = _blocks_at_once(recipe, last) * recipe.flow.rows_per_block * recipe.pools[last.pools[0]].replicas.max
+    blocks = -(-rows_in_flight(recipe, last.pools) // recipe.flow.rows_per_block)
+    at_work = blocks * recipe.flow.rows_per_block * recipe.pools[last.pools[0]].replicas.max
     most = min(4096, rows // 1000, at_work)
     return recipe.flow.rows_per_file or max(recipe.flow.rows_per_block, most)
 
@@ -108,7 +110,7 @@ def lies_in(part: IdSlice) -> Expr:
     return from_start & before_end if part.start < part.end else from_start | before_end
 
 
-def _context(recipe: Recipe, operators: list[Operator], checkpoint: str) -> DataContext:
+def _context(recipe: Recipe, operators: list[Operator], rows: int, checkpoint: str) -> DataContext:
     """The settings of this pipeline alone."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -123,21 +125,21 @@ def _context(recipe: Recipe, operators: list[Operator], checkpoint: str) -> Data
     context.wait_for_min_actors_s = -1  # start with the first replica
     most_replicas = max(pool.replicas.max for pool in recipe.pools.values())
     context.max_consecutive_actor_init_deaths = FAILED_STARTS * most_replicas
-    # Each worker takes as many blocks as it works at, and none to wait: a full pool is at 1.0, not above.
+    # Each worker takes as many blocks as it holds, and none to wait: a full pool is at 1.0, not above.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.9
     keep_memory_flat(context)
     first, between = recipe.pools[operators[0].pools[0]], recipe.flow.blocks_between
-    ahead = max(between, _blocks_at_once(recipe, operators[0]) * first.replicas.max)
+    ahead = max(between, blocks_held(recipe, operators[0], rows) * first.replicas.max)
     limit_waiting_blocks(context, WaitingBlocks(between=between, ahead=ahead, readers=1 + first.replicas.max))
     return context
 
 
 def _add_operator(
-    dataset: ray.data.Dataset, operator: Operator, assignment: Assignment, groups: list[PlacementGroup]
+    dataset: ray.data.Dataset, operator: Operator, assignment: Assignment, rows: int, groups: list[PlacementGroup]
 ) -> ray.data.Dataset:
     recipe = assignment.recipe
     pools = [recipe.pools[name] for name in operator.pools]
-    blocks = _blocks_at_once(recipe, operator)
+    blocks = blocks_held(recipe, operator, rows)
     return dataset.map_batches(
         Worker,
         fn_constructor_args=(assignment,),
@@ -154,10 +156,14 @@ def _add_operator(
     )
 
 
-def _blocks_at_once(recipe: Recipe, operator: Operator) -> int:
-    """How many blocks a replica works at."""
-    rows = min(recipe.pools[name].rows_in_flight for name in operator.pools)
-    return max(1, -(-rows // recipe.flow.rows_per_block))
+def blocks_held(recipe: Recipe, operator: Operator, rows: int) -> int:
+    """How many blocks a replica holds: those it works at, and those whose rows take the places of rows that end. No
+    more than its part of `rows`, or the first replica that is up would take those of all others.
+    """
+    flow, in_flight = recipe.flow, rows_in_flight(recipe, operator.pools)
+    most = max(flow.rows_held * in_flight, in_flight + flow.rows_per_block)
+    share = rows / recipe.pools[operator.pools[0]].replicas.max
+    return math.ceil(min(max(share, in_flight), most) / flow.rows_per_block)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

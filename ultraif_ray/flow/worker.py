@@ -1,7 +1,9 @@
 """The actor that Ray Data runs: engines on an event loop of their own, and as many journeys at once as they can feed.
 
-Ray hands it blocks on several threads; each waits for its own block while all their rows run on the one loop, where
-the engine's continuous batching mixes their requests. A paused consumer can block Ray's thread, never the engine.
+Ray hands it blocks on several threads; each waits for its own block while their rows run on the one loop, where the
+engine's continuous batching mixes their requests. Rows are what is counted there, not blocks: `rows_in_flight` of them
+run, in the order in which they came, and as soon as one ends the next begins, whichever block it is of. A paused
+consumer can block Ray's thread, never the engine.
 """
 
 import asyncio
@@ -39,6 +41,11 @@ _REPORT_S = 0.5
 """Seconds between two reports to the scoreboard."""
 
 
+def rows_in_flight(recipe: Recipe, pools: tuple[str, ...]) -> int:
+    """How many rows run at once in a worker that holds the engines of `pools`."""
+    return min(recipe.pools[name].rows_in_flight for name in pools)
+
+
 @dataclass(frozen=True)
 class Assignment:
     """What a worker is for.
@@ -68,6 +75,8 @@ class Worker:
         flow = assignment.recipe.flow
         self._outage, self._failures = OutageBreaker(), FailureBreaker(flow.breaker_share, flow.breaker_rows)
         self._in_flight: set[int] = set()
+        self._most = rows_in_flight(assignment.recipe, assignment.pools)
+        self._places = asyncio.Semaphore(self._most)
         self._unreported: Counter[str] = Counter()
         self._gate = Gate()
         self._loop = asyncio.new_event_loop()
@@ -104,9 +113,7 @@ class Worker:
         admission = ray.get(self._crashes.enter.remote(ids))
         if admission.engine_broken:
             raise EngineUnavailable("the engine died with every row it was given; its log, --worker-logs, says why")
-        self._in_flight.update(ids)
         rows = self._run(self._run_block(rows, admission))
-        self._in_flight.difference_update(ids)
         self._crashes.leave.remote(ids, len(ids) - len(admission.poisoned))
         return to_table(rows)
 
@@ -134,7 +141,7 @@ class Worker:
         isolated = {number for group in admission.isolated for number in group}
 
         async def shared(number: int) -> None:
-            async with self._gate.shared():
+            async with self._places, self._gate.shared():
                 by_id[number] = await self._run_row(by_id[number], number in admission.poisoned)
 
         async def exclusive(group: list[int]) -> None:
@@ -163,11 +170,22 @@ class Worker:
         return row
 
     async def _journey(self, row: Row, group: list[int] | None) -> Row:
-        client = RoleClient(self._for.recipe, self._engines, self._count_tokens, row.id)
+        client = RoleClient(self._for.recipe, self._engines, self._count_tokens, row.id, self._width)
+        self._in_flight.add(row.id)
         try:
             return await run_journey(row, self._for.stages, client, self._for.recipe)
         except EngineDead as error:  # leave at once: the next row must not come to the same engine
             self._exit(error, self._crashes.engine_died.remote(group or list(self._in_flight), str(error)))
+        finally:
+            self._in_flight.discard(row.id)
+
+    def _width(self) -> int:
+        """Responses of a row at once that fill the places which no row has: towards the end of a step. On a CPU, or a
+        server that many share, each would take time from the others.
+        """
+        if not self._for.recipe.pools[self._for.recipe.roles.responder.pool].gpus:
+            return 1
+        return self._most // len(self._in_flight)
 
     def _count_tokens(self, generated: int) -> None:
         self._unreported[TOKENS] += generated

@@ -243,7 +243,8 @@ async def answer(instruction: Instruction, row: Row, client: RoleClient, setting
     """
     questions = questions_for(instruction, row, client.templates, settings)
     while len(instruction.responses) < settings.k and not _has_enough(instruction, questions, settings):
-        n = min(settings.wave, settings.k - len(instruction.responses))
+        wanted = client.width() if settings.wave == "auto" else settings.wave
+        n = min(wanted, settings.k - len(instruction.responses))
         wave = await respond(instruction.query, instruction.history, n, client)
         await judge_all(instruction, wave, row, client, settings)
         instruction.responses += wave

@@ -28,8 +28,8 @@ MUTANTS = (
         "more samples than k",
         "docs/design.md: never more than k",
         "ultraif_ray/method/journey.py",
-        "        n = min(settings.wave, settings.k - len(instruction.responses))\n",
-        "        n = settings.wave\n",
+        "        n = min(wanted, settings.k - len(instruction.responses))\n",
+        "        n = wanted\n",
         (JOURNEY,),
     ),
     Mutant(
