@@ -350,8 +350,8 @@ async function load(signal) {
 
 let afterToken = () => {};
 
-/** Let a token be typed; then show what is served, and do what it was missing for. */
-function askForToken(then = () => {}) {
+/** Let a token be typed; then show what is served, and do what it was missing for, also where one is wrong first. */
+function askForToken(then = afterToken) {
   afterToken = then;
   at("token").hidden = false;
   at("token-text").select();
@@ -359,10 +359,12 @@ function askForToken(then = () => {}) {
 
 at("token").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const then = afterToken;
   keepToken(written("token-text"));
   at("token").hidden = true;
-  if (await load()) then();
+  if (!(await load())) return;
+  const then = afterToken;
+  afterToken = () => {};
+  then();
 });
 
 changed();
