@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # nor spin while they wait
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")  # an actor more for each training, for the dashboard
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one more; the test of a notice has it
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a checkpoint waits for the next look
 
 # First calls import lazily; a shared machine is slow now and then. No test asserts a time.

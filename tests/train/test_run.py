@@ -163,7 +163,7 @@ def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, t
         with log.open("w") as file:
             driver = subprocess.Popen(
                 [sys.executable, "-m", "ultraif_ray.cli", "train", "sft", str(run), "flow.progress_s=1"],
-                env=cluster.environment, stdout=file, stderr=file, text=True,
+                env=cluster.environment | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"}, stdout=file, stderr=file, text=True,
             )  # fmt: skip
         wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()), driver)
         (worker,) = cluster.processes("RayTrainWorker")
