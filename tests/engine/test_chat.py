@@ -1,18 +1,28 @@
 """Through chat templates that take a system message, refuse it, or drop it."""
 
+from collections.abc import Callable
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trl
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
-from transformers import AutoTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.engine.layouts import LAYOUTS
 from ultraif_ray.engine.chat import Chat, fold_system
+from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.engine.thoughts import USUAL, is_open, is_over
 from ultraif_ray.errors import RequestRefused
+from ultraif_ray.method import prompts
 from ultraif_ray.recipe import SHIPPED, Thinking, VllmPool
+from ultraif_ray.records import Message, Prompt
+from ultraif_ray.templates import load_shipped
 
 TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 RAISES = (
@@ -120,3 +130,120 @@ def test_whether_a_real_template_begins_a_thought_or_ends_it_shows_in_its_prompt
     prompt = chat.text([{"role": "user", "content": "Is it wet?"}])
     assert (is_open(prompt, thinking), is_over(prompt, thinking)) == (opens, ends)
     assert chat.encode(prompt) == chat.tokens([{"role": "user", "content": "Is it wet?"}])
+
+
+# ---- tokens that are kept --------------------------------------------------------------------------------------------
+
+
+def words_of(tokens: list[AddedToken], prepend: str = "never", normalizer: Any = None) -> Any:
+    """A tokenizer with merges of spaces, line breaks and letters, and these tokens. Its template puts text right behind
+    each of them.
+    """
+    letters = ["▁", "\n", *"abcdefghijklmnopqrstuvwxyz<>|[]:. "]
+    merges = [("▁", "a"), ("▁", "▁"), ("\n", "\n"), ("a", "b"), (">", "a"), ("\n", "a"), ("|", ">")]
+    vocab = {word: number for number, word in enumerate(["<unk>", *letters, *("".join(pair) for pair in merges)])}
+    made = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>"))  # noqa: S106
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend, split=False)
+    made.decoder = decoders.Metaspace(prepend_scheme=prepend, split=False)
+    if normalizer:
+        made.normalizer = normalizer
+    made.add_tokens(tokens)
+    template = "{% for m in messages %}<u>{{ m['content'] }}<e>{{ m['content'] }}{% endfor %}<u>"
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=template)
+
+
+def turns(**how: bool) -> list[AddedToken]:
+    return [AddedToken(word, special=True, **{"normalized": False} | how) for word in ("<u>", "<e>")]
+
+
+def overlapped() -> list[AddedToken]:
+    return [*turns(), AddedToken("<u>ab", normalized=False), AddedToken("b<", normalized=False)]
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "first": lambda: words_of(turns(), "first"),  # as Llama 2's: a space goes before the whole text alone
+    "always": lambda: words_of(turns(), "always"),
+    "prepending": lambda: words_of(turns(), normalizer=normalizers.Prepend("▁")),
+    "stripping": lambda: words_of(turns(lstrip=True, rstrip=True)),  # as Phi-3's
+    "normalised": lambda: words_of(turns(normalized=True), normalizer=normalizers.Replace("<e>a", "b")),
+    "single words": lambda: words_of(turns(single_word=True)),
+    "overlapped": lambda: words_of(overlapped()),
+}
+READERS = (*LAYOUTS, *ODD, "smollm2")
+
+
+@cache
+def reader(name: str) -> Any:
+    if name == "smollm2":
+        return AutoTokenizer.from_pretrained(resolve_model("packaged", False))
+    return (LAYOUTS | ODD)[name]()
+
+
+@cache
+def chat_of(name: str) -> Chat:
+    return Chat(reader(name))
+
+
+def whole(name: str, messages: list[Message]) -> list[int]:
+    """The tokens of a conversation as the tokenizer reads it from its first letter to its last."""
+    return list(reader(name)(chat_of(name).text(messages), add_special_tokens=False)["input_ids"])
+
+
+EDGES = st.text(st.sampled_from("ab \n><|e▁é1"), max_size=5)
+
+
+@given(st.sampled_from(READERS), st.lists(EDGES | st.text(max_size=20), min_size=1, max_size=3))
+@example("first", ["a", "ab", " a"])
+@example("overlapped", ["ab", "ab", "ab"])
+@example("overlapped", ["b", "a b", "b"])
+@example("stripping", ["  a  ", "\n", " "])
+@example("normalised", ["a", "a", "a"])
+@example("single words", ["a", "a", "a"])
+def test_kept_tokens_are_those_of_the_whole(name: str, texts: list[str]) -> None:
+    contents = [text.replace("\U000f0000", "").replace("\U000f0001", "") for text in texts]
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
+    if not chat_of(name).holds_control(messages):
+        expected = whole(name, messages)
+        assert chat_of(name).tokens(messages) == expected
+        assert chat_of(name).tokens(messages) == expected  # from what was kept
+
+
+class Counting:
+    """A tokenizer that counts the characters it is given."""
+
+    is_fast = True
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer, self.read = tokenizer, 0
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        self.read += len(text)
+        return self._tokenizer(text, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "llama3", "qwen3", "phi4", "gemma", "stripping"])
+def test_a_request_has_only_its_own_words_read_and_not_its_examples(name: str) -> None:
+    counting = Counting(reader(name))
+    chat, told = Chat(counting), load_shipped("large")
+    for number, most in ((1, 100_000), (2, 400)):
+        counting.read = 0
+        query = f"Write a letter of {number} lines about rain. " * 3
+        messages = prompts.decompose(told, Prompt(id=number, query=query))
+        asked = len(chat.text(messages))
+        assert chat.tokens(messages) == whole(name, messages)
+        assert len(query) < counting.read < most
+    assert asked > 8_000
+
+
+@pytest.mark.parametrize("name", ["normalised", "single words"])
+def test_where_a_tokenizer_may_join_what_is_cut_nothing_is_cut(name: str) -> None:
+    counting = Counting(reader(name))
+    chat = Chat(counting)
+    counting.read = 0
+    asked: list[list[Message]] = [[{"role": "user", "content": text}, *CONVERSATION[1:]] for text in ("one", "two")]
+    for messages in asked:
+        chat.tokens(messages)
+    assert counting.read == sum(len(chat.text(messages)) for messages in asked)

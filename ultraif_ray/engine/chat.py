@@ -4,9 +4,15 @@ Some templates (Gemma 2's, Mistral's first) know no system role: they raise, or 
 For those the system message is put before the first user turn.
 
 What stands in a message is text, whatever it says: control tokens in it are no control tokens of the conversation.
+
+Most of what is asked stands in many requests: instructions, examples, a response that is judged again. So the text is
+cut into pieces, and the tokens of each are kept. The cuts are behind control tokens that the template writes: a
+tokenizer takes these out before it looks at anything else, so that no merge reaches over one, and the pieces have the
+tokens that the whole has.
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -21,6 +27,12 @@ _BEGIN, _END = "\U000f0000", "\U000f0001"
 """Characters for private use that transformers (`sanitize_control_tokens`) puts around control tokens that are text."""
 
 _QUOTED = re.compile(f"{_BEGIN}(.)(.*?){_END}", re.DOTALL)
+
+
+_KEPT = 1024
+"""Pieces whose tokens are kept, the last used of all. A request has some twenty of its examples, which others have
+too, and one or two of its own.
+"""
 
 
 class Chat:
@@ -38,6 +50,8 @@ class Chat:
             self._options["chat_template"] = template
         self._control = any_of(control_tokens(tokenizer))
         self.takes_system = self._takes_system()
+        self._cuts = any_of(self._where_to_cut())
+        self._piece = lru_cache(_KEPT)(self._tokens_behind)
 
     def fit(self, messages: list[Message]) -> list[Message]:
         """The messages as the template takes them."""
@@ -80,12 +94,41 @@ class Chat:
     def encode(self, text: str) -> list[int]:
         """The tokens of a text that has all that the template puts into it, with what is not the template's quoted."""
         if _BEGIN not in text and _END not in text:
-            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            return self._in_pieces(text)
         try:
             marked = self._tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
         except ValueError:  # a vocabulary in which the token is a word too: no way to write it as text
             return self.encode(_QUOTED.sub(r"\1 \2", text).replace(_BEGIN, "").replace(_END, ""))
         return list(marked["input_ids"])
+
+    def _in_pieces(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        before, begun = "", 0
+        for cut in self._cuts.finditer(text):
+            tokens += self._piece(before, text[begun : cut.end()])
+            before, begun = cut[0], cut.end()
+        return tokens + list(self._piece(before, text[begun:]))
+
+    def _tokens_behind(self, before: str, piece: str) -> tuple[int, ...]:
+        """The tokens of a piece behind a control token; some tokenizers begin a text in a way of its own."""
+        tokens = self._tokenizer(before + piece, add_special_tokens=False)["input_ids"]
+        return tuple(tokens[1:] if before else tokens)
+
+    def _where_to_cut(self) -> list[str]:
+        """The control tokens that the template puts around a turn, and behind which the tokenizer begins anew whatever
+        follows; none of a tokenizer in Python, which may do otherwise.
+        """
+        if not getattr(self._tokenizer, "is_fast", False):
+            return []
+        try:
+            turn = self.text([{"role": "user", "content": "hi"}])
+        except (RequestRefused, ValueError, TypeError, KeyError):
+            return []
+        added = list(self._tokenizer.added_tokens_decoder.values())
+        # The others are found in a text that was normalised, or only where no letter follows.
+        found = {token.content for token in added if not (token.normalized or token.single_word)}
+        found &= set(self._control.findall(turn))
+        return sorted(found - _overlapped(found, [token.content for token in added]))
 
     def _takes_system(self) -> bool:
         """Whether a system message comes out of the template again; its errors have no common form to tell them by."""
@@ -97,6 +140,17 @@ class Chat:
         except (TemplateError, ValueError, TypeError, KeyError):
             return False
         return _SENTINEL in text
+
+
+def _overlapped(some: set[str], every: list[str]) -> set[str]:
+    """Those of some words that lie in another one, or that the end of another one begins: in a text where both could be
+    found, the other one may be.
+    """
+    ends = {word[start:] for word in every for start in range(1, len(word))}
+    within = "\0".join(every)
+    return {
+        word for word in some if within.count(word) > 1 or any(word[:end] in ends for end in range(1, len(word) + 1))
+    }
 
 
 def fold_system(messages: list[Message]) -> list[Message]:
