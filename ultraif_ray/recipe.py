@@ -234,7 +234,8 @@ class Placement(Resources):
     labels: dict[str, str] = {}
     """Ray node labels that a replica's node must have, such as `{ray.io/market-type: spot}`."""
     rows_in_flight: PositiveInt = 128
-    """Journeys that run at once in one replica. They fill the engine's batch, so keep it above `max_num_seqs`."""
+    """Journeys that run at once in one replica. They fill the engine's batch, which on a GPU has a place for each
+    (vLLM's `max_num_seqs`), up to 512; `args` may say another number."""
 
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")

@@ -2,8 +2,17 @@
 
 import pytest
 
-from ultraif_ray.engine.devices import ROOM, cache_memory, check_devices, check_weights, driver_cuda, why_none
+from ultraif_ray.engine.devices import (
+    Batch,
+    batch_of,
+    cache_memory,
+    check_devices,
+    check_weights,
+    driver_cuda,
+    why_none,
+)
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.recipe import VllmPool
 
 GIB = 1 << 30
 
@@ -43,15 +52,34 @@ def test_this_machine_says_what_it_lacks() -> None:
         check_devices(0.5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "samples", "args", "batch"),
+    [
+        (128, 1, {}, Batch(128, 8192)),
+        (128, 3, {}, Batch(384, 8192)),
+        (512, 1, {}, Batch(512, 8192)),
+        (512, 5, {}, Batch(512, 8192)),  # beyond it there are no CUDA graphs
+        (512, 1, {"max_num_seqs": 1024}, Batch(1024, 8192)),
+        (512, 1, {"max_num_batched_tokens": 256}, Batch(256, 256)),
+    ],
+)
+def test_every_row_in_flight_has_its_place_in_the_batch(
+    rows: int, samples: int, args: dict[str, int], batch: Batch
+) -> None:
+    pool = VllmPool(engine="vllm", model="org/big", gpus=1, rows_in_flight=rows, args=args)
+    assert batch_of(pool, samples) == batch
+
+
 def test_engines_that_share_a_gpu_fit_it_together() -> None:
-    weights = 15 * GIB
-    taken = 2 * (cache_memory(80 * GIB, 0.45, weights) + weights + ROOM)
+    weights, room = 15 * GIB, Batch(512, 8192).room
+    assert room == 3.5 * GIB
+    taken = 2 * (cache_memory(80 * GIB, 0.45, weights, room) + weights + room)
     assert 0.89 * 80 * GIB < taken <= 0.9 * 80 * GIB
 
 
 def test_what_does_not_fit_is_said_with_its_numbers() -> None:
     with pytest.raises(RecipeError, match=r"GPU of 24\.0 GiB .* may take 10\.8 GiB, and needs 15\.0 GiB .* raise gpus"):
-        cache_memory(24 * GIB, 0.45, 15 * GIB)
+        cache_memory(24 * GIB, 0.45, 15 * GIB, 2 * GIB)
     with pytest.raises(RecipeError, match=r"weights are 131\.4 GiB, and 1 GPU of 80\.0 GiB can take 72\.0 GiB"):
         check_weights(80 * GIB, 0.9, 1, int(131.4 * GIB))
     check_weights(80 * GIB, 0.9, 2, int(131.4 * GIB))

@@ -21,11 +21,13 @@ class Opened:
     def __init__(self) -> None:
         self.adapters: dict[str, tuple[str, ...]] = {}
         self.gpus: dict[str, str | None] = {}
+        self.samples: dict[str, int] = {}
         self.checked: dict[str, tuple[tuple[str, ...], bool]] = {}
         self.broken = ""
 
-    def __call__(self, pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> ScriptedEngine:
+    def __call__(self, pool: Pool, seed: int, adapters: tuple[str, ...] = (), samples: int = 1) -> ScriptedEngine:
         assert seed == 7
+        self.samples[pool.model] = samples
         self.adapters[pool.model], self.gpus[pool.model] = adapters, os.environ.get(GPUS)
         if pool.model == self.broken:
             raise RecipeError("it does not fit")
@@ -66,6 +68,26 @@ async def test_an_engine_has_the_adapters_of_its_roles_each_once_and_checks_thei
     assert list(await open_engines(made, ("policy", "judge"), STAGES)) == ["policy", "judge"]
     assert opened.adapters == {"policy": ("/run/sft/model",), "judge": ("/run/composer/model",)}
     assert opened.checked == {"policy": ((), False), "judge": (("Yes", "No", "Y", "N"), True)}
+
+
+@pytest.mark.parametrize(
+    ("stages", "settings", "samples"),
+    [
+        (STAGES, {}, {"policy": 1, "judge": 1}),
+        (STAGES, {"wave": 3}, {"policy": 3, "judge": 3}),
+        (STAGES, {"wave": 3, "k": 2}, {"policy": 2, "judge": 2}),
+        (STAGES, {"wave": 3, "pairs": "contrast"}, {"policy": 1, "judge": 1}),
+        (("decompose", "compose"), {"wave": 3}, {"policy": 1, "judge": 1}),
+        (("judge",), {"k": 4}, {"policy": 1, "judge": 4}),
+    ],
+)
+async def test_an_engine_has_room_for_what_a_row_samples_and_judges_at_once(
+    opened: Opened, stages: tuple[str, ...], settings: dict[str, Any], samples: dict[str, int]
+) -> None:
+    made = recipe()
+    made = made.model_copy(update={"synthesize": made.synthesize.model_copy(update=settings)})
+    await open_engines(made, ("policy", "judge"), stages)
+    assert opened.samples == samples
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from transformers import AutoTokenizer
 
 from tests.engine.reference import continuation_logprob, label_logprobs
-from ultraif_ray.engine.devices import Gpu
+from ultraif_ray.engine.devices import Gpu, batch_of
 from ultraif_ray.engine.protocol import Delta, Reply, Request, RoleClient, Token
 from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prepare_environment, sampling_params
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
@@ -83,10 +83,34 @@ def resolved(pool: VllmPool, gpu: Gpu) -> Any:
     return AsyncEngineArgs(**engine_arguments(pool, seed=0, gpu=gpu)).create_engine_config()
 
 
+def scheduled(pool: VllmPool, samples: int = 1) -> tuple[int, int]:
+    """Answers and tokens of one step, as vLLM's own configuration has them."""
+    return steps_of(engine_arguments(pool, seed=0, gpu=H100, samples=samples))
+
+
+def steps_of(arguments: dict[str, Any]) -> tuple[int, int]:
+    from vllm import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    made = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT)  # as AsyncLLM does
+    return made.scheduler_config.max_num_seqs, made.scheduler_config.max_num_batched_tokens
+
+
+def test_an_engine_on_a_gpu_writes_as_many_answers_at_once_as_its_rows_ask_for() -> None:
+    assert steps_of({"model": engine_arguments(POOL, seed=0)["model"]}) == (128, 2048)  # vLLM's own, on any GPU
+    many = on_gpus().model_copy(update={"rows_in_flight": 512})
+    assert scheduled(on_gpus()) == (128, 8192)
+    assert scheduled(many) == scheduled(on_gpus(), samples=4) == (512, 8192)
+    assert scheduled(many.model_copy(update={"args": {"max_num_seqs": 64}})) == (64, 8192)
+    assert scheduled(many.model_copy(update={"args": {"max_num_batched_tokens": 256}})) == (256, 256)
+    whole = many.model_copy(update={"max_model_len": 8000, "args": {"enable_chunked_prefill": False}})
+    assert scheduled(whole) == (512, 8000)
+
+
 def test_replicas_on_one_gpu_set_aside_their_own_cache_and_do_not_measure() -> None:
     cache = resolved(on_gpus(0.5), H100).cache_config
     weights = 134_515_008 * 2
-    assert cache.kv_cache_memory_bytes == int(80 * GIB * 0.45) - weights - 2 * GIB
+    assert cache.kv_cache_memory_bytes == int(80 * GIB * 0.45) - weights - batch_of(on_gpus(0.5)).room
     assert cache.gpu_memory_utilization == 0.45  # what vLLM wants to find free as it starts
     assert resolved(on_gpus(0.5, gpu_memory_utilization=0.3), H100).cache_config.kv_cache_memory_bytes < 22 * GIB
     assert resolved(on_gpus(0.5, kv_cache_memory_bytes=GIB), H100).cache_config.kv_cache_memory_bytes == GIB

@@ -33,6 +33,24 @@ def test_a_plan_says_pools_operators_rows_steps_and_tokens(tmp_path: Path, capsy
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_says_how_much_an_engine_does_at_once(
+    tmp_path: Path, of_8b: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_gpus(monkeypatch)
+    made = recipe(tmp_path).model_dump()
+    pools = {
+        "m": {"engine": "vllm", "model": of_8b, "gpus": 1, "rows_in_flight": 96},
+        "n": {"engine": "vllm", "model": of_8b, "gpus": 1, "args": {"max_num_seqs": 64}},
+    }
+    roles = made["roles"] | {"decomposer": made["roles"]["decomposer"] | {"pool": "n"}}
+    asked = {"pools": pools, "roles": roles, "synthesize": made["synthesize"] | {"wave": 2, "k": 3}}
+    print_plan(parse_recipe(made | asked))
+    said = " ".join(capsys.readouterr().out.split())
+    step = "and computes 8,192 tokens in one step (max_num_batched_tokens)"
+    assert f"an engine of pool 'm' writes up to 192 answers at once (max_num_seqs), {step}" in said
+    assert f"an engine of pool 'n' writes up to 64 answers at once (max_num_seqs), {step}" in said
+
+
 def test_a_plan_says_what_the_composer_learns_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wild = tmp_path / "wild.jsonl"
     wild.write_text("".join(json.dumps({"prompt": f"Write {n} lines."}) + "\n" for n in range(3)))

@@ -1,4 +1,6 @@
-"""The GPUs of this machine: why there is none, and what of one's memory an engine may keep for its cache."""
+"""The GPUs of this machine: why there is none, how much an engine does on one at once, and what of its memory may be
+its cache.
+"""
 
 import ctypes
 import math
@@ -7,6 +9,7 @@ import platform
 from dataclasses import dataclass
 
 from ultraif_ray.errors import RecipeError
+from ultraif_ray.recipe import VllmPool
 
 DRIVERS = {12: 525, 13: 580}
 """The oldest branch of NVIDIA's driver that runs programs built for a major version of CUDA. From the table in "CUDA
@@ -16,10 +19,45 @@ Compatibility", NVIDIA's own manual, section "Minor Version Compatibility".
 SHARE = 0.9
 """The part of a GPU that an engine takes where it has it for itself: vLLM's default, `gpu_memory_utilization`."""
 
-ROOM = 2 << 30
-"""Bytes of a GPU that an engine needs beside weights and cache: CUDA's own, CUDA graphs, and the activations of the
-2048 tokens that vLLM computes at once. An estimate for models of 8B; not measured.
+SEQUENCES = 512
+"""Most answers that an engine on a GPU writes at once. CUDA graphs are there for batches up to this size
+(`VllmConfig._set_cudagraph_sizes`): beyond it a step launches its kernels one by one.
 """
+
+TOKENS = 8192
+"""Tokens that an engine on a GPU computes at once, those of prompts included: what vLLM's own server takes on an H100
+(`EngineArgs.get_batch_defaults`).
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an engine on a GPU does in one step: answers that it writes at once, and tokens that it computes."""
+
+    sequences: int
+    tokens: int
+
+    @property
+    def room(self) -> int:
+        """Bytes of a GPU that an engine needs beside weights and cache: 1 GiB for CUDA itself and its graphs, 128 KiB
+        of activations for each token, and 3 MiB for each answer, whose next token is drawn from all words at once. An
+        estimate for models of 8B with 128 thousand words; not measured.
+        """
+        return (1 << 30) + self.tokens * (128 << 10) + self.sequences * (3 << 20)
+
+
+def batch_of(pool: VllmPool, samples: int = 1) -> Batch:
+    """The batch of a pool with GPUs: every row in flight has its place in it, up to what CUDA graphs are made for. What
+    the pool's `args` say comes first.
+
+    Args:
+        pool: the engine's pool.
+        samples: answers that one row asks for at once.
+    """
+    tokens = int(pool.args.get("max_num_batched_tokens") or TOKENS)
+    # vLLM refuses fewer tokens than answers.
+    sequences = pool.args.get("max_num_seqs") or min(SEQUENCES, pool.rows_in_flight * samples, tokens)
+    return Batch(int(sequences), tokens)
 
 
 @dataclass(frozen=True)
@@ -89,22 +127,24 @@ def why_none(built: str | None, driver: int | None, wanted: int, found: int, vis
     return f"torch finds {found}{seen}: look at `nvidia-smi` there, and at the GPUs that Ray was told of (--num-gpus)"
 
 
-def cache_memory(memory: int, share: float, weights: int) -> int:
+def cache_memory(memory: int, share: float, weights: int, room: int) -> int:
     """Bytes that the cache of an engine on one GPU may take, so that engines that share it need not know of each other.
 
     Args:
         memory: bytes of the whole GPU.
         share: the part of it that is the engine's.
         weights: bytes of the model's weights.
+        room: bytes that it needs beside both; see `Batch.room`.
 
     Raises:
         RecipeError: nothing is left for a cache.
     """
-    left = int(memory * share) - weights - ROOM
+    left = int(memory * share) - weights - room
     if left <= 0:
         raise RecipeError(
             f"of a GPU of {_gib(memory)} this engine may take {_gib(memory * share)}, and needs {_gib(weights)} for "
-            f"the model's weights and {_gib(ROOM)} beside its cache: raise gpus, or take a smaller or quantised model"
+            f"the model's weights and {_gib(room)} beside its cache: raise gpus, lower rows_in_flight or "
+            "args.max_num_batched_tokens, or take a smaller or quantised model"
         )
     return left
 

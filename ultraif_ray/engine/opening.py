@@ -8,8 +8,10 @@ from ultraif_ray.engine.protocol import Engine
 from ultraif_ray.recipe import CHECK_LABELS, OpenAIPool, Pool, Recipe, SimulatedPool
 
 
-def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine:
-    """The engine of a pool, with the LoRA adapters that its roles use. Call it inside a running event loop."""
+def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = (), samples: int = 1) -> Engine:
+    """The engine of a pool, with the LoRA adapters that its roles use, and room for so many samples of a row at once.
+    Call it inside a running event loop.
+    """
     if isinstance(pool, OpenAIPool):
         from ultraif_ray.engine.openai import OpenAIEngine
 
@@ -20,7 +22,7 @@ def open_engine(pool: Pool, seed: int, adapters: tuple[str, ...] = ()) -> Engine
         return SimulatedEngine(pool)
     from ultraif_ray.engine.vllm import VllmEngine
 
-    return VllmEngine(pool, seed, adapters)
+    return VllmEngine(pool, seed, adapters, samples)
 
 
 async def open_engines(
@@ -34,7 +36,8 @@ async def open_engines(
         adapters = dict.fromkeys(s.adapter for _, s in recipe.roles if s.pool == name and s.adapter)
         adapters |= dict.fromkeys(further)
         with _devices_of(recipe, pools, name):
-            engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters))
+            samples = samples_at_once(recipe, name, stages)
+            engines[name] = open_engine(recipe.pools[name], recipe.seed, tuple(adapters), samples)
     for name, engine in engines.items():
         await engine.check(labels_of(recipe, name), wants_schema(recipe, name, stages))
     return engines
@@ -47,6 +50,17 @@ def wants_schema(recipe: Recipe, pool: str, stages: tuple[str, ...]) -> bool:
     asked |= {"respond": roles.judge} if judged and recipe.synthesize.pairs == "judged" else {}
     asked |= {"judge": roles.judge} if judged else {}
     return any(stage in stages and role.pool == pool for stage, role in asked.items())
+
+
+def samples_at_once(recipe: Recipe, pool: str, stages: tuple[str, ...]) -> int:
+    """How many answers a row wants of a pool at once: those of a wave are sampled and judged side by side, and stored
+    ones are judged all together.
+    """
+    settings, roles = recipe.synthesize, recipe.roles
+    if "judge" in stages and roles.judge.pool == pool:
+        return settings.k
+    in_waves = settings.pairs == "judged" and pool in (roles.responder.pool, roles.judge.pool)
+    return min(settings.wave, settings.k) if in_waves and "respond" in stages else 1
 
 
 def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ultraif_ray.engine import thoughts
 from ultraif_ray.engine.chat import Chat
-from ultraif_ray.engine.devices import SHARE, Gpu, cache_memory, check_devices, check_weights
+from ultraif_ray.engine.devices import SHARE, Gpu, batch_of, cache_memory, check_devices, check_weights
 from ultraif_ray.engine.models import check_access, resolve_model, weight_bytes
 from ultraif_ray.engine.packaged import PACKAGED
 from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, Token, in_one_piece
@@ -32,15 +32,16 @@ _TAIL = 32
 class VllmEngine:
     """One AsyncLLM. Make it inside a running event loop, and use it on that loop alone."""
 
-    def __init__(self, pool: VllmPool, seed: int, adapters: tuple[str, ...] = ()):
+    def __init__(self, pool: VllmPool, seed: int, adapters: tuple[str, ...] = (), samples: int = 1):
         check_access("model", pool.model)
         prepare_environment(pool)
         gpu = _first_gpu(pool)
+        arguments = engine_arguments(pool, seed, adapters, gpu, samples)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(pool, seed, adapters, gpu)))
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
         except RuntimeError as error:  # its process ended: killed, or without the memory that a dead one still holds
@@ -317,7 +318,7 @@ def sampling_params(request: Request, room: int, label_tokens: list[int], in_pie
 
 
 def engine_arguments(
-    pool: VllmPool, seed: int, adapters: tuple[str, ...] = (), gpu: Gpu | None = None
+    pool: VllmPool, seed: int, adapters: tuple[str, ...] = (), gpu: Gpu | None = None, samples: int = 1
 ) -> dict[str, Any]:
     """What vLLM's `AsyncEngineArgs` are made from: ours, then the machine's needs, then the recipe's own `args`.
 
@@ -326,6 +327,7 @@ def engine_arguments(
         seed: seeds the engine.
         adapters: the adapters that it must have room for.
         gpu: the first of its GPUs; None where it has none, or none that this process sees.
+        samples: answers that one row asks for at once.
 
     Raises:
         RecipeError: the model does not fit its GPUs.
@@ -349,10 +351,16 @@ def engine_arguments(
         ours["kv_cache_memory_bytes"] = max(1, min(8, _memory_gib() // (8 * pool.replicas.max))) << 30
         if _in_one_process(pool):
             ours["distributed_executor_backend"] = "uni"
+    else:
+        # Without a word on it, vLLM's engine class has 128 answers and 2048 tokens, whatever the GPU.
+        batch = batch_of(pool, samples)
+        ours["max_num_seqs"] = batch.sequences
+        if pool.args.get("enable_chunked_prefill", True):  # or vLLM wants room for a whole prompt, and sees to it
+            ours["max_num_batched_tokens"] = batch.tokens
     if 0 < pool.gpus < 1:
         ours["gpu_memory_utilization"] = round(SHARE * pool.gpus, 3)  # others share the GPU
     if gpu:
-        ours |= _fitted(pool, ours["model"], gpu)
+        ours |= _fitted(pool, ours["model"], gpu, batch_of(pool, samples).room)
     if adapters:
         # On CPU, vLLM 0.29 looks up "no adapter" as slot -1, the last one: a slot more stays empty and changes nothing.
         # Without it, a base request that shares a batch with an adapter's gets that adapter's weights.
@@ -363,8 +371,8 @@ def engine_arguments(
     return ours | pool.args
 
 
-def _fitted(pool: VllmPool, model: str, gpu: Gpu) -> dict[str, Any]:
-    """What an engine's arguments owe to the GPU it is on."""
+def _fitted(pool: VllmPool, model: str, gpu: Gpu, room: int) -> dict[str, Any]:
+    """What an engine's arguments owe to the GPU it is on; `room` are bytes that it needs beside weights and cache."""
     ours: dict[str, Any] = {}
     if gpu.capability == 10 and not shutil.which("nvcc") and "attention_config" not in pool.args:
         ours["attention_backend"] = "FLASH_ATTN"  # vLLM's first choice there is FlashInfer's, which nvcc compiles
@@ -375,7 +383,7 @@ def _fitted(pool: VllmPool, model: str, gpu: Gpu) -> dict[str, Any]:
     if pool.gpus < 1:
         # Left to itself, vLLM takes what the whole GPU has lost since it began for its own: of two replicas that load
         # at once, each counts the other's weights, and there is no memory for a cache.
-        ours["kv_cache_memory_bytes"] = cache_memory(gpu.memory, share, weights)
+        ours["kv_cache_memory_bytes"] = cache_memory(gpu.memory, share, weights, room)
     else:
         check_weights(gpu.memory, share, int(pool.gpus), weights)
     return ours

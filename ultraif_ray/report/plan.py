@@ -8,11 +8,14 @@ from rich.table import Table
 
 from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
+from ultraif_ray.engine.devices import batch_of
+from ultraif_ray.engine.opening import samples_at_once
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
 from ultraif_ray.flow.cluster import Cluster, cluster, connect, places, this_machine
 from ultraif_ray.flow.placement import cut
 from ultraif_ray.method import prompts
+from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool
 from ultraif_ray.records import Instruction, Prompt
 from ultraif_ray.report.show import console
@@ -54,6 +57,7 @@ def print_plan(recipe: Recipe) -> None:
         learnt_from, more_learnt = _sample(recipe, recipe.composer.prompts)
     _check_models(recipe)
     out.print(_pool_table(recipe))
+    _print_batches(recipe)
     out.print()
     steps = plan(recipe, folder)
     for step in steps:
@@ -200,6 +204,17 @@ def _pool_table(recipe: Recipe) -> Table:
         )
         table.add_row(name, pool.engine, pool.model, serves, span, asks or "nothing")
     return table
+
+
+def _print_batches(recipe: Recipe) -> None:
+    """What an engine on GPUs does in one step: what vLLM's own settings are made from, where `args` have none."""
+    for name, pool in recipe.pools.items():
+        if isinstance(pool, VllmPool) and pool.gpus:
+            batch = batch_of(pool, samples_at_once(recipe, name, STAGES))
+            console().print(
+                f"an engine of pool '{name}' writes up to {batch.sequences} answers at once (max_num_seqs), and "
+                f"computes {batch.tokens:,} tokens in one step (max_num_batched_tokens)"
+            )
 
 
 def _progress(folder: RunFolder, steps: list[Step]) -> str:

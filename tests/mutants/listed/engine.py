@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 JOURNEY, OPENAI, VLLM = "tests/method/test_journey.py", "tests/engine/test_openai.py", "tests/engine/test_vllm.py"
 OPENING, CACHE, MODELS = "tests/engine/test_opening.py", "tests/engine/test_cache.py", "tests/engine/test_models.py"
+CHAT, DEVICES = "tests/engine/test_chat.py", "tests/engine/test_devices.py"
 
 MUTANTS = (
     Mutant(
@@ -61,6 +62,46 @@ MUTANTS = (
         '        os.environ["CUDA_VISIBLE_DEVICES"] = visible\n',
         "        pass\n",
         (OPENING,),
+    ),
+    Mutant(
+        "an engine on a GPU is left to vLLM's own batch",
+        "docs/design.md: a pool with GPUs has a place for every row in flight",
+        "ultraif_ray/engine/vllm.py",
+        '        ours["max_num_seqs"] = batch.sequences\n',
+        "",
+        (f"{VLLM}::test_an_engine_on_a_gpu_writes_as_many_answers_at_once_as_its_rows_ask_for",),
+    ),
+    Mutant(
+        "the samples of a wave have one place in the batch",
+        "docs/design.md: times the samples that a row wants at once",
+        "ultraif_ray/engine/devices.py",
+        "pool.rows_in_flight * samples, tokens)",
+        "pool.rows_in_flight, tokens)",
+        (DEVICES,),
+    ),
+    Mutant(
+        "a conversation is cut behind tokens that a longer one may hold",
+        "ultraif_ray/engine/chat.py: the pieces have the tokens that the whole has",
+        "ultraif_ray/engine/chat.py",
+        " - _overlapped(found, [token.content for token in added])",
+        "",
+        (f"{CHAT}::test_kept_tokens_are_those_of_the_whole",),
+    ),
+    Mutant(
+        "a piece is read as if it stood alone",
+        "ultraif_ray/engine/chat.py: the pieces have the tokens that the whole has",
+        "ultraif_ray/engine/chat.py",
+        "self._tokenizer(before + piece, add",
+        "self._tokenizer(before[:0] + piece, add",
+        (f"{CHAT}::test_kept_tokens_are_those_of_the_whole",),
+    ),
+    Mutant(
+        "the tokens of examples are made for every request",
+        "ultraif_ray/engine/chat.py: the tokens of each piece are kept",
+        "ultraif_ray/engine/chat.py",
+        "lru_cache(_KEPT)(self._tokens_behind)",
+        "lru_cache(0)(self._tokens_behind)",
+        (f"{CHAT}::test_a_request_has_only_its_own_words_read_and_not_its_examples",),
     ),
     Mutant(
         "samples come in the order of the server",
