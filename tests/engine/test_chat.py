@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import trl
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.decoders import DecodeStream
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.engine.layouts import LAYOUTS
@@ -247,3 +248,44 @@ def test_where_a_tokenizer_may_join_what_is_cut_nothing_is_cut(name: str) -> Non
     for messages in asked:
         chat.tokens(messages)
     assert counting.read == sum(len(chat.text(messages)) for messages in asked)
+
+
+# ---- from tokens to a text -------------------------------------------------------------------------------------------
+
+
+def streamed(name: str, prompt: list[int], tokens: list[int], skip: bool) -> str:
+    """The text as vLLM makes it, token by token, behind the prompt."""
+    stream = DecodeStream(ids=prompt, skip_special_tokens=skip)
+    return "".join(stream.step(reader(name).backend_tokenizer, token) or "" for token in tokens)
+
+
+@given(
+    name=st.sampled_from(READERS),
+    asked=st.text(max_size=6),
+    written=st.lists(st.text(max_size=12) | EDGES | st.integers(0, 500), max_size=6),
+    skip=st.booleans(),
+)
+@example(name="first", asked="a", written=[" ab", " a"], skip=True)
+@example(name="always", asked="a", written=["ab"], skip=True)
+@example(name="smollm2", asked="a", written=["🙂", 49, 150, 160], skip=True)
+@example(name="llama3", asked="a", written=["<|eot_id|>x<|eot_id|>"], skip=False)
+@example(name="llama3", asked="a", written=["<|eot_id|>x<|eot_id|>"], skip=True)
+def test_a_text_made_at_once_is_what_a_stream_of_its_tokens_shows(
+    name: str, asked: str, written: list[str | int], skip: bool
+) -> None:
+    prompt = whole(name, [{"role": "user", "content": asked}])
+    words, tokens = len(reader(name)), list[int]()
+    for part in written:  # what a model writes, and any token behind it
+        read = [part % words] if isinstance(part, int) else reader(name)(part, add_special_tokens=False)["input_ids"]
+        tokens += read
+    try:
+        shown = streamed(name, prompt, tokens, skip)
+    except Exception as error:  # bytes that are no text: vLLM begins anew there
+        assume("Invalid prefix" not in str(error))
+        raise
+    made = chat_of(name).decode(prompt, tokens, skip_special_tokens=skip)
+    if reader(name).decode([*prompt, *tokens], skip_special_tokens=skip).endswith("\ufffd"):
+        assert made.startswith(shown)  # which waits for the rest of the character
+        assert not made.endswith("\ufffd")
+    else:
+        assert made == shown

@@ -225,6 +225,11 @@ def test_a_label_costs_one_token_and_its_probability_is_asked_for() -> None:
     assert (made.max_tokens, made.logprob_token_ids) == (1, [5, 6])
 
 
+def test_what_is_made_for_one_request_alone_is_not_copied_for_it() -> None:
+    made = sampling_params(ask("hi", schema={"type": "string"}), 100, [])
+    assert made.clone().structured_outputs is made.structured_outputs
+
+
 @pytest.fixture(scope="module")
 def adapter(packaged_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A LoRA adapter with random weights, large enough to be heard."""

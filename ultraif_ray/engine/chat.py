@@ -1,4 +1,4 @@
-"""From messages to what a model reads, through its chat template.
+"""From messages to what a model reads, through its chat template; and from what it wrote to a text.
 
 Some templates (Gemma 2's, Mistral's first) know no system role: they raise, or leave the message out without a word.
 For those the system message is put before the first user turn.
@@ -34,6 +34,9 @@ _KEPT = 1024
 too, and one or two of its own.
 """
 
+_CONTEXT = 32
+"""Tokens of a prompt's end that tell how the text behind it begins."""
+
 
 class Chat:
     """A tokenizer's chat template, asked once whether it takes a system message.
@@ -49,6 +52,8 @@ class Chat:
         if template is not None:
             self._options["chat_template"] = template
         self._control = any_of(control_tokens(tokenizer))
+        self.is_known = getattr(tokenizer, "backend_tokenizer", None) is not None
+        """Whether the tokenizer is one of the library `tokenizers`, so that what it does to a text is known."""
         self.takes_system = self._takes_system()
         self._cuts = any_of(self._where_to_cut())
         self._piece = lru_cache(_KEPT)(self._tokens_behind)
@@ -101,6 +106,18 @@ class Chat:
             return self.encode(_QUOTED.sub(r"\1 \2", text).replace(_BEGIN, "").replace(_END, ""))
         return list(marked["input_ids"])
 
+    def decode(self, prompt: list[int], tokens: list[int], skip_special_tokens: bool = True) -> str:
+        """The text of tokens that were written behind a prompt, as a stream of them shows it: with the space that some
+        tokenizers take off the beginning of a text, and without a character that was cut off.
+        """
+        behind = prompt[-_CONTEXT:]
+        options = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": False}
+        before = self._tokenizer.decode(behind, **options)
+        text = str(self._tokenizer.decode([*behind, *tokens], **options))
+        if not text.startswith(before):  # a prompt that ends within a character
+            text, before = str(self._tokenizer.decode(tokens, **options)), ""
+        return text[len(before) :].rstrip("\ufffd")
+
     def _in_pieces(self, text: str) -> list[int]:
         tokens: list[int] = []
         before, begun = "", 0
@@ -116,9 +133,9 @@ class Chat:
 
     def _where_to_cut(self) -> list[str]:
         """The control tokens that the template puts around a turn, and behind which the tokenizer begins anew whatever
-        follows; none of a tokenizer in Python, which may do otherwise.
+        follows; none of a tokenizer that may do otherwise.
         """
-        if not getattr(self._tokenizer, "is_fast", False):
+        if not self.is_known:
             return []
         try:
             turn = self.text([{"role": "user", "content": "hi"}])

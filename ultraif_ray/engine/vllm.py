@@ -171,8 +171,20 @@ class VllmEngine:
         return self._reply(await self._run(self._chat.encode(text), request), request)
 
     async def _run(self, prompt: list[int], request: Request) -> Any:
-        """One turn: vLLM's own output, whole."""
-        return [output async for output in self._outputs(prompt, request)][-1]
+        """One turn: vLLM's own output, whole. Its texts are made of all tokens at once where nobody reads along."""
+        output = [output async for output in self._outputs(prompt, request)][-1]
+        if not self._is_read_along(request):
+            for one in output.outputs:
+                # The token that ended an answer is no part of it.
+                tokens = list(one.token_ids[:-1] if one.finish_reason == "stop" else one.token_ids)
+                one.text = self._chat.decode(prompt, tokens, skip_special_tokens=not self._tags_are_special)
+        return output
+
+    def _is_read_along(self, request: Request, in_pieces: bool = False) -> bool:
+        """Whether text must be made token by token: it is shown so, something in it ends it, or each token's is wanted;
+        or the tokenizer is not known well enough to do otherwise.
+        """
+        return in_pieces or bool(request.sampling.stop) or request.top_logprobs is not None or not self._chat.is_known
 
     async def _outputs(self, prompt: list[int], request: Request, in_pieces: bool = False) -> AsyncGenerator[Any, None]:
         """One turn: vLLM's own outputs, each with what is new in it; or one, the whole."""
@@ -190,6 +202,7 @@ class VllmEngine:
         try:
             params = sampling_params(request, room, labels, in_pieces)
             params.skip_special_tokens = not self._tags_are_special
+            params.detokenize = self._is_read_along(request, in_pieces)
             stream = self._llm.generate(
                 {"prompt_token_ids": prompt},
                 params,
@@ -313,6 +326,7 @@ def sampling_params(request: Request, room: int, label_tokens: list[int], in_pie
         logprob_token_ids=label_tokens or None,
         repetition_detection=stuck,
         output_kind=RequestOutputKind.DELTA if in_pieces else RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,  # made for this request alone
         **request.sampling.given,
     )
 

@@ -104,6 +104,14 @@ MUTANTS = (
         (f"{CHAT}::test_a_request_has_only_its_own_words_read_and_not_its_examples",),
     ),
     Mutant(
+        "an answer's text is made as if nothing stood before it",
+        "ultraif_ray/engine/chat.py: with the space that some tokenizers take off the beginning of a text",
+        "ultraif_ray/engine/chat.py",
+        "behind = prompt[-_CONTEXT:]",
+        "behind = prompt[:0]",
+        (f"{CHAT}::test_a_text_made_at_once_is_what_a_stream_of_its_tokens_shows",),
+    ),
+    Mutant(
         "samples come in the order of the server",
         "docs/design.md: responses count in the order they were sampled",
         "ultraif_ray/engine/openai.py",
