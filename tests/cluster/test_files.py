@@ -51,6 +51,12 @@ def test_launcher_files_are_what_ray_takes(name: str) -> None:
     (worker,) = (c for c in made["worker_start_ray_commands"] if "ray start" in c)
     assert all(word in head for word in ("--num-cpus=0", "--dashboard-host=127.0.0.1", "RAY_AUTH_MODE=token"))
     assert "RAY_AUTH_MODE=token" in worker
+    (watcher,) = (c for c in made["worker_start_ray_commands"] if "drain.py" in c)
+    assert watcher.startswith("RAY_AUTH_MODE=token nohup flock -n ")
+    assert f" /home/ray/drain.py --watch {name} " in watcher
+    assert watcher.endswith(" </dev/null &")  # it outlives the shell that started it
+    assert made["worker_start_ray_commands"].index(watcher) > made["worker_start_ray_commands"].index(worker)
+    assert not any("drain.py" in command for command in made["head_start_ray_commands"])
 
 
 @pytest.mark.parametrize("name", ["self_alignment", "strong_to_weak"])
@@ -181,8 +187,8 @@ def test_kuberay_manifests_keep_the_head_free_and_outlast_a_drain(name: str) -> 
     for pod in (group["template"]["spec"] for group in cluster["workerGroupSpecs"]):
         (container,) = pod["containers"]
         hook, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
-        assert hook == "/home/ray/drain.sh"
-        assert all("cluster/drain.sh ./" in (CLUSTER / image).read_text() for image in ("Dockerfile", "Dockerfile.cpu"))
+        assert hook == "/home/ray/drain.py"
+        assert all("cluster/drain.py ./" in (CLUSTER / image).read_text() for image in ("Dockerfile", "Dockerfile.cpu"))
         assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 20  # and Ray's own end after it
 
 
@@ -408,7 +414,7 @@ def test_the_locks_have_what_the_project_asks_for(lock: str) -> None:
     assert not {one for one in left_out if one != "#"} & pinned.keys()
 
 
-@pytest.mark.parametrize("script", ["drain.sh", "local.sh", "slurm.sh", "kuberay/pin.sh"])
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sh", "kuberay/pin.sh"])
 def test_scripts_pass_shellcheck(script: str) -> None:
     checked = subprocess.run(
         [Path(sys.executable).parent / "shellcheck", CLUSTER / script], capture_output=True, text=True, check=False

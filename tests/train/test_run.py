@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import drain
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -23,6 +24,7 @@ import yaml
 from tests.chaos.nodes import Nodes
 from tests.evaluate.benchmarks import IFEVAL, written
 from tests.interrupts import interrupted_once
+from tests.metadata import metadata_server
 from tests.processes import descendants
 from tests.train.data import (
     check_training,
@@ -149,29 +151,40 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.long
-def test_a_node_that_is_about_to_go_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:
-    """Preemption with notice: nothing is saved by schedule here, so the one checkpoint is the notice's."""
+def test_a_node_whose_cloud_gives_notice_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:
+    """Nothing is saved by schedule here, so the one checkpoint is the notice's. The node is watched by the script that
+    the launcher files start.
+    """
     run = tmp_path / "run"
     folder_with_sets(run, train=12)
     fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 60}
     unsaved = fields | {"save_strategy": "steps", "save_steps": 10_000}
     made = training_recipe(tmp_path, tiny, sft=unsaved, train={"workers": {"min": 1, "max": 1}})
     (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    cluster = Nodes(tmp_path, nodes=2)
+    cluster = Nodes(tmp_path, nodes=1)
     log = tmp_path / "driver.log"
+    environment = cluster.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     try:
-        with log.open("w") as file:
+        with metadata_server(environment) as metadata, log.open("w") as file:
             driver = subprocess.Popen(
                 [sys.executable, "-m", "ultraif_ray.cli", "train", "sft", str(run), "flow.progress_s=1"],
-                env=cluster.environment | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"}, stdout=file, stderr=file, text=True,
+                env=environment | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"}, stdout=file, stderr=file, text=True,
             )  # fmt: skip
-        wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()), driver)
-        (worker,) = cluster.processes("RayTrainWorker")
-        assert not checkpoints(run)
-        node = next(name for name in cluster.names if cluster.raylet(name).pid in [p.pid for p in worker.parents()])
-        cluster.drain(node, seconds=10)
-        assert len(checkpoints(run)) == 1
-        assert driver.wait(timeout=600) == 0, log.read_text()
+            watcher = subprocess.Popen(
+                [sys.executable, drain.__file__, "--watch", "aws", "--address", cluster.address],
+                env=environment, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()) and metadata.asked > 2, driver)
+            raylet = cluster.raylet("node-1")
+            assert not checkpoints(run)
+            metadata.give_notice(30)
+            _, said = watcher.communicate(timeout=600)
+            assert watcher.returncode == 0, said
+            assert "does not drain" not in said
+            assert not raylet.is_running() or raylet.status() == psutil.STATUS_ZOMBIE
+            assert len(checkpoints(run)) == 1
+            cluster.add()
+            assert driver.wait(timeout=600) == 0, log.read_text()
     finally:
         cluster.stop()
     seen = np.load(run / "sft/rows_seen.npy")

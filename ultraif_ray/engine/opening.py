@@ -60,7 +60,9 @@ def samples_at_once(recipe: Recipe, pool: str, stages: tuple[str, ...]) -> int:
     if "judge" in stages and roles.judge.pool == pool:
         return settings.k
     in_waves = settings.pairs == "judged" and pool in (roles.responder.pool, roles.judge.pool)
-    return min(settings.wave, settings.k) if in_waves and "respond" in stages else 1
+    if not in_waves or "respond" not in stages or settings.wave == "auto":  # which takes the places that are free
+        return 1
+    return min(settings.wave, settings.k)
 
 
 def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:

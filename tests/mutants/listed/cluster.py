@@ -3,7 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 S3 = "tests/cluster/test_s3.py"
-FILES = "tests/cluster/test_files.py"
+FILES, DRAIN = (f"tests/cluster/test_{name}.py" for name in ("files", "drain"))
 
 MUTANTS = (
     Mutant(
@@ -40,11 +40,52 @@ MUTANTS = (
     ),
     Mutant(
         "pods do not drain",
-        "cluster/README.md: drain.sh, which KubeRay's pods run before they stop",
+        "cluster/README.md: drain.py, which KubeRay's pods run before they stop",
         "cluster/kuberay/rayservice.yaml",
-        'command: [/home/ray/drain.sh, "90"]',
+        'command: [/home/ray/drain.py, "90"]',
         'command: [/bin/sleep, "90"]',
         (f"{FILES}::test_kuberay_manifests_keep_the_head_free_and_outlast_a_drain",),
+    ),
+    Mutant(
+        "a spot machine of AWS is not watched",
+        "cluster/README.md: a spot notice becomes a drain",
+        "cluster/aws.yaml",
+        "drain.py --watch aws",
+        "drain.py --watch gcp",
+        (f"{FILES}::test_launcher_files_are_what_ray_takes[aws]",),
+    ),
+    Mutant(
+        "Amazon is asked without a token",
+        "drain.aws: asked in the way of IMDSv2",
+        "cluster/drain.py",
+        '{"X-aws-ec2-metadata-token": token}',
+        "{}",
+        (f"{DRAIN}::test_a_notice_says_how_long_is_left[aws]",),
+    ),
+    Mutant(
+        "a metadata server that fails once ends the watch",
+        "drain.watch: a server that does not answer is asked again",
+        "cluster/drain.py",
+        "except (OSError, ValueError, KeyError) as error:",
+        "except (ValueError, KeyError) as error:",
+        (f"{DRAIN}::test_who_watches_outlasts_faults_and_ends_with_the_notice",),
+    ),
+    Mutant(
+        "metadata is asked for through a proxy",
+        "drain.ask: never through a proxy",
+        "cluster/drain.py",
+        "urllib.request.ProxyHandler({})",
+        "",
+        (f"{DRAIN}::test_a_notice_says_how_long_is_left",),
+    ),
+    Mutant(
+        "a node that is about to go still takes work",
+        "cluster/README.md: a node that gives notice takes no new work, and training saves a checkpoint first",
+        "cluster/drain.py",
+        "while not drain(node, deadline - time.monotonic())",
+        "while not node",
+        ("tests/train/test_run.py::test_a_node_whose_cloud_gives_notice_leaves_a_checkpoint_behind",),
+        heavy=True,
     ),
     Mutant(
         "a password is committed",

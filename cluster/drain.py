@@ -1,0 +1,151 @@
+#!/usr/bin/env python
+"""A node is about to go: no new work comes to it, training saves a checkpoint, and Ray hears of its end at once.
+
+    drain.py [SECONDS]          now: the hook of KubeRay's pods (preStop)
+    drain.py --watch aws|gcp    as soon as the cloud says that it takes the machine back
+
+Leaves SECONDS for what is at work there, at most; a node without work goes at once.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import psutil
+
+EVERY_S = 2.0
+"""Seconds between two looks. Amazon recommends five at most; Google gives thirty seconds in all."""
+
+MARGIN_S = 5.0
+"""Seconds before the machine's end at which Ray leaves it, so that the cluster need not miss it first."""
+
+AWS = "http://169.254.169.254"
+GOOGLE_LEFT_S = 30.0
+"""Seconds from Google's notice to a spot machine's end (Compute Engine, "Spot VMs": preemption process)."""
+
+
+def main() -> None:
+    """Wait for the notice, where there is one to wait for, and leave."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", nargs="?", type=float, default=90.0)
+    parser.add_argument("--watch", choices=CLOUDS)
+    parser.add_argument("--address", help="of the cluster, where this machine has nodes of several")
+    asked = parser.parse_args()
+    leave(watch(CLOUDS[asked.watch]) if asked.watch else asked.seconds, asked.address)
+
+
+# ---- notices ---------------------------------------------------------------------------------------------------------
+
+
+def watch(seconds_left: Callable[[], float | None]) -> float:
+    """Ask until there is a notice; the seconds that it leaves. A server that does not answer is asked again."""
+    said = ""
+    while True:
+        try:
+            if (left := seconds_left()) is not None:
+                return max(0.0, left - MARGIN_S)
+            fault = ""
+        except (OSError, ValueError, KeyError) as error:
+            fault = f"{type(error).__name__}: {error}"
+        if fault != said:
+            say(fault or "the metadata server answers again")
+        said = fault
+        time.sleep(EVERY_S)
+
+
+def aws() -> float | None:
+    """Seconds until Amazon takes this machine back; None without a notice, which comes two minutes before (EC2's user
+    guide, "Spot Instance interruption notices"). Asked in the way of IMDSv2.
+    """
+    base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", AWS).rstrip("/")
+    token = ask("PUT", f"{base}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    try:
+        notice = ask("GET", f"{base}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+    return (datetime.fromisoformat(json.loads(notice)["time"]) - datetime.now(UTC)).total_seconds()
+
+
+def gcp() -> float | None:
+    """Seconds until Google takes this machine back; None without a notice (Compute Engine, "Create and use Spot VMs":
+    detect preemption).
+    """
+    host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
+    said = ask("GET", f"http://{host}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+    return GOOGLE_LEFT_S if said.strip() == "TRUE" else None
+
+
+CLOUDS = {"aws": aws, "gcp": gcp}
+
+
+def ask(method: str, url: str, headers: dict[str, str]) -> str:
+    """What the metadata server answers; never through a proxy."""
+    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - one of the two above
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+# ---- Ray -------------------------------------------------------------------------------------------------------------
+
+
+def leave(seconds: float, address: str | None = None) -> None:
+    """Drain this machine's node, and end its Ray when nothing is at work there any more, or the seconds are over."""
+    deadline = time.monotonic() + seconds
+    nodes = raylets(address)
+    say(f"{seconds:.0f} s are left; {len(nodes)} node(s) of Ray here")
+    for node in nodes:
+        while not drain(node, deadline - time.monotonic()) and time.monotonic() < deadline:
+            time.sleep(1)
+    _, at_work = psutil.wait_procs(nodes, timeout=max(0.0, deadline - time.monotonic()))
+    for node in at_work:
+        node.terminate()
+    psutil.wait_procs(at_work, timeout=MARGIN_S)
+
+
+def raylets(address: str | None) -> list[psutil.Process]:
+    """The processes of this machine that are a node of Ray's, but for a head: one, but where several nodes are tried
+    out on one machine.
+    """
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        program, *words = process.info["cmdline"] or [""]
+        if os.path.basename(program) != "raylet" or "--head" in words:
+            continue
+        if address in (None, arguments(words)["--gcs-address"]):
+            found.append(process)
+    return found
+
+
+def arguments(words: list[str]) -> dict[str, str]:
+    """The arguments of a command line, by name."""
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def drain(node: psutil.Process, seconds: float) -> bool:
+    """Tell Ray's head that a node is about to go; whether it knows."""
+    said = arguments(node.info["cmdline"])
+    command = ["ray", "drain-node", "--address", said["--gcs-address"], "--node-id", said["--node_id"],
+               "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the machine is taken away",
+               "--deadline-remaining-seconds", str(max(0, int(seconds)))]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        say(f"Ray does not drain it: {done.stderr.strip()[-500:]}")
+    return done.returncode == 0
+
+
+def say(words: str) -> None:
+    """A line for the log."""
+    print(f"drain.py: {words}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
