@@ -23,6 +23,7 @@ from ultraif_ray.train.settings import (
     load_tokenizer,
     trl_arguments,
     trl_config,
+    without_padding,
     worker_need,
 )
 
@@ -173,7 +174,12 @@ def test_what_every_shipped_recipe_trains_is_checked_but_for_models_of_the_hub(
         context = Context(in_round(made, step.round), folder)
         step.check(context)
         gpu = context.recipe.train.gpus > 0
-        assert trl_arguments(step.fields(context.recipe), gpu=gpu, lora=False, seed=0, held_out=True)["bf16"] == gpu
+        arguments = trl_arguments(step.fields(context.recipe), gpu=gpu, lora=False, seed=0, held_out=True)
+        assert arguments["bf16"] == gpu
+        sequences = arguments["per_device_train_batch_size"] * (2 if step.trainer == "dpo" else 1)
+        assert sequences > 1  # for one alone, a model is gathered, or its weights are read
+        if path.stem in ("self_alignment", "strong_to_weak"):
+            assert (sequences, context.recipe.global_batch(step.fields(context.recipe))) == (4, 128)
 
 
 def test_weights_that_are_trained_are_held_in_float32_and_a_frozen_base_in_bfloat16() -> None:
@@ -210,6 +216,21 @@ def test_what_trl_would_refuse_in_a_worker_is_settled() -> None:
     assert not made(fsdp=True)["activation_checkpointing"]
 
 
+def test_batches_are_not_filled_up_where_flash_attention_keeps_their_examples_apart() -> None:
+    def padding_free(attention: str | None = "flash_attention_2", **fields: Any) -> bool:
+        init = {"model_init_kwargs": {"attn_implementation": attention}} if attention else {}
+        made = trl_arguments(fields | init, gpu=True, lora=False, seed=0, held_out=False)
+        return bool(without_padding(made)["padding_free"])
+
+    assert padding_free()
+    assert padding_free("kernels-community/flash-attn3")
+    assert not padding_free(None)  # as long as flash-attn is not installed here
+    assert not padding_free("sdpa")
+    assert not padding_free(per_device_train_batch_size=1)
+    assert not padding_free(packing=True, max_length=512)
+    assert not padding_free(padding_free=False)
+
+
 def test_a_model_to_train_that_the_hub_does_not_give_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +238,7 @@ def test_a_model_to_train_that_the_hub_does_not_give_is_refused(
         check_training(training_recipe(tmp_path, "org/gated"))
 
 
-def test_a_machine_without_the_gpu_or_the_attention_that_a_job_wants_is_refused(
+def test_a_machine_without_the_gpu_or_the_kernels_that_a_job_wants_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -232,3 +253,5 @@ def test_a_machine_without_the_gpu_or_the_attention_that_a_job_wants_is_refused(
     job.fields["model_init_kwargs"] = {"attn_implementation": "flash_attention_2"}
     with pytest.raises(RecipeError, match=r"attn_implementation is flash_attention_2, but .* package flash-attn"):
         check_machine(job)
+    with pytest.raises(RecipeError, match=r"use_liger_kernel is set, but .* does not have the package liger-kernel"):
+        check_machine(job_for("dpo", "m", tmp_path, gpu=True, fields={"use_liger_kernel": True}))

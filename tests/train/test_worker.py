@@ -1,5 +1,6 @@
 """The order of rows, the example that only fills up, and the tokens that examples come with."""
 
+import json
 import math
 from collections import Counter
 from itertools import chain
@@ -17,6 +18,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import get_peft_model
+from safetensors.torch import load_file
 from torch.utils.data import BatchSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback, TrainerControl
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -24,7 +26,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from tests.train.data import example, job_for, write_tokenised
 from ultraif_ray.train import checkpointing
-from ultraif_ray.train.checkpointing import CheckpointCallback, moments
+from ultraif_ray.train.checkpointing import CheckpointCallback, cast, moments, save_whole, upload_trained
 from ultraif_ray.train.order import FILLER, StepSampler
 from ultraif_ray.train.settings import lora_config, trl_config
 from ultraif_ray.train.tasks import TOKENS
@@ -195,6 +197,16 @@ def test_the_filler_adds_nothing_to_the_gradient_of_sft(tiny: str, tmp_path: Pat
     torch.testing.assert_close(alone, filled, atol=1e-5, rtol=1e-4)
 
 
+def test_examples_laid_end_to_end_teach_what_they_teach_side_by_side(tiny: str, tmp_path: Path) -> None:
+    """With another attention than FlashAttention, which a CPU does not have."""
+    fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1}
+    padded = trainer_for("sft", tiny, tmp_path, fields=fields)
+    flat = trainer_for("sft", tiny, tmp_path, fields=fields | {"padding_free": True})
+    rows = [padded.train_dataset[number] for number in (0, 2, 5)]  # of unlike lengths, and the filler
+    assert flat.data_collator(rows)["input_ids"].shape == (1, sum(len(row["input_ids"]) for row in rows))
+    torch.testing.assert_close(gradient(flat, rows), gradient(padded, rows), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("loss", ["sigmoid", "nca_pair", "ipo"])
 def test_the_filler_adds_nothing_to_the_gradient_of_dpo(tiny: str, tmp_path: Path, loss: str) -> None:
     fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 1, "loss_type": [loss]}
@@ -344,6 +356,70 @@ def test_a_checkpoint_is_due_by_the_clock_and_when_a_node_gives_notice(
         if asked[-1]:
             by_clock.on_save(trainer.args, trainer.state, TrainerControl())
     assert asked == [False, True, False, False, True]
+
+
+@pytest.fixture(scope="module")
+def half(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model as models mostly are: in bfloat16."""
+    folder = str(tmp_path_factory.mktemp("half"))
+    AutoModelForCausalLM.from_pretrained(tiny, dtype="bfloat16").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_is_served_in_the_type_of_its_base_and_trained_on_in_float32(half: str, tmp_path: Path) -> None:
+    """A step of training that bfloat16 would round away is there in the next training."""
+    trainer = trainer_for("sft", half, tmp_path)
+    with torch.no_grad():
+        for weights in trainer.model.parameters():
+            weights.mul_(1 + 1e-4)
+    learnt = trained(trainer)
+    save_whole(trainer, tmp_path / "scratch/model")
+    upload_trained(f"{tmp_path}/scratch/model", job_for("sft", half, tmp_path / "train.parquet"))
+
+    served, base = (AutoModelForCausalLM.from_pretrained(place, dtype="auto") for place in (tmp_path / "model", half))
+    assert served.dtype == torch.bfloat16
+    assert_same(served.state_dict(), {name: weights.to(torch.bfloat16) for name, weights in served_as(learnt, served)})
+    assert (tmp_path / "model/model.safetensors").stat().st_size == Path(half, "model.safetensors").stat().st_size
+    assert_same(served.state_dict(), base.state_dict())  # rounded, nothing of it is left
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+    resumed = trainer_for("dpo", half, tmp_path, start=str(tmp_path))
+    assert_same(trained(resumed), learnt)
+    assert_same(reference(resumed), learnt)
+
+
+def served_as(learnt: dict[str, torch.Tensor], model: Any) -> list[tuple[str, torch.Tensor]]:
+    """What was learnt, under the names that a model's weights have, with the head that is tied."""
+    return [(name, learnt[name if name in learnt else "model.embed_tokens.weight"]) for name in model.state_dict()]
+
+
+@pytest.mark.parametrize("case", ["float32", "nothing goes on from it", "adapter"])
+def test_no_second_copy_of_the_weights_is_left_where_it_is_of_no_use(
+    tiny: str, half: str, tmp_path: Path, case: str
+) -> None:
+    model, lora = tiny if case == "float32" else half, {"r": 4} if case == "adapter" else None
+    trainer = trainer_for("sft", model, tmp_path, lora=lora)
+    save_whole(trainer, tmp_path / "scratch/model")
+    job = job_for("sft", model, tmp_path / "train.parquet", lora=lora, goes_on=case != "nothing goes on from it")
+    upload_trained(f"{tmp_path}/scratch/model", job)
+    assert not (tmp_path / "master").exists()
+    (weights,) = (tmp_path / "model").glob("*.safetensors")
+    types = {str(one.dtype) for one in load_file(weights).values()}
+    assert types == {"torch.bfloat16" if case == "nothing goes on from it" else "torch.float32"}
+
+
+def test_a_model_in_several_files_says_how_large_they_are(half: str, tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(half, dtype="float32").save_pretrained(
+        tmp_path / "whole", max_shard_size="300KB"
+    )
+    cast(tmp_path / "whole", tmp_path / "half", torch.bfloat16)
+    index = json.loads((tmp_path / "half/model.safetensors.index.json").read_text())
+    files = [load_file(file) for file in (tmp_path / "half").glob("*.safetensors")]
+    assert len(files) > 1
+    assert index["metadata"]["total_size"] == sum(weights.nbytes for file in files for weights in file.values())
+    served, base = (AutoModelForCausalLM.from_pretrained(place, dtype="auto") for place in (tmp_path / "half", half))
+    assert_same(served.state_dict(), base.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ class TrainingStep(Step):
             gpu=recipe.train.gpus > 0,
             save_every_s=recipe.train.save_every_s,
             keep=recipe.train.keep_for_evaluation,
+            goes_on=self.model_key == "policy",
         )
 
 
@@ -432,6 +433,6 @@ class TrainDPO(PolicyTraining):
         if self.policy is None or isinstance(self.examples, ReadSet):
             return super().without_examples(context, counts)
         print(f"{self.name}: no pair to train on; the policy of {self.policy.name} is kept unchanged", file=sys.stderr)
-        for part in ("model", "merged"):
+        for part in ("model", "merged", "master"):
             context.folder.copy((self.policy.name, part), (self.name, part))
         return _entry(counts)

@@ -11,8 +11,11 @@ import numpy as np
 import ray.train
 import torch
 from accelerate.utils import broadcast
-from transformers import TrainerCallback
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoConfig, TrainerCallback
 
+from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.errors import RunError
 from ultraif_ray.store.folder import filesystem
 from ultraif_ray.train.job import Job
@@ -20,6 +23,12 @@ from ultraif_ray.train.job import Job
 ROWS_SEEN = "rows_seen.npy"
 """In each checkpoint: for every example that was trained on so far its step, epoch, row in the file of examples, and
 prompt id, in order, as int64 of shape (examples, 4)."""
+
+
+MASTER = "master"
+"""Beside a step's `model`: the weights in float32, as they were trained. The next training goes on from them; nobody
+else reads them.
+"""
 
 
 class CheckpointCallback(TrainerCallback):
@@ -54,7 +63,9 @@ class CheckpointCallback(TrainerCallback):
         """Put the model as it is into the step's folder. All workers do this in the same step."""
         save_whole(self._trainer, folder)
         if self._rank == 0:
-            upload_model(str(folder), self._job.output, name)
+            served = folder_to_serve(str(folder), self._job)
+            upload_model(served, self._job.output, name)
+            shutil.rmtree(served, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -111,8 +122,68 @@ def upload_metrics(trainer: Any, scratch: str, output: str) -> None:
         fs.put_file(str(events), f"{path}/tensorboard/{events.name}")
 
 
+def upload_trained(folder: str, job: Job) -> None:
+    """What was trained, into the step's folder: `model`, and beside it MASTER where that is another, and of use.
+
+    Raises:
+        RunError: nothing with weights was saved.
+    """
+    served = folder_to_serve(folder, job)
+    if served != folder and job.goes_on:
+        upload_model(folder, job.output, MASTER)
+    upload_model(served, job.output)
+
+
+def folder_to_serve(folder: str, job: Job) -> str:
+    """A saved model as it is served and published: with weights of the type that the recipe's model has, mostly
+    bfloat16, half as large as the float32 that it is trained in. An engine would round them all the same.
+
+    Args:
+        folder: where training has saved it.
+        job: the training.
+
+    Returns:
+        A folder beside it; the same one, where nothing is to be done: an adapter, or a model of float32.
+    """
+    if job.lora is not None:
+        return folder
+    config = AutoConfig.from_pretrained(
+        resolve_model(job.model, weights=False), trust_remote_code=job.trust_remote_code
+    )
+    dtype = getattr(torch, str(config.dtype or config.get_text_config().dtype).removeprefix("torch."), None)
+    if dtype is None or dtype == torch.float32:
+        return folder
+    target = f"{folder}-to-serve"
+    cast(Path(folder), Path(target), dtype)
+    return target
+
+
+def cast(folder: Path, target: Path, dtype: torch.dtype) -> None:
+    """Copy a saved model, with its weights in another type. One file's weights are in memory at once, in that type."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    sizes = []
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as saved:
+            weights = {name: _as(dtype, saved.get_tensor(name)) for name in saved.keys()}  # noqa: SIM118 - no dict
+            save_file(weights, target / file.name, metadata=saved.metadata())
+        sizes += [one.nbytes for one in weights.values()]
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        if "dtype" in part:
+            part["dtype"] = str(dtype).removeprefix("torch.")
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for file in target.glob("*.safetensors.index.json"):
+        index = json.loads(file.read_text(encoding="utf-8"))
+        index["metadata"]["total_size"] = sum(sizes)
+        file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _as(dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 def upload_model(folder: str, output: str, name: str = "model") -> None:
-    """The trained model, into the step's folder under a name.
+    """A model, into the step's folder under a name.
 
     Raises:
         RunError: nothing with weights was saved.

@@ -27,6 +27,7 @@ class Job:
         gpu: whether workers have one.
         save_every_s: seconds after which another checkpoint is due.
         keep: at how many moments, evenly spread, the model is kept; the last of them is the end.
+        goes_on: whether a later training may go on from this one's weights.
     """
 
     kind: Literal["sft", "dpo"]
@@ -44,6 +45,7 @@ class Job:
     gpu: bool
     save_every_s: float
     keep: int = 0
+    goes_on: bool = True
 
 
 def work(config: dict[str, Any]) -> None:

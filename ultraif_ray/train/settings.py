@@ -80,6 +80,19 @@ def trl_arguments(fields: dict[str, Any], *, gpu: bool, lora: bool, seed: int, h
     return merged
 
 
+def without_padding(arguments: dict[str, Any]) -> dict[str, Any]:
+    """SFT's arguments, with the examples of a batch laid end to end where FlashAttention keeps them apart: nothing is
+    computed for what would fill up the shorter ones. What the recipe says of it stays; packing does the same.
+
+    Args:
+        arguments: those of `trl_arguments`.
+    """
+    packs = arguments.get("packing") or arguments.get("eval_packing")
+    batches = arguments.get("per_device_train_batch_size", 8) > 1
+    flash = "flash" in str(arguments["model_init_kwargs"].get("attn_implementation", ""))
+    return {"padding_free": batches and flash and not packs} | arguments
+
+
 def trl_config(trainer: str, arguments: dict[str, Any], output_dir: str) -> Any:
     """Build TRL's `SFTConfig` (`sft`) or `DPOConfig` (`dpo`)."""
     config = _config_class(trainer)(output_dir=output_dir, **arguments)
@@ -200,6 +213,11 @@ def check_machine(job: Job) -> None:
         raise RecipeError(
             f"model_init_kwargs.attn_implementation is {wanted}, but {platform.node()} does not have the package "
             "flash-attn: build it there, or leave the field out (then it is used where it is installed)"
+        )
+    if job.fields.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+        raise RecipeError(
+            f"use_liger_kernel is set, but {platform.node()} does not have the package liger-kernel: install it there, "
+            "or leave the field out"
         )
 
 

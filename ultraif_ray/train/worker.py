@@ -13,11 +13,19 @@ from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import create_model_from_path
 
 from ultraif_ray.engine.models import resolve_model
-from ultraif_ray.train.checkpointing import ROWS_SEEN, CheckpointCallback, save_whole, upload_metrics, upload_model
+from ultraif_ray.store.folder import filesystem
+from ultraif_ray.train.checkpointing import (
+    MASTER,
+    ROWS_SEEN,
+    CheckpointCallback,
+    save_whole,
+    upload_metrics,
+    upload_trained,
+)
 from ultraif_ray.train.fsdp import check_honoured, load_in_pieces
 from ultraif_ray.train.job import Job
 from ultraif_ray.train.order import OrderedDPOTrainer, OrderedSFTTrainer, with_filler, with_row_ids
-from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config
+from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config, without_padding
 from ultraif_ray.train.tasks import TOKENS, tokenizer_of
 
 
@@ -44,7 +52,7 @@ def train_worker(config: dict[str, Any]) -> None:
         save_whole(trainer, f"{scratch}/model")
         if context.get_world_rank() == 0:
             upload_metrics(trainer, scratch, job.output)
-            upload_model(f"{scratch}/model", job.output)
+            upload_trained(f"{scratch}/model", job)
 
 
 def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
@@ -59,7 +67,7 @@ def make_trainer(job: Job, scratch: str, workers: int, fresh: bool) -> Any:
     arguments["gradient_accumulation_steps"] = math.ceil(job.global_batch / (per_worker * workers))
     arguments["eval_on_start"] = arguments["eval_on_start"] and fresh
     arguments["trust_remote_code"] = job.trust_remote_code  # for what TRL loads itself, DPO's reference
-    args = trl_config(job.kind, arguments, scratch)
+    args = trl_config(job.kind, without_padding(arguments) if job.kind == "sft" else arguments, scratch)
     trainer_class = OrderedDPOTrainer if job.kind == "dpo" else OrderedSFTTrainer
     reference = {"ref_model": load_in_pieces(_start(job), workers, args)} if _reference_is_ours(job, args) else {}
     model = _model(job, args.model_init_kwargs)
@@ -98,7 +106,10 @@ def _model(job: Job, init: dict[str, Any]) -> Any:
 
 def _start(job: Job) -> str:
     """The folder of the model or adapter that training starts from."""
-    return resolve_model(f"{job.start}/model" if job.start else job.model)
+    if not job.start:
+        return resolve_model(job.model)
+    fs, path = filesystem(job.start)
+    return resolve_model(f"{job.start}/{MASTER if fs.exists(f'{path}/{MASTER}') else 'model'}")
 
 
 def _reference_is_ours(job: Job, args: Any) -> bool:

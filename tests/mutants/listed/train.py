@@ -2,7 +2,9 @@
 
 from tests.mutants.mutant import Mutant
 
-RUN, WORKER, FSDP, TASKS = (f"tests/train/test_{name}.py" for name in ("run", "worker", "fsdp", "tasks"))
+RUN, WORKER, FSDP, TASKS, SETTINGS = (
+    f"tests/train/test_{name}.py" for name in ("run", "worker", "fsdp", "tasks", "settings")
+)
 KILLED = f"{RUN}::test_what_is_killed_goes_on_as_if_nothing_had_happened[driver]"
 LOOP = f"{RUN}::test_the_whole_loop_ends_with_a_model_and_is_not_done_twice"
 NOTHING = f"{RUN}::test_training_on_what_is_not_made_yet_or_holds_nothing_says_so"
@@ -180,6 +182,64 @@ MUTANTS = (
         "    return bool(False and whole_dpo and args.fsdp",
         (f"{FSDP}::test_policy_and_reference_are_in_pieces_layer_by_layer",),
         heavy=True,
+    ),
+    # ---- what a batch costs ------------------------------------------------------------------------------------------
+    Mutant(
+        "the trainer recomputes activations beside FSDP",
+        "fsdp_arguments: activations are recomputed by FSDP's own wrapper",
+        "ultraif_ray/train/fsdp.py",
+        '"activation_checkpointing": False}',
+        '"activation_checkpointing": recompute}',
+        (f"{FSDP}::test_what_a_recipe_leaves_unsaid",),
+    ),
+    Mutant(
+        "batches are filled up for FlashAttention too",
+        "docs/design.md: the examples of an SFT batch are laid end to end",
+        "ultraif_ray/train/settings.py",
+        '{"padding_free": batches and flash and not packs}',
+        '{"padding_free": False}',
+        (f"{SETTINGS}::test_batches_are_not_filled_up_where_flash_attention_keeps_their_examples_apart",),
+    ),
+    Mutant(
+        "a model is gathered for one example",
+        "docs/design.md: the paper's recipes have four examples in a batch",
+        "ultraif_ray/recipes/strong_to_weak.yaml",
+        "per_device_train_batch_size: 4\n    gradient_accumulation_steps: 4\n",
+        "per_device_train_batch_size: 1\n    gradient_accumulation_steps: 16\n",
+        (f"{SETTINGS}::test_what_every_shipped_recipe_trains_is_checked_but_for_models_of_the_hub",),
+    ),
+    Mutant(
+        "a machine without Liger's kernels is found by a worker",
+        "check_machine: what the machine lacks",
+        "ultraif_ray/train/settings.py",
+        'if job.fields.get("use_liger_kernel") and',
+        "if False and",
+        (f"{SETTINGS}::test_a_machine_without_the_gpu_or_the_kernels_that_a_job_wants_is_refused",),
+    ),
+    # ---- what is saved -----------------------------------------------------------------------------------------------
+    Mutant(
+        "models are served in float32",
+        "docs/design.md: `model` is in the base's type",
+        "ultraif_ray/train/checkpointing.py",
+        "    if dtype is None or dtype == torch.float32:\n",
+        "    if True:\n",
+        (f"{WORKER}::test_a_model_is_served_in_the_type_of_its_base_and_trained_on_in_float32",),
+    ),
+    Mutant(
+        "a training goes on from rounded weights",
+        "docs/design.md: `master` is in float32, and only the next training reads it",
+        "ultraif_ray/train/worker.py",
+        "MASTER if fs.exists(f'{path}/{MASTER}') else 'model'",
+        "'model'",
+        (f"{WORKER}::test_a_model_is_served_in_the_type_of_its_base_and_trained_on_in_float32",),
+    ),
+    Mutant(
+        "a composer's weights are kept twice",
+        "docs/design.md: a composer, from which no training goes on, has no `master`",
+        "ultraif_ray/train/checkpointing.py",
+        "if served != folder and job.goes_on:",
+        "if served != folder:",
+        (f"{WORKER}::test_no_second_copy_of_the_weights_is_left_where_it_is_of_no_use",),
     ),
     # ---- examples ----------------------------------------------------------------------------------------------------
     Mutant(
