@@ -211,6 +211,8 @@ class Resources(Section):
     """Ray's name of a GPU model, such as `A100` or `L4`."""
     resources: dict[str, float] = {}
     """Custom Ray resources."""
+    labels: dict[str, str] = {}
+    """Ray node labels that the node must have, such as `{ray.io/market-type: spot}`."""
 
     @property
     def asked(self) -> dict[str, float]:
@@ -231,8 +233,6 @@ class Placement(Resources):
 
     replicas: Replicas = Replicas()
     """Copies of this pool."""
-    labels: dict[str, str] = {}
-    """Ray node labels that a replica's node must have, such as `{ray.io/market-type: spot}`."""
     rows_in_flight: PositiveInt = 128
     """Journeys that run at once in one replica. They fill the engine's batch, which on a GPU has a place for each
     (vLLM's `max_num_seqs`), up to 512; `args` may say another number."""

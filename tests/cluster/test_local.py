@@ -11,14 +11,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ultraif_ray.store.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster/local.sh"
+TOKEN = "token-of-the-job"  # noqa: S105 - opens nothing
 ROLES = ("decomposer", "composer", "responder", "judge")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("local")]
@@ -61,7 +64,8 @@ def submit(cluster: dict[str, str], tmp_path: Path, *more: str, wait: bool = Tru
     }
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     job = ["python", "jobs/synthesize.py", "--recipe", "demo", "--run", str(tmp_path / "run")]
-    command = ["ray", "job", "submit", *([] if wait else ["--no-wait"]), "--working-dir", ".", "--"]
+    variables = ["--runtime-env-json", json.dumps({"env_vars": {"HF_TOKEN": TOKEN}})]
+    command = ["ray", "job", "submit", *([] if wait else ["--no-wait"]), "--working-dir", ".", *variables, "--"]
     return subprocess.run(
         [*command, *job, *overrides, *more],
         cwd=ROOT,
@@ -73,6 +77,18 @@ def submit(cluster: dict[str, str], tmp_path: Path, *more: str, wait: bool = Tru
     )
 
 
+def with_token(cluster: dict[str, str], title: str) -> list[bool]:
+    """Of the cluster's processes whose command line holds `title`: whether each has the job's token."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            variables = process.environ()
+            ours = variables.get("ULTRAIF_LOCAL_CLUSTER") == cluster["ULTRAIF_LOCAL_CLUSTER"]
+            if ours and title in " ".join(process.cmdline()):
+                found.append(variables.get("HF_TOKEN") == TOKEN)
+    return found
+
+
 def test_a_job_is_stopped_and_submitted_again_and_a_node_dies(cluster: dict[str, str], tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     # So slow that it cannot end before it is stopped, however busy the machine; speed is no part of the fingerprint.
@@ -82,6 +98,10 @@ def test_a_job_is_stopped_and_submitted_again_and_a_node_dies(cluster: dict[str,
     deadline = time.monotonic() + 600
     while folder.count("synthesize") < 4 and time.monotonic() < deadline:
         time.sleep(0.3)
+    # `--runtime-env-json` reaches the driver and the workers; but not what was there before the job.
+    assert any(with_token(cluster, "python jobs/synthesize.py"))
+    assert set(with_token(cluster, "ray::MapWorker")) == {True}
+    assert set(with_token(cluster, "raylet/raylet")) == {False}
     subprocess.run(["ray", "job", "stop", name], env=cluster, capture_output=True, check=True)
     before = {one for batch in folder.read_tables("synthesize") for one in batch.column("id").to_pylist()}
     assert 4 <= len(before) < 32
@@ -94,6 +114,21 @@ def test_a_job_is_stopped_and_submitted_again_and_a_node_dies(cluster: dict[str,
     after = [one for batch in folder.read_tables("synthesize") for one in batch.column("id").to_pylist()]
     assert len(after) == len(set(after)) == 32
     assert before <= set(after)
+
+
+@pytest.mark.long
+@pytest.mark.vllm
+def test_a_jobs_token_reaches_the_processes_of_its_engines(cluster: dict[str, str], tmp_path: Path) -> None:
+    """vLLM's engine is a process of its own, and the one that loads the model."""
+    pool = {"engine": "vllm", "model": "packaged", "max_model_len": 2048, "rows_in_flight": 4}
+    started = submit(cluster, tmp_path, f"pools.m={json.dumps(pool)}", wait=False)
+    assert started.returncode == 0, started.stderr
+    name = re.findall(r"raysubmit_\w+", started.stdout)[0]
+    deadline = time.monotonic() + 600
+    while not (engines := with_token(cluster, "EngineCore")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    subprocess.run(["ray", "job", "stop", name], env=cluster, capture_output=True, check=True)
+    assert set(engines) == {True}
 
 
 def test_a_fault_in_the_recipe_is_the_jobs_exit_code(cluster: dict[str, str], tmp_path: Path) -> None:

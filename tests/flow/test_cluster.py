@@ -160,19 +160,22 @@ def autoscaled(place: Path, version: str) -> Found:
                 break
             time.sleep(0.2)
         before = cluster()
-        made = with_pool(recipe(place, count=12), {"engine": "simulated", "gpus": 1, "cpus": 0.5})
+        kind = {"accelerator_type": "L4", "labels": {"market": "spot"}, "replicas": {"min": 2, "max": 2}}
+        made = with_pool(recipe(place, count=12), {"engine": "simulated", "gpus": 1, "cpus": 0.5, **kind})
         try:
             run(with_pool(made, {"engine": "simulated", "gpus": 4, "cpus": 0.5}))
             refused = ""
         except RecipeError as error:
             refused = str(error)
         folder = run(made)
+        brought = [node for node in cluster().nodes if "GPU" in node.resources]
         return {
             "grows": before.grows,
             "refused": refused,
             "gpus before": before.total.get("GPU", 0),
             "rows": len(rows_of(folder)),
             "gpus after": cluster().total.get("GPU", 0),
+            "of them": sorted({(*node.gpu_models, node.labels.get("market")) for node in brought}),
         }
     finally:
         ray.shutdown()  # a driver whose head goes first dies of it
@@ -188,9 +191,13 @@ def launcher_file(port: int) -> dict[str, Any]:
         "gcs_address": f"127.0.0.1:{port}",
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
     }
+    more: dict[str, Any] = {"node_config": {}, "min_workers": 0, "max_workers": 2}
+    gpu, l4 = {"CPU": 1, "GPU": 1}, {"CPU": 1, "GPU": 1, "accelerator_type:L4": 1}
     types = {
         "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
-        "gpu": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        "gpu": {"resources": gpu, "labels": {"market": "spot"}} | more,
+        "l4": {"resources": l4, "labels": {"market": "on-demand"}} | more,
+        "l4-spot": {"resources": l4, "labels": {"market": "spot"}} | more,
     }
     mappings = ("head_node", "worker_nodes", "auth", "docker", "file_mounts")
     lists = ("cluster_synced_files", "initialization_commands", "setup_commands", "head_setup_commands",
@@ -212,8 +219,11 @@ def launcher_file(port: int) -> dict[str, Any]:
 @pytest.mark.parametrize("version", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_a_run_waits_for_the_nodes_that_an_autoscaler_brings(tmp_path: Path, version: str) -> None:
     """Ray's own autoscalers, whose machines are processes; no GPU node is up when the run begins. What no type of node
-    could hold is not waited for, whether the types can be seen (version 1, the launcher's) or not (2, KubeRay's)."""
+    could hold is not waited for, whether the types can be seen (version 1, the launcher's) or not (2, KubeRay's).
+    Of several types with GPUs the one comes that has the replica's accelerator and labels.
+    """
     found = apart(autoscaled, tmp_path, version)
+    assert found.pop("of them") == [("L4", "spot")]
     assert found.pop("gpus after") in (1, 2)
     assert "4 GPU on one node, which no node of the cluster has, nor one that its autoscaler" in found.pop("refused")
     assert found == {"grows": True, "gpus before": 0, "rows": 12}

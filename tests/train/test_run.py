@@ -152,16 +152,17 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(
 
 @pytest.mark.long
 def test_a_node_whose_cloud_gives_notice_leaves_a_checkpoint_behind(tmp_path: Path, tiny: str) -> None:
-    """Nothing is saved by schedule here, so the one checkpoint is the notice's. The node is watched by the script that
-    the launcher files start.
+    """Nothing is saved by schedule here, so the one checkpoint is the notice's. The node, one that the recipe's labels
+    name, is watched by the script that the launcher files start.
     """
     run = tmp_path / "run"
     folder_with_sets(run, train=12)
     fields = {"max_length": 256, "per_device_train_batch_size": 2, "num_train_epochs": 60}
     unsaved = fields | {"save_strategy": "steps", "save_steps": 10_000}
-    made = training_recipe(tmp_path, tiny, sft=unsaved, train={"workers": {"min": 1, "max": 1}})
+    place = {"workers": {"min": 1, "max": 1}, "labels": {"chaos": "in(node-2,node-3)"}}
+    made = training_recipe(tmp_path, tiny, sft=unsaved, train=place)
     (run / "recipe.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    cluster = Nodes(tmp_path, nodes=1)
+    cluster = Nodes(tmp_path, nodes=2)
     log = tmp_path / "driver.log"
     environment = cluster.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     try:
@@ -175,7 +176,9 @@ def test_a_node_whose_cloud_gives_notice_leaves_a_checkpoint_behind(tmp_path: Pa
                 env=environment, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()) and metadata.asked > 2, driver)
-            raylet = cluster.raylet("node-1")
+            raylet = cluster.raylet("node-2")
+            (worker,) = cluster.processes("RayTrainWorker")
+            assert raylet.pid in [parent.pid for parent in worker.parents()]
             assert not checkpoints(run)
             metadata.give_notice(30)
             _, said = watcher.communicate(timeout=600)

@@ -147,6 +147,16 @@ def test_more_workers_than_the_cluster_can_give_are_refused_with_the_numbers(tmp
         check_needs([worker_need(place)], Cluster((Node({"CPU": 8, "GPU": 2}),)))
 
 
+def test_a_training_worker_asks_for_the_kind_of_node_that_the_recipe_names(tmp_path: Path) -> None:
+    asked = {"gpus": 1, "accelerator_type": "H100", "labels": {"market": "on-demand"}}
+    need = worker_need(training_recipe(tmp_path, "packaged", train=asked).train)
+    has = {"CPU": 8, "GPU": 8, "accelerator_type:H100": 1}
+    check_needs([need], Cluster((Node(has, {"market": "on-demand"}),)))
+    for node in (Node(has, {"market": "spot"}), Node({"CPU": 8, "GPU": 8}, {"market": "on-demand"})):
+        with pytest.raises(RecipeError, match=r"a training worker asks for .* labels {'market': 'on-demand'} on one"):
+            check_needs([need], Cluster((node,)))
+
+
 def test_the_papers_values_are_the_defaults(tmp_path: Path) -> None:
     made = training_recipe(tmp_path, "packaged", sft={}, dpo={})
     sft = trl_config("sft", trl_arguments(made.sft, gpu=False, lora=False, seed=0, held_out=False), str(tmp_path))

@@ -78,6 +78,7 @@ def fit(job: Job, train: Train, step: str, progress_s: float, worker_logs: bool)
                 use_gpu=job.gpu,
                 resources_per_worker=train.asked,
                 accelerator_type=train.accelerator_type,
+                label_selector=train.labels or None,
                 elastic_resize_monitor_interval_s=train.resize_s,
             ),
             run_config=RunConfig(
@@ -173,6 +174,8 @@ def _run_task(function: Callable[P, Result], train: Train, *args: P.args, **kwar
     options: dict[str, Any] = {"num_cpus": train.cpus, "num_gpus": train.gpus, "resources": train.resources or None}
     if train.accelerator_type:
         options["accelerator_type"] = train.accelerator_type
+    if train.labels:
+        options["label_selector"] = train.labels
     result: Result = _get(ray.remote(function).options(**options).remote(*args, **kwargs))
     return result
 

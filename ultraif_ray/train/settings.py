@@ -196,7 +196,8 @@ def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
 def worker_need(place: Train, count: int | None = None) -> Need:
     """What `count` training workers, by default the fewest, ask of the cluster."""
     advice = "lower train.workers.min, train.cpus or train.gpus, or add nodes"
-    return Need("a training worker", count or place.workers.min, place.asked | place.accelerator, advice=advice)
+    count = count or place.workers.min
+    return Need("a training worker", count, place.asked | place.accelerator, place.labels, advice)
 
 
 def check_machine(job: Job) -> None:

@@ -41,6 +41,8 @@ def train_worker(config: dict[str, Any]) -> None:
     # Each worker saves into a folder of its own; Ray Train puts their parts of a checkpoint together.
     with tempfile.TemporaryDirectory(prefix="ultraif-train-") as scratch:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{scratch}/tensorboard")
+        if config.get("scoreboard") is not None and context.get_world_rank() == 0:
+            config["scoreboard"].add.remote({}, f"{context.get_world_size()} workers load {job.start or job.model}")
         trainer = make_trainer(job, scratch, context.get_world_size(), fresh=checkpoint is None)
         trainer.add_callback(CheckpointCallback(trainer, job, config.get("scoreboard"), context.get_world_rank()))
         if checkpoint is None:
