@@ -24,6 +24,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -34,7 +35,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.records import ROLES, CheckerName, Family
+from ultraif_ray.records import ROLES, Category, CheckerName, Family
 from ultraif_ray.redact import redacted, secret_of_address, secrets_in
 from ultraif_ray.templates import Templates, load_shipped, shipped_templates
 
@@ -634,6 +635,100 @@ class Synthesize(Section):
 
 CapField = Literal["category", "level", "source"]
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Weights(Section):
+    """In which ratio the examples of a set are, by what they are. Of two values of weight 1 and 2 the set has twice as
+    many of the second: as many of both as there are, since none stands there twice. 0 leaves a value out; of one that
+    is not named all stay.
+    """
+
+    category: dict[Category, Weight] = {}
+    """By category of constraint. An example has several, and stays only where it is within the share of each."""
+    level: dict[NonNegativeInt, Weight] = {}
+    """By how many constraints were added."""
+    source: dict[str, Weight] = {}
+    """By file of prompts: its path, the last parts of it, or a folder or a glob, whose files then count as one; or a
+    hub id as in `prompts`."""
+
+    @model_validator(mode="after")
+    def _say_something(self) -> "Weights":
+        for field, weights in self:
+            if len(weights) == 1 and any(weights.values()):
+                raise ValueError(f"{field}: a weight is against others: name two values or more, or give one 0")
+        return self
+
+
+class Range(Section):
+    """Numbers: a number alone, or those from `min` to `max`, or between `above` and `below` and neither of these."""
+
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _that_number(cls, data: Any) -> Any:
+        if isinstance(data, str | list | bool):
+            raise ValueError("wants a number, or a range, such as {min: 2, max: 3} or {above: 0, below: 1}")
+        return {"min": data, "max": data} if isinstance(data, int | float) else data
+
+    @model_validator(mode="after")
+    def _holds_a_number(self) -> "Range":
+        low = max((one for one in (self.min, self.above) if one is not None), default=-math.inf)
+        high = min((one for one in (self.max, self.below) if one is not None), default=math.inf)
+        if low > high or (low == high and not self.holds(low)):
+            raise ValueError(f"no number lies there: from {low:g} to {high:g}")
+        return self
+
+    def holds(self, number: float) -> bool:
+        """Whether a number lies there."""
+        return (
+            (self.min is None or number >= self.min)
+            and (self.max is None or number <= self.max)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+
+class Where(Section):
+    """Which examples a set takes: those that meet every condition. The composer's set has neither responses nor levels,
+    and conditions on these are not asked there.
+    """
+
+    pass_rate: Range | None = None
+    """Share of the instruction's responses that passed, in [0, 1]: `{above: 0, below: 1}` leaves out those that all or
+    none met. An instruction whose responses nobody judged has none, and is not taken. Sampling that stops early
+    (`synthesize.goal`) leaves few responses to tell from: see `samples`."""
+    samples: Range | None = None
+    """How many responses were judged, such as `{min: 4}`."""
+    level: Range | None = None
+    """How many constraints were added, such as 2 or `{min: 2, max: 3}`."""
+    category: tuple[Category, ...] = ()
+    """It has a constraint of one of these categories."""
+    checker: tuple[CheckerName, ...] = ()
+    """Code checks one of its constraints, by one of these."""
+    source: tuple[str, ...] = ()
+    """Its prompt is from one of these files; named as in `weights`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_column(cls, data: Any) -> Any:
+        if isinstance(data, str | list):
+            raise ValueError(
+                "wants conditions by column, such as {pass_rate: {above: 0, below: 1}, category: [format]}"
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _pass_rate_is_a_share(self) -> "Where":
+        for _, bound in self.pass_rate or ():
+            if bound is not None and not 0 <= bound <= 1:
+                raise ValueError(f"pass_rate: a share in 0 to 1, not {bound:g}")
+        return self
+
 
 class Export(Section):
     """Write the training sets."""
@@ -648,6 +743,8 @@ class Export(Section):
     """Most examples of a set with the same `category` of constraint, the same `level` (how many were added) or the same
     `source` (a file of prompts); `smallest` for as many as the rarest of them has. An example stays only where it is
     within the caps of all that it is of; which ones stay depends on the prompts alone."""
+    weights: Weights = Weights()
+    where: Where = Where()
     pair: Literal["first", "widest"] = "first"
     """Which responses make a DPO pair: the first that passed and the first that failed, or those that are furthest
     apart in how well they meet the questions. The latter wants `synthesize.goal: all`, and `ask_all`."""

@@ -302,6 +302,19 @@ class Instruction(Record):
         best = max(passed, key=lambda response: response.score, default=None)
         return best, min(failed, key=lambda response: response.score, default=None)
 
+    @property
+    def judged(self) -> list[Response]:
+        """The responses that were held to questions, also those that were cut off; none where nobody judged, as in a
+        contrast pair.
+        """
+        return [response for response in self.responses if response.verdicts]
+
+    @property
+    def pass_rate(self) -> float | None:
+        """The share of the judged responses that passed, in [0, 1]; None without any."""
+        judged = self.judged
+        return sum(response.passed for response in judged) / len(judged) if judged else None
+
 
 class Usage(Record):
     """Tokens one role used for one row. `cached` is the part of `prompt` found in the engine's prefix cache."""

@@ -18,6 +18,7 @@ from ultraif_ray.data.export import SETS, SPLITS, export, held_out
 from ultraif_ray.data.ingest import to_prompts
 from ultraif_ray.recipe import Ingest, Recipe, parse_recipe
 from ultraif_ray.records import Check, Constraint, Prompt, Response, Row, Turn, Verdict, prompt_id, to_table
+from ultraif_ray.store.difficulty import Counting
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry
 
@@ -57,6 +58,10 @@ def exported(tmp_path: Path, rows: list[Row] = ROWS, **settings: Any) -> tuple[P
     (tmp_path / "synthesize/rows").mkdir(parents=True, exist_ok=True)
     pq.write_table(to_table(rows), tmp_path / "synthesize/rows/a.parquet")
     behind = {"ingest": Entry(input=6, outcomes={"accepted": 5, "empty": 1})}
+    counting = Counting()
+    for one in rows:
+        counting.add(one.instructions, one.constraints)
+    behind["synthesize"] = Entry(input=len(rows), outcomes={}, difficulty=counting.found)
     return tmp_path / "export", export(recipe, folder, "synthesize", "export", SETS, behind)
 
 
@@ -170,6 +175,103 @@ def test_caps_hold_and_what_stays_depends_on_the_rows_alone(
         assert 0 < max(values[field].values()) <= cap
     if len(caps) == 1:
         assert set(values[next(iter(most))].values()) == set(most.values())
+
+
+@pytest.mark.parametrize(
+    ("weights", "ratio"),
+    [
+        ({"level": {1: 1, 2: 2}}, {"level": {1: 10, 2: 20, 3: 20}}),
+        ({"level": {1: 0.5, 3: 0.25}}, {"level": {1: 20, 2: 20, 3: 10}}),
+        ({"level": {1: 0}}, {"level": {2: 20, 3: 20}}),
+        ({"level": {1: 3, 2: 1, 3: 0}}, {"level": {1: 20, 2: 6}}),
+        ({"category": {"format": 1, "content": 3}}, {"category": {"format": 10, "content": 30}}),
+        ({"source": {"a.jsonl": 3, "b": 1}}, {"source": {"a.jsonl": 36, "s3://b/c:d.jsonl": 12}}),
+        ({"source": {"*.jsonl": 1, "a.jsonl": 0}}, {"source": {"a.jsonl": 48, "s3://b/c:d.jsonl": 12}}),
+        ({"level": {1: 1, 7: 1}}, {"level": {1: 20, 2: 20, 3: 20}}),
+    ],
+)
+def test_weights_set_a_ratio_out_of_what_is_there(
+    tmp_path: Path, weights: dict[str, Any], ratio: dict[str, dict[Any, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = []
+    for order, rows in (("one", CAPPED), ("other", CAPPED[::-1])):
+        place, _ = exported(tmp_path / order, rows=rows, weights=weights, held_out=0)
+        kept.append({example["id"] for example in lines(place / "sft/train.jsonl")})
+    assert kept[0] == kept[1]
+    for field, wanted in ratio.items():
+        value = {
+            "level": lambda one: one.instructions[0].level,
+            "category": lambda one: one.instructions[0].added[0].category,
+            "source": lambda one: one.file,
+        }[field]
+        assert Counter(value(one) for one in CAPPED if one.id in kept[0]) == wanted
+    said = "export.weights.level: no example is of 7; there are 1, 2, 3\n"
+    assert (said in capsys.readouterr().err) == (7 in weights.get("level", {}))
+
+
+def test_a_cap_and_weights_hold_together(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, rows=CAPPED, caps={"level": 8}, weights={"level": {1: 1, 2: 2}}, held_out=0)
+    assert Counter(example["level"] for example in lines(place / "sft/train.jsonl")) == {1: 4, 2: 8, 3: 8}
+
+
+NO = Verdict(question="Is it?", answer="no")
+YES = NO.model_copy(update={"answer": "yes"})
+
+
+def answered(number: int, passed: int, failed: int, level: int = 1, **more: Any) -> Row:
+    responses = [Response(text="good", passed=True, verdicts=[YES])] * passed
+    responses = responses + [Response(text="bad", verdicts=[NO])] * failed
+    instruction = composed("ask", *[(f"ask {n}", "Is it?") for n in range(level)], responses=responses)
+    for name, value in more.pop("added", {}).items():
+        setattr(instruction.added[0], name, value)
+    found = Constraint(category="content", text="in French", simplified_query="ask", question="Is it?")
+    return Row(
+        id=number, query="ask", constraints=[found], instructions=[instruction], outcome="satisfied", **more
+    )  # fmt: skip
+
+
+RATED = [
+    answered(9_001, 4, 0),
+    answered(9_002, 0, 4, level=2),
+    answered(9_003, 1, 3, added={"category": "format"}),
+    answered(9_004, 1, 1, source="/data/a.jsonl:1", added={"check": Check(name="words", number=3)}),
+    row(9_005, "good", constraints=0),  # nobody judged
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "taken"),
+    [
+        ({"pass_rate": {"above": 0, "below": 1}}, {9_003, 9_004}),
+        ({"pass_rate": {"min": 0.25, "max": 0.5}}, {9_003, 9_004}),
+        ({"pass_rate": {"above": 0.25}}, {9_001, 9_004}),
+        ({"pass_rate": 1}, {9_001}),
+        ({"samples": {"min": 4}, "pass_rate": {"below": 1}}, {9_002, 9_003}),
+        ({"level": {"min": 2}}, {9_002}),
+        ({"category": "format"}, {9_003}),
+        ({"checker": ["words", "lines"]}, {9_004}),
+        ({"source": "data/a.jsonl"}, {9_004}),
+        ({"source": "/data"}, {9_004}),
+        ({"source": "ata/a.jsonl"}, set()),
+        ({}, {9_001, 9_002, 9_003, 9_004, 9_005}),
+    ],
+)  # fmt: skip
+def test_conditions_choose_examples_by_what_they_are(tmp_path: Path, where: dict[str, Any], taken: set[int]) -> None:
+    place, counted = exported(tmp_path, rows=RATED, where=where, files=("jsonl",), held_out=0)
+    found = lines(place / "rl/train.jsonl") if taken else []
+    assert {example["id"] for example in found} == taken
+    assert sum(counted.outcomes.values()) == len(RATED)
+    if set(where) <= {"pass_rate", "samples", "level"}:  # of which the composer's set has none
+        assert counted.examples["composer"]["train"] == len(RATED) - 1
+    else:
+        assert counted.examples["composer"]["train"] == (1 if "source" in where and taken else 0)
+        assert counted.outcomes["not selected"] == len(RATED) - len(taken)
+
+
+def test_examples_say_how_many_of_how_many_passed(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, rows=RATED, held_out=0)
+    rates = {e["id"]: (e["pass_rate"], e["samples"]) for e in pq.read_table(place / "rl/train.parquet").to_pylist()}
+    assert rates == {9_001: (1.0, 4), 9_002: (0.0, 4), 9_003: (0.25, 4), 9_004: (0.5, 2), 9_005: (None, 0)}
 
 
 def test_a_share_of_all_conversations_is_held_out_by_their_hash_alone() -> None:
@@ -329,6 +431,25 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
         '"rejected"',
     ):
         assert part in text
+
+
+def test_the_card_says_how_hard_the_set_is_and_what_is_in_it(tmp_path: Path) -> None:
+    place, _ = exported(tmp_path, rows=RATED)
+    text = (place / "rl/README.md").read_text()
+    for line in (
+        "| level | 1 | 4 |",
+        "| level | 2 | 1 |",
+        "| category | format | 1 |",
+        "| source | `a.jsonl` | 1 |",
+        "| level | 1 | 10 | 60% |",
+        "| level | 2 | 4 | 0% |",
+        "| category | format | 4 | 25% |",
+        "| checker | words | 2 | 50% |",
+        "Instructions of which no response passed: 1; some: 2; all: 1. Their `pass_rate` is 0, between, and 1.",
+    ):
+        assert f"{line}\n" in text
+    assert "/data" not in text
+    assert "Difficulty" not in (place / "composer/README.md").read_text()
 
 
 NAME = "a `<img src=x onerror=alert(1)>` [b](javascript:alert(1)) \u202e\n# c``"

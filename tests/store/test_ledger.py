@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tests.scripted import composed
 from ultraif_ray.errors import RunError
-from ultraif_ray.records import Failure, Response, Row, Usage, to_table
+from ultraif_ray.records import Failure, Response, Row, Usage, Verdict, to_table
 from ultraif_ray.store import ledger
+from ultraif_ray.store.difficulty import Difficulty, Rate
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import LEDGER, Entry, Retried
 
@@ -70,6 +71,22 @@ def test_rows_are_counted_from_the_files(tmp_path: Path) -> None:
     assert ledger.read(folder) == {"synthesize": counted}
     ledger.remove(folder, ["synthesize"])
     assert ledger.read(folder) == {}
+
+
+def test_the_difficulty_of_a_synthesis_is_kept_and_read_again(tmp_path: Path) -> None:
+    verdict = Verdict(question="Is it a?", answer="yes")
+    responses = [Response(text="x", passed=True, verdicts=[verdict]), Response(text="y", verdicts=[verdict])]
+    instruction = composed("q", ("q a", "Is it a?"), responses=responses)
+    folder = written(tmp_path, Row(id=1, query="q", outcome="paired", decomposed="simple", instructions=[instruction]))
+    counted = ledger.count_rows(folder, "synthesize", 1, "outcome", ())
+    assert counted.difficulty == Difficulty(levels={1: Rate(passed=1, of=2)}, some_passed=1)
+    assert ledger.count_rows(folder, "synthesize", 1, "decomposed", ()).difficulty is None
+    ledger.enter(folder, "synthesize", counted)
+    assert folder.read_json(LEDGER)["synthesize"]["difficulty"] == {
+        "levels": {"1": {"passed": 1, "of": 2}},
+        "some_passed": 1,
+    }
+    assert ledger.read(folder) == {"synthesize": counted}
 
 
 def test_an_id_that_stands_twice_is_an_error(tmp_path: Path) -> None:

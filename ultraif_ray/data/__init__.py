@@ -9,6 +9,6 @@ asking.py    turns that ask nothing
 language.py  which language a text is in
 export.py    judged rows → SFT, DPO, RL and composer sets
 sets.py      training sets that exist already → the layout that export writes
-caps.py      at most so many examples of a kind
+caps.py      which examples stay: conditions, caps, weights
 card.py      the dataset card beside them
 """

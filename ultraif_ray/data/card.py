@@ -2,14 +2,19 @@
 
 import json
 import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 import yaml
 
 from ultraif_ray import __version__
+from ultraif_ray.data.caps import Group
 from ultraif_ray.printable import printable
 from ultraif_ray.recipe import Recipe
+from ultraif_ray.store.difficulty import Difficulty, Rate
 from ultraif_ray.store.ledger import Entry, Tokens
 
 _ABOUT = {
@@ -29,6 +34,8 @@ def card(
     counts: dict[str, int],
     fingerprint: str,
     example: dict[str, Any] | None,
+    kinds: Mapping[Group, int] = MappingProxyType({}),
+    difficulty: Difficulty | None = None,
 ) -> str:
     """The card of one set.
 
@@ -42,6 +49,8 @@ def card(
         counts: examples per split.
         fingerprint: of the settings that made the rows.
         example: one example, or None where the set is empty.
+        kinds: examples by category, level and source.
+        difficulty: how often the responses of the step passed that the rows are from.
     """
     suffix = "parquet" if "parquet" in recipe.export.files else "jsonl"
     splits = [{"split": split, "path": f"{split}.{suffix}"} for split, n in counts.items() if n]
@@ -57,6 +66,8 @@ def card(
         f"# {recipe.name}: {name}",
         f"{_about(name, recipe)} Made by ultraif-ray {__version__} with the method of UltraIF (arXiv 2502.04153).",
         "| split | examples |\n| --- | --- |\n" + "\n".join(f"| {split} | {n} |" for split, n in counts.items()),
+        *_balance(kinds),
+        *(_difficulty(difficulty) if difficulty and name != "composer" else ()),
         "## Sources\n\n" + _sources(recipe),
         "The prompts keep the licence of their source.",
         "## Models\n\n" + "\n".join(f"- {role}: {_code(model)}" for role, model in models.items()),
@@ -116,8 +127,11 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any], 
 def _sources(recipe: Recipe) -> str:
     """Where the prompts, or the sets, come from; of a local file its name alone, since cards are published."""
     files = recipe.sets.files if recipe.sets else recipe.prompts
-    names = (posixpath.basename(file) if file.startswith("/") else file for file in files)
-    return "\n".join(f"- {_code(name)}" for name in names)
+    return "\n".join(f"- {_public(file)}" for file in files)
+
+
+def _public(file: str) -> str:
+    return _code(posixpath.basename(file) if file.startswith("/") else file)
 
 
 def _about(name: str, recipe: Recipe) -> str:
@@ -148,6 +162,46 @@ def _funnel(ledger: dict[str, Entry]) -> str:
         outcomes = ", ".join(f"{n} {outcome}" for outcome, n in entry.outcomes.items())
         lines.append(f"| {step} | {entry.input} | {outcomes} |")
     return "\n".join(lines)
+
+
+_MOST = 20
+"""Sources that are listed."""
+
+
+def _balance(kinds: Mapping[Group, int]) -> Iterator[str]:
+    """How many examples there are of each kind; one that has constraints of several categories counts for each."""
+    if not kinds:
+        return
+    lines = [f"| {field} | {value} | {n} |" for (field, value), n in sorted(kinds.items()) if field != "source"]
+    sources = Counter({value: n for (field, value), n in kinds.items() if field == "source"}).most_common()
+    lines += [f"| source | {_public(str(source)).replace('|', ' ')} | {n} |" for source, n in sources[:_MOST]]
+    if rest := sources[_MOST:]:
+        lines.append(f"| source | {len(rest)} more | {sum(n for _, n in rest)} |")
+    yield "## What is in it\n\n" + "\n".join(["| by | | examples |", "| --- | --- | --- |", *lines])
+
+
+def _difficulty(found: Difficulty) -> Iterator[str]:
+    """How often the responses of the run passed, kept here or not."""
+    rates: dict[str, Mapping[Any, Rate]] = {
+        "level": found.levels,
+        "category": found.categories,
+        "checker": found.checkers,
+    }
+    lines = [
+        f"| {of} | {value} | {rate.of} | {rate.share:.0%} |"
+        for of, values in rates.items()
+        for value, rate in values.items()
+    ]
+    yield (
+        "## Difficulty\n\nOf all responses that were judged, also those that are not in this set: by level (how many "
+        "constraints were added) those that met every question; by category and checker of a constraint, of those with "
+        "a verdict on it, those that met it."
+    )
+    yield "\n".join(["| by | | responses | passed |", "| --- | --- | --- | --- |", *lines])
+    yield (
+        f"Instructions of which no response passed: {found.none_passed}; some: {found.some_passed}; all: "
+        f"{found.all_passed}. Their `pass_rate` is 0, between, and 1."
+    )
 
 
 def _tokens(ledger: dict[str, Entry]) -> str:

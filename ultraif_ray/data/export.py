@@ -11,19 +11,20 @@ Four sets, each with a train and a held-out split by conversation, so that none 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ultraif_ray.data.caps import Group, Place, bounds
+from ultraif_ray.data.caps import Group, Traits, bounds, groups_of, is_selected
 from ultraif_ray.data.card import card
 from ultraif_ray.method.prompts import composer_answer, composer_request
 from ultraif_ray.recipe import Export, Recipe
 from ultraif_ray.records import (
+    AddedConstraint,
     Check,
     Constraint,
     Instruction,
@@ -47,17 +48,17 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True)
 class Example:
-    """One example of a set: what is written of it, and where it stands among all."""
+    """One example of a set: what is written of it, and what can be said of it."""
 
     columns: Columns
-    place: Place
+    traits: Traits
 
 
 def export(
     recipe: Recipe, folder: RunFolder, source: str, target: str, names: tuple[str, ...], behind: dict[str, Entry]
 ) -> Entry:
-    """Write sets in one pass over the rows of a step, two where there are caps; a set without an example leaves no
-    folder.
+    """Write sets in one pass over the rows of a step, two where there are caps or weights; a set without an example
+    leaves no folder.
 
     Args:
         recipe: the run's recipe.
@@ -72,11 +73,13 @@ def export(
     """
     outcomes: Counter[str] = Counter()
     shown: dict[str, Columns] = {}
+    kinds: dict[str, Counter[Group]] = {name: Counter() for name in names}
     rows = _Rows(folder, source)
     settings = recipe.export
+    balanced = settings.caps or any(weights for _, weights in settings.weights)
     within = bounds(
-        (one.place for row in rows for name in names for one in examples(row, name, settings)) if settings.caps else (),
-        dict(settings.caps),
+        (one.traits for row in rows for name in names for one in _selected(row, name, settings)) if balanced else (),
+        settings,
     )
     with ExitStack() as stack:
         files = {
@@ -85,22 +88,25 @@ def export(
             for split in SPLITS
         }
         for row in rows:
-            found = {name: list(examples(row, name, settings)) for name in names}
-            made = {name: [one.columns for one in found[name] if within.admit(one.place)] for name in names}
+            found = {name: list(_selected(row, name, settings)) for name in names}
+            stay = {name: [one for one in found[name] if within.admit(one.traits)] for name in names}
+            made = {name: [one.columns for one in stay[name]] for name in names}
             split = "held_out" if held_out(row.conversation, settings.held_out) else "train"
             for name in names:
                 files[name, split].add(made[name])
                 if made[name]:
                     shown.setdefault(name, made[name][0])
-            nothing = "over a cap" if any(found.values()) else "nothing to export"
-            outcomes["+".join(name for name in names if made[name]) or nothing] += 1
+                kinds[name].update(group for one in stay[name] for group in groups_of(one.traits, settings))
+            outcomes["+".join(name for name in names if made[name]) or _why_not(row, found, settings)] += 1
         counts = {name: {split: files[name, split].count for split in SPLITS} for name in names}
     for name in names:
         if not any(counts[name].values()):
             with suppress(FileNotFoundError):  # object stores have no empty folders
                 folder.fs.rm(folder.at(target, name), recursive=True)
             continue
-        text = card(name, recipe, behind, counts[name], folder.fingerprint_of(source), shown.get(name))
+        difficulty = behind[source].difficulty if source in behind else None
+        made_by = folder.fingerprint_of(source)
+        text = card(name, recipe, behind, counts[name], made_by, shown.get(name), kinds[name], difficulty)
         with folder.fs.open(folder.at(target, name, "README.md"), "w", encoding="utf-8") as file:
             file.write(text)
     return Entry(input=folder.count(source), outcomes=dict(outcomes), examples=counts)
@@ -117,6 +123,19 @@ class _Rows:
             yield from map(Row.model_validate, batch.to_pylist())
 
 
+def _selected(row: Row, name: str, settings: Export) -> Iterator[Example]:
+    """The examples of one set that a row gives and that meet the conditions."""
+    return (one for one in examples(row, name, settings) if is_selected(one.traits, settings.where))
+
+
+def _why_not(row: Row, found: dict[str, list[Example]], settings: Export) -> str:
+    """Why a row gives no example to any set."""
+    if any(found.values()):
+        return "over a cap"
+    gives = any(True for name in found for _ in examples(row, name, settings))
+    return "not selected" if gives else "nothing to export"
+
+
 def held_out(conversation: int, share: float) -> bool:
     """Whether a conversation's prompts are held out: by its hash alone, so the same in every run and every set."""
     return (conversation % 10_000) < share * 10_000
@@ -126,22 +145,26 @@ def examples(row: Row, name: str, settings: Export) -> Iterator[Example]:
     """The examples of one set that a row gives; none from a row that failed in synthesis."""
     if name == "composer":
         for number, constraint in enumerate(row.constraints):
-            place = _place(row, name, number, [("category", constraint.category)])
-            yield Example(_composer_example(row, constraint, settings), place)
+            yield Example(_composer_example(row, constraint, settings), _traits(row, name, number, [constraint]))
         return
     if row.outcome == "failed":
         return
     for number, instruction in enumerate(row.instructions):
         columns = _columns(row, name, instruction, settings)
         if columns is not None:
-            categories = {constraint.category for constraint in instruction.added if constraint.category}
-            groups: list[Group] = [("category", category) for category in sorted(categories)]
-            yield Example(columns, _place(row, name, number, [*groups, ("level", str(instruction.level))]))
+            traits = _traits(row, name, number, instruction.added)
+            level, rate, samples = instruction.level, instruction.pass_rate, len(instruction.judged)
+            yield Example(columns, replace(traits, level=level, pass_rate=rate, samples=samples))
 
 
-def _place(row: Row, name: str, number: int, groups: list[Group]) -> Place:
-    key = (row.id + number * 0x9E3779B97F4A7C15) % 2**63  # ids are hashes; the golden ratio keeps several apart
-    return Place(name, key, (*groups, ("source", row.file)))
+def _traits(row: Row, name: str, number: int, constraints: Sequence[Constraint | AddedConstraint]) -> Traits:
+    return Traits(
+        set=name,
+        key=(row.id + number * 0x9E3779B97F4A7C15) % 2**63,  # ids are hashes; the golden ratio keeps several apart
+        source=row.file,
+        categories=tuple(sorted({one.category for one in constraints if one.category})),
+        checkers=tuple(sorted({one.check.name for one in constraints if one.check})),
+    )
 
 
 def _columns(row: Row, name: str, instruction: Instruction, settings: Export) -> Columns | None:
@@ -197,12 +220,14 @@ def _rl_example(row: Row, instruction: Instruction, settings: Export) -> Columns
 
 
 def _provenance(instruction: Instruction) -> Columns:
-    """What was asked of an answer beside the prompt; trainers pass over it."""
+    """What was asked of an answer beside the prompt, and how many met it; trainers pass over it."""
     return {
         "questions": instruction.questions,
         "checks": [one.check and one.check.model_dump() for one in instruction.added for _ in one.questions],
         "constraints": [{"category": one.category, "text": one.text} for one in instruction.added],
         "level": instruction.level,
+        "pass_rate": instruction.pass_rate,
+        "samples": len(instruction.judged),
     }
 
 
@@ -258,6 +283,8 @@ _PROVENANCE = {
     "checks": pa.list_(pa.struct(list(arrow_schema(Check)))),
     "constraints": pa.list_(pa.struct([("category", pa.string()), ("text", pa.string())])),
     "level": pa.int64(),
+    "pass_rate": pa.float64(),
+    "samples": pa.int64(),
 }
 _VERDICTS = pa.list_(
     pa.struct([("question", pa.string()), ("by", pa.string()), ("answer", pa.string()), ("p_yes", pa.float64())])

@@ -40,9 +40,10 @@ class Export(Step):
         """
         made = [sum(entries[self.name].examples.get(name, {}).values()) for name in ("sft", "dpo")]
         if not self.round and not any(made) and context.recipe.flow.breaker_share < 1:
-            folder = context.folder
+            folder, left_out = context.folder, entries[self.name].outcomes.get("not selected", 0)
+            asked = f" Of {left_out} rows none met export.where: ask less there." if left_out else ""
             raise RunError(
-                f"{self.name}: no row gave an example for SFT or DPO; `ultraif show {folder}` shows why. "
+                f"{self.name}: no row gave an example for SFT or DPO; `ultraif show {folder}` shows why.{asked} "
                 "Give more prompts or a better model. flow.breaker_share=1 takes that for a success too"
             )
 

@@ -6,7 +6,6 @@ no id stands twice.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ultraif_ray.engine.control import holds_control
 from ultraif_ray.errors import RunError
+from ultraif_ray.records import Constraint, Instruction
+from ultraif_ray.store.difficulty import Counting, Difficulty
 from ultraif_ray.store.folder import RunFolder
 
 LEDGER = "ledger.json"
@@ -78,6 +79,8 @@ class Entry(_Model):
     tokens: dict[str, Tokens] = {}
     """By role."""
     retried: Retried | None = None
+    difficulty: Difficulty | None = None
+    """How often responses passed, where any was judged."""
     examples: dict[str, dict[str, int]] = {}
     """Examples by training set and split."""
     training: Training | None = None
@@ -154,17 +157,21 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
     dropped: Counter[str] = Counter()
     in_part = hostile = 0
     tokens: dict[str, Counter[str]] = {role: Counter() for role in roles}
+    difficulty = Counting()
     ids: list[np.ndarray] = []
-    columns = ["id", outcome_column, "failures", "dropped", "usage", "rounds", "instructions"]
+    columns = ["id", outcome_column, "failures", "dropped", "usage", "rounds", "instructions", "constraints"]
     for batch in folder.read_tables(step, columns):
         ids.append(batch.column("id").to_numpy())
         for row in batch.to_pylist():
             outcomes[row[outcome_column]] += 1
             reasons.update(_kinds(row["failures"], roles))
             dropped.update(_kinds(row["dropped"], roles))
-            deepest = max((len(made["added"]) for made in row["instructions"]), default=row["rounds"])
-            in_part += outcome_column == "outcome" and deepest < row["rounds"]
-            hostile += outcome_column == "outcome" and any(map(holds_control, _made(row["instructions"])))
+            if outcome_column == "outcome":
+                instructions = [Instruction.model_validate(made) for made in row["instructions"]]
+                deepest = max((made.level for made in instructions), default=row["rounds"])
+                in_part += deepest < row["rounds"]
+                hostile += any(map(holds_control, _made(instructions)))
+                difficulty.add(instructions, [Constraint.model_validate(found) for found in row["constraints"]])
             for usage in row["usage"]:
                 if usage["role"] in tokens:
                     tokens[usage["role"]].update({name: usage[name] for name in Tokens.model_fields})
@@ -180,14 +187,15 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
         control_tokens=hostile,
         tokens={role: Tokens.model_validate(counts) for role, counts in tokens.items()},
         retried=_retried(folder, step),
+        difficulty=difficulty.found,
     )
 
 
-def _made(instructions: list[dict[str, Any]]) -> Iterator[str]:
+def _made(instructions: list[Instruction]) -> Iterator[str]:
     """The texts of a row that models wrote and others read."""
     for made in instructions:
-        yield from (added["query"] for added in made["added"])
-        yield from (response["text"] for response in made["responses"])
+        yield from (added.query for added in made.added)
+        yield from (response.text for response in made.responses)
 
 
 def _kinds(failures: list[dict[str, str]], roles: tuple[str, ...]) -> Iterable[str]:

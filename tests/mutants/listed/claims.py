@@ -411,8 +411,8 @@ DATA = (
         "caps depend on the order of rows",
         "caps.py: which ones stay depends on the rows alone",
         "ultraif_ray/data/caps.py",
-        "int(np.partition(np.asarray(members), cap - 1)[cap - 1])",
-        "members[cap - 1]",
+        "int(np.partition(members, most - 1)[most - 1])",
+        "members[most - 1]",
         (f"{EXPORT}::test_caps_hold_and_what_stays_depends_on_the_rows_alone",),
     ),
     Mutant(

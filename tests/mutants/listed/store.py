@@ -12,6 +12,24 @@ FINISH = (
 
 MUTANTS = (
     Mutant(
+        "a constraint without a verdict counts as met",
+        "ultraif_ray/store/difficulty.py: a constraint counts where a response has a verdict on it",
+        "ultraif_ray/store/difficulty.py",
+        """if "no" in answers or answers == {"yes"}:""",
+        "if answers:",
+        (
+            "tests/store/test_difficulty.py::test_rates_are_of_responses_and_a_constraint_counts_where_there_is_a_verdict_on_it",
+        ),
+    ),
+    Mutant(
+        "contrast pairs have a pass rate",
+        "ultraif_ray/records.py: no response is judged where nobody judged, as in a contrast pair",
+        "ultraif_ray/records.py",
+        "return [response for response in self.responses if response.verdicts]",
+        "return list(self.responses)",
+        ("tests/store/test_difficulty.py::test_where_nobody_judged_there_is_no_difficulty",),
+    ),
+    Mutant(
         "Parquet is replaced in place",
         "RunFolder.repair: each file is replaced whole",
         FOLDER,
