@@ -15,7 +15,7 @@ from ultraif_ray.store.folder import RunFolder
 
 
 def test_the_public_names() -> None:
-    public = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers"]
+    public = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers", "stats"]
     assert sorted(ultraif_ray.__all__) == public
     assert all(getattr(ultraif_ray, name) is not None for name in ultraif_ray.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'walk'"):

@@ -88,6 +88,7 @@ def test_help_and_the_readme_name_every_command_and_nothing_heavy_is_imported() 
         "evaluate",
         "serve",
         "show",
+        "stats",
     ]
     table = Path("README.md").read_text().partition("| command | what it does |")[2].partition("\n\n")[0]
     assert [name for name in listed if not re.search(rf"^\| .*`(ultraif )?{name}\b.* \|", table, re.MULTILINE)] == []

@@ -1,15 +1,16 @@
 """UltraIF (arXiv 2502.04153) on Ray: wild prompts in, judged instruction-following data and a better model out.
 
-`load_recipe`, `plan`, `run`, `Run`, `evaluate_model` and `score_answers` are the public API; see `ultraif_ray.api`.
+`load_recipe`, `plan`, `run`, `Run`, `evaluate_model`, `score_answers` and `stats` are the public API; see
+`ultraif_ray.api`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ultraif_ray.api import Run, evaluate_model, load_recipe, plan, run, score_answers
+    from ultraif_ray.api import Run, evaluate_model, load_recipe, plan, run, score_answers, stats
 
 __version__ = "0.1.0"
-__all__ = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers"]
+__all__ = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers", "stats"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ultraif_ray.errors import RunError
+from ultraif_ray.errors import InputError, RunError
 from ultraif_ray.recipe import OpenAIPool, Recipe, VllmPool, build_recipe, check_address, load_recipe
 from ultraif_ray.records import ROLES, Row, arrow_schema
 from ultraif_ray.steps import run as steps
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers"]
+    from ultraif_ray.data.stats import Stats
+
+__all__ = ["Run", "evaluate_model", "load_recipe", "plan", "run", "score_answers", "stats"]
 
 EVALUATION = EvaluationStep.kind
 """The folder of results, inside that of a run."""
@@ -123,6 +125,52 @@ def score_answers(
         results | {"config": {"answers": answers}, "model_name": name_of(answers)}, folder, EVALUATION, "answers"
     )
     return Evaluation(folder, "answers")
+
+
+def stats(what: str | Sequence[str], *, step: str = "", encoding: str = "", rows: int = 10, seed: int = 0) -> "Stats":
+    """What a data set holds, in one pass and in flat memory.
+
+    Args:
+        what: the folder of a run, or of a step in it, whose rows are counted; or files, folders or data sets of prompts
+            or of training examples, in any form that `--prompts` or `--data` takes.
+        step: of a run, whose rows; by default of the furthest step before the DPO rounds.
+        encoding: of files without a byte-order mark; UTF-8 where empty.
+        rows: how many are drawn at random.
+        seed: another one draws others.
+
+    Raises:
+        InputError: a file is not there or cannot be read, or nothing in it has a form that is accepted.
+        RunError: the run has no rows of this step.
+    """
+    from ultraif_ray.data.ingest import ACCEPTED
+    from ultraif_ray.data.sets import find_files
+    from ultraif_ray.data.stats import see_row, seen_in_files, stats_of
+
+    names = [what] if isinstance(what, str) else list(what)
+    if len(names) == 1 and (of := rows_of(names[0], step)):
+        return stats_of(map(see_row, of), rows, seed)
+    if step:
+        raise InputError(f"{', '.join(names)}: no folder of a run, so it has no step '{step}'")
+    found = stats_of(seen_in_files(find_files(tuple(names), encoding)), rows, seed)
+    if not found.kinds:
+        first = found.first_unreadable or f"{', '.join(names)}: holds no record"
+        raise InputError(f"{first}. Nothing could be read. Accepted: {ACCEPTED}, and training sets")
+    return found
+
+
+def rows_of(folder: str, step: str = "") -> "Rows | None":
+    """The rows of a run, or of a step's folder in it; None where the folder is of neither.
+
+    Raises:
+        RunError: the run has no rows of this step.
+    """
+    place = RunFolder(folder)
+    if place.holds_steps():
+        return Run(folder).rows(step=step)
+    if not step and place.fs.exists(place.at("manifest.json")) and place.fs.exists(place.at("rows")):
+        above, _, name = folder.rstrip("/").rpartition("/")
+        return Rows(RunFolder(above or "."), name)
+    return None
 
 
 def recipe_of_evaluation(

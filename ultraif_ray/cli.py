@@ -331,6 +331,32 @@ def show(
     print_rows(run, outcome, rows, skip, step)
 
 
+@app.command()
+def stats(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|FILE...", help="The folder of a run or a step; or files, folders, hub ids."),
+    ],
+    step: Annotated[str, typer.Option("--step", help="Of a run: which step's rows, such as round-1/synthesize.")] = "",
+    rows: Annotated[int, typer.Option("-n", min=0, help="How many rows are shown, drawn at random.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Another one draws others.")] = 0,
+    encoding: Annotated[
+        str, typer.Option("--encoding", help="Of files that are not UTF-8 (in a recipe: ingest.encoding).")
+    ] = "",
+    result: Annotated[str | None, typer.Option("--json", metavar="OUT", help="Keep the figures here.")] = None,
+) -> None:
+    """What a data set holds, in one screen: a run's rows, prompts, or training sets that anybody made."""
+    from pathlib import Path
+
+    from ultraif_ray.api import stats
+    from ultraif_ray.report.stats import print_stats
+
+    found = stats(what, step=step, encoding=encoding, rows=rows, seed=seed)
+    print_stats(found, what)
+    if result:
+        Path(result).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run the command line."""
     report_errors(app)

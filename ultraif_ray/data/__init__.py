@@ -11,4 +11,5 @@ export.py    judged rows → SFT, DPO, RL and composer sets
 sets.py      training sets that exist already → the layout that export writes
 caps.py      which examples stay: conditions, caps, weights
 card.py      the dataset card beside them
+stats.py     what a data set holds
 """

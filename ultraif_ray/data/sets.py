@@ -165,6 +165,28 @@ def to_example(record: Record, name: str, where: str) -> Columns | Rejection:
     return {"prompt": messages, **said, "id": prompt_id(prompt[-1].content, prompt[:-1])}
 
 
+_ANSWERS = ("completion", "output", "response", "answer")
+
+
+def parts_of(record: Record) -> tuple[list[Turn], dict[str, str]]:
+    """What a record says that is a prompt, an example of any set, or a conversation: what was asked, as it stands, and
+    the answers, of which a prompt has none: `answer`, or `chosen` and `rejected`.
+
+    Raises:
+        NoShape: the record is none of these.
+        BadTurns: it is one, but a turn cannot be used.
+    """
+    if isinstance(record, dict) and {"chosen", "rejected"} <= record.keys():
+        return _pair(record)
+    turns = turns_of(record)
+    if turns and turns[-1].role == "assistant":
+        return turns[:-1], {"answer": turns[-1].content}
+    values = (record.get(field) for field in _ANSWERS) if isinstance(record, dict) else ()
+    said = next((value for value in values if isinstance(value, str | list) and value), "")
+    answer = "\n\n".join(turn.content for turn in _answer(said)) if said else ""
+    return turns, {"answer": answer} if answer else {}
+
+
 def _conversation(record: Record, name: str) -> tuple[list[Turn], dict[str, str]]:
     """What was asked, and the answer under each of the set's columns."""
     if not isinstance(record, dict):

@@ -2,7 +2,7 @@
 
 from tests.mutants.mutant import Mutant
 
-EXPORT, SETS = "tests/data/test_export.py", "tests/data/test_sets.py"
+EXPORT, SETS, STATS = "tests/data/test_export.py", "tests/data/test_sets.py", "tests/data/test_stats.py"
 
 MUTANTS = (
     Mutant(
@@ -103,6 +103,46 @@ MUTANTS = (
         '("source", next(names, traits.source))',
         '("source", traits.source)',
         (f"{EXPORT}::test_weights_set_a_ratio_out_of_what_is_there",),
+    ),
+    Mutant(
+        "copies of a share of all hashes are told as all copies",
+        "ultraif_ray/data/stats.py: above what is held, copies are estimated from a share of all hashes",
+        "ultraif_ray/data/stats.py",
+        "count=copies * self._part",
+        "count=copies",
+        (f"{STATS}::test_above_what_is_held_copies_are_estimated_from_a_share_of_all_hashes",),
+    ),
+    Mutant(
+        "a later record is drawn more often",
+        "README.md: ultraif stats shows ten rows at random",
+        "ultraif_ray/data/stats.py",
+        "dice.randrange(readable)) < rows",
+        "dice.randrange(min(readable, 2 * rows))) < rows",
+        (f"{STATS}::test_each_record_is_drawn_as_often_as_another",),
+    ),
+    Mutant(
+        "a percentile is a rank too low",
+        "ultraif_ray/data/stats.py: percentiles by nearest rank",
+        "ultraif_ray/data/stats.py",
+        "ceil(share * self._count)",
+        "int(share * self._count)",
+        (f"{STATS}::test_percentiles_are_those_of_nearest_rank_to_three_digits",),
+    ),
+    Mutant(
+        "the same words in another conversation are a copy",
+        "ultraif_ray/data/stats.py: exact copies of a prompt and what was said before it",
+        "ultraif_ray/data/stats.py",
+        "prompt_id(one.query, list(one.history))",
+        "prompt_id(one.query, [])",
+        (f"{STATS}::test_the_same_words_after_another_history_are_no_copy",),
+    ),
+    Mutant(
+        "the answers of a set that others made are not seen",
+        "README.md: ultraif stats, also of sets that others made",
+        "ultraif_ray/data/sets.py",
+        '_ANSWERS = ("completion", "output", "response", "answer")',
+        '_ANSWERS = ("completion",)',
+        (f"{STATS}::test_a_record_of_any_shape_is_what_was_asked_and_what_was_answered",),
     ),
     Mutant(
         "a given set is split by its prompts",

@@ -6,6 +6,14 @@ AUDIT, GRADES = "tests/report/test_audit.py", "tests/report/test_grades.py"
 
 MUTANTS = (
     Mutant(
+        "stats print texts as they are",
+        "CHANGELOG.md: nothing in a row, a reply or a name reaches the terminal as an escape sequence or as markup",
+        "ultraif_ray/report/stats.py",
+        "    out = console()\n",
+        "    out = Console(width=110)\n",
+        ("tests/report/test_stats.py::test_the_command_prints_the_figures_and_keeps_them",),
+    ),
+    Mutant(
         "an audit is not weighted back",
         "docs/method.md: agreement, precision and recall, weighted back to all verdicts",
         "ultraif_ray/report/audit.py",
