@@ -59,14 +59,16 @@ def trained(model: str) -> dict[str, Any]:
 
 
 def real() -> dict[str, Any]:
-    """SmolLM2 in vLLM, one replica, with short answers: starting the engine is what takes time here."""
+    """SmolLM2 in vLLM, one replica, with short answers: starting the engine is what takes time here. Most are cut off,
+    so there may be no example in the end.
+    """
     pool = {"engine": "vllm", "model": "packaged", "max_model_len": 1024, "cpus": 1, "rows_in_flight": 8}
     roles = {role: {"pool": "m", "max_tokens": 40} for role in ROLES}
     steps = {
         "synthesize": {"k": 1, "judge": "logprob", "rounds": {1: 1}, "attempts": 1, "check": "none"},
         "decompose": {"attempts": 1, "check": "none"},
     }
-    return {"pools": {"m": pool}, "roles": roles, "templates": "small", **steps}
+    return {"pools": {"m": pool}, "roles": roles, "templates": "small", "flow": {"breaker_share": 1}, **steps}
 
 
 def campaign(
@@ -84,9 +86,9 @@ def campaign(
     print(f"seed {seed}", file=sys.stderr, flush=True)
     prompts = write_prompts(place, rows)
     files = sorted({row.source.split(":")[0] for row in prompts})
-    flow = {"rows_per_block": 4, "progress_s": 5}
+    flow = {"rows_per_block": 4, "progress_s": 5, **settings.get("flow", {})}
     target = f"s3://{BUCKET}/{place.name}" if store else str(place / "run")
-    run = {"name": "chaos", "run": target, "prompts": files, "flow": flow, **settings}
+    run = {"name": "chaos", "run": target, "prompts": files, **settings, "flow": flow}
     replies = None
     if settings["pools"]["m"].get("replies"):
         replies = place / "replies"

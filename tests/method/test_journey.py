@@ -523,15 +523,15 @@ async def test_an_engine_that_refuses_ends_the_row_with_its_words(error: Excepti
 @pytest.mark.parametrize(
     ("world", "stage"),
     [
-        (World("good", "bad", decomposer=TypeError("a list")), "decomposer"),
-        (World(composes=0, refusal=TypeError("a list")), "composer"),
-        (World(TypeError("a list")), "responder"),
-        (World("good", judge=TypeError("a list")), "responder"),
+        (lambda: World("good", "bad", decomposer=TypeError("a list")), "decomposer"),
+        (lambda: World(composes=0, refusal=TypeError("a list")), "composer"),
+        (lambda: World(TypeError("a list")), "responder"),
+        (lambda: World("good", judge=TypeError("a list")), "responder"),
     ],
     ids=["decomposer", "composer", "responder", "judge"],
 )
-async def test_what_nobody_foresaw_ends_its_row_alone_and_is_named(world: World, stage: str) -> None:
-    row = await journey(world, settings())
+async def test_what_nobody_foresaw_ends_its_row_alone_and_is_named(world: Callable[[], World], stage: str) -> None:
+    row = await journey(world(), settings())
     found = [one for one in row.failures if one.kind == UNEXPECTED]
     assert [(one.stage, one.reason) for one in found] == [(stage, "TypeError: a list")]
     assert (row.decomposed if stage == "decomposer" else row.outcome) == "failed"
