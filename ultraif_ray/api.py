@@ -147,11 +147,12 @@ def stats(what: str | Sequence[str], *, step: str = "", encoding: str = "", rows
     from ultraif_ray.data.stats import see_row, seen_in_files, stats_of
 
     names = [what] if isinstance(what, str) else list(what)
-    if len(names) == 1 and (of := rows_of(names[0], step)):
-        return stats_of(map(see_row, of), rows, seed)
+    if len(names) == 1 and (found_rows := rows_of(names[0], step)):
+        return stats_of(map(see_row, found_rows), found_rows.folder.uri(found_rows.step), rows, seed)
     if step:
         raise InputError(f"{', '.join(names)}: no folder of a run, so it has no step '{step}'")
-    found = stats_of(seen_in_files(find_files(tuple(names), encoding)), rows, seed)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    found = stats_of(seen_in_files(find_files(tuple(names), encoding)), ", ".join(names[:3]) + more, rows, seed)
     if not found.kinds:
         first = found.first_unreadable or f"{', '.join(names)}: holds no record"
         raise InputError(f"{first}. Nothing could be read. Accepted: {ACCEPTED}, and training sets")

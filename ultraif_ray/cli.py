@@ -352,7 +352,7 @@ def stats(
     from ultraif_ray.report.stats import print_stats
 
     found = stats(what, step=step, encoding=encoding, rows=rows, seed=seed)
-    print_stats(found, what)
+    print_stats(found)
     if result:
         Path(result).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
 

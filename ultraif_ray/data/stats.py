@@ -69,6 +69,8 @@ class Drawn(_Model):
 class Stats(_Model):
     """What a data set holds."""
 
+    of: str = ""
+    """What was counted: a folder, or the names of files."""
     records: int
     kinds: dict[str, int] = {}
     """Records by what they are (`prompt`, `prompt and answer`, `pair`); rows of a run by their outcome."""
@@ -218,11 +220,12 @@ def _each(values: Any, name: str) -> list[str]:
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 
-def stats_of(seen: Iterable[Seen | Rejection], rows: int = 10, seed: int = 0) -> Stats:
+def stats_of(seen: Iterable[Seen | Rejection], of: str = "", rows: int = 10, seed: int = 0) -> Stats:
     """Count records, in one pass.
 
     Args:
         seen: the records.
+        of: what they are from.
         rows: how many are drawn at random.
         seed: another one draws others.
     """
@@ -252,6 +255,7 @@ def stats_of(seen: Iterable[Seen | Rejection], rows: int = 10, seed: int = 0) ->
             drawn[place : place + (len(drawn) == rows)] = [_shown(one)]  # in its place, or between those so far
     by_number = {name: dict(sorted(counts.pop(name).items())) for name in ("turns", "levels")}
     return Stats(
+        of=of,
         records=readable + unreadable.total(),
         unreadable=dict(unreadable.most_common()),
         first_unreadable=first,

@@ -18,16 +18,10 @@ _MOST = 6
 _LANGUAGE = {"": "not told"}
 
 
-def print_stats(found: Stats, names: list[str]) -> None:
-    """Print what was counted.
-
-    Args:
-        found: what was counted.
-        names: of what, as the user gave them.
-    """
+def print_stats(found: Stats) -> None:
+    """Print what was counted."""
     out = console()
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    out.print(f"{', '.join(names[:3])}{more}: {found.records:,} records", style="bold")
+    out.print(f"{found.of}: {found.records:,} records", style="bold")
     _print_lengths(out, found)
     table = Table.grid("", "", padding=(0, 2, 0, 0))
     for label, value in _lines(found).items():
@@ -45,7 +39,7 @@ def _lines(found: Stats) -> dict[str, str]:
     return {
         "records": _shares(found.kinds),
         "not readable": _counts(found.unreadable),
-        "the first": found.first_unreadable,
+        "  the first": found.first_unreadable,
         "files": _shares(_by_name(found.sources)) if len(found.sources) > 1 else "",
         "human turns": _shares(found.turns, most=9),
         "languages": _shares({_LANGUAGE.get(code, code): n for code, n in found.languages.items()}, most=12),
