@@ -71,6 +71,10 @@ def llama_like(tiny: str, folder: Path) -> str:
         ({"export": {"files": ["jsonl"]}}, "training reads the sets as Parquet"),
         ({"export": {"layout": "reference"}}, "export.layout=reference"),
         ({"train": {"gpus": 2}}, "train.gpus is 2: a worker trains on one GPU"),
+        (
+            {"train": {"workers": {"min": 1, "max": 2}, "labels": {"a": "b"}}},
+            r"train.labels is {'a': 'b'}, but Ray Train counts .*min and max to the same",
+        ),
         ({"sft": {"deepspeed": {"zero_optimization": {"stage": 3}}}}, "sft.deepspeed needs the package deepspeed"),
         ({"dpo": {"report_to": ["clearml"]}}, "dpo.report_to: 'clearml' is not installed"),
         (

@@ -186,7 +186,14 @@ def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
         )
     if fields.get("fsdp") and not recipe.train.gpus:
         raise RecipeError("`fsdp` is set, but train.gpus is 0: accelerate runs FSDP on GPUs only; set train.gpus to 1")
-    if recipe.train.workers.min < recipe.train.workers.max and fields.get("deepspeed"):
+    elastic = recipe.train.workers.min < recipe.train.workers.max
+    if elastic and recipe.train.labels:  # and then wait for ever for those that have no place
+        raise RecipeError(
+            f"train.labels is {recipe.train.labels}, but Ray Train counts what an elastic training may have on all "
+            "nodes, whatever their labels: set train.workers.min and max to the same, or name the nodes by "
+            "train.accelerator_type or train.resources"
+        )
+    if elastic and fields.get("deepspeed"):
         raise RecipeError(
             "DeepSpeed's checkpoints hold for one number of workers: set train.workers.min and max to the same, or "
             "use fsdp"
