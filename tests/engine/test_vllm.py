@@ -207,6 +207,29 @@ def test_only_replies_in_json_are_stopped_where_they_repeat_themselves() -> None
     assert detects["composer"].min_count == 16
 
 
+class Read(list[int]):
+    """Tokens that count how often one is looked at."""
+
+    times = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.times += 1
+        return super().__getitem__(place)
+
+
+def test_a_look_for_repetitions_is_short_and_finds_lists_of_a_word() -> None:
+    from vllm.v1.core.sched.utils import check_sequence_repetition
+
+    params = sampling_params(ask("hi", role="composer"), 100, []).repetition_detection
+    assert params
+    written = Read(range(1000))
+    assert not check_sequence_repetition(written, params)
+    assert written.times <= 12  # at every token of the engine's one thread
+    for word in ([7], [7, 8], [1, 2, 3, 4, 5, 6]):
+        assert not check_sequence_repetition([*range(50), *word * 15], params)
+        assert check_sequence_repetition([*range(50), *word * 16], params)
+
+
 def test_how_a_role_samples_reaches_vllm_and_what_is_not_given_stays_vllms_default() -> None:
     from vllm import SamplingParams
 

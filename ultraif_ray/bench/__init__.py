@@ -3,5 +3,6 @@
 scale.py   a long run without a model: does it stream, in flat memory, and resume?
 checks.py  what the checks of decompositions and compositions catch, on probes
 occupancy.py  how full an engine's batch is, and how long the last rows of a step take
+requests.py  what a request costs the CPU beside the model
 train.py   training throughput against plain TRL
 """

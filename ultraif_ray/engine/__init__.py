@@ -5,7 +5,7 @@ chat.py        through a chat template, also one that knows no system role
 control.py     control tokens that stand in a text, which are no more than text
 thoughts.py    a reasoning model's thoughts, apart from its answer
 opening.py     open the engines of a recipe's pools
-vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm
+vllm.py        vLLM in this process (GPU or CPU): the only file that imports vllm, beside its bench
 openai.py      any OpenAI-compatible server
 simulated.py   no model at all, for scale tests
 cache.py       folders that are made once on a machine

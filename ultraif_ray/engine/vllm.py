@@ -1,6 +1,6 @@
 """vLLM in this process, on GPU or CPU: continuous batching over every row in flight, prefix cache on.
 
-This is the only file that imports vllm.
+This is the only file that imports vllm, but for the bench that measures it.
 """
 
 import asyncio
@@ -24,6 +24,12 @@ from ultraif_ray.recipe import Thinking, VllmPool
 
 LEAST_ROOM = 16
 """A prompt that leaves fewer tokens than this of the context for the answer is refused."""
+
+STUCK_PATTERN, STUCK_TIMES = 6, 16
+"""A reply in JSON is stuck where it ends with one pattern, of at most so many tokens, so many times. vLLM looks for
+each length at every token, in the Python of the engine's one thread (`bench/requests.py`), so they are few: lists of a
+word and runs of a sign have short patterns, and what repeats whole sentences ends at `max_tokens`.
+"""
 
 _TAIL = 32
 """Tokens at a prompt's end that tell whether its template began or ended a thought: more than any tag has."""
@@ -314,7 +320,7 @@ def sampling_params(request: Request, room: int, label_tokens: list[int], in_pie
     scores = request.continuation is not None
     # A model that got stuck in its JSON is stopped instead of paid for until max_tokens. A response may well be asked
     # to repeat itself, and would then be cut.
-    stuck = None if request.role == "responder" else RepetitionDetectionParams(max_pattern_size=20, min_count=16)
+    looked_for = RepetitionDetectionParams(max_pattern_size=STUCK_PATTERN, min_count=STUCK_TIMES)
     return SamplingParams(
         n=request.n,
         temperature=request.temperature,
@@ -324,7 +330,7 @@ def sampling_params(request: Request, room: int, label_tokens: list[int], in_pie
         structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
         logprobs=request.top_logprobs,
         logprob_token_ids=label_tokens or None,
-        repetition_detection=stuck,
+        repetition_detection=None if request.role == "responder" else looked_for,
         output_kind=RequestOutputKind.DELTA if in_pieces else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,  # made for this request alone
         **request.sampling.given,

@@ -112,6 +112,22 @@ MUTANTS = (
         (f"{CHAT}::test_a_text_made_at_once_is_what_a_stream_of_its_tokens_shows",),
     ),
     Mutant(
+        "long patterns are looked for at every token",
+        "ultraif_ray/engine/vllm.py: vLLM looks for each length at every token, so they are few",
+        "ultraif_ray/engine/vllm.py",
+        "STUCK_PATTERN, STUCK_TIMES = 6, 16",
+        "STUCK_PATTERN, STUCK_TIMES = 20, 16",
+        (f"{VLLM}::test_a_look_for_repetitions_is_short_and_finds_lists_of_a_word",),
+    ),
+    Mutant(
+        "a response that repeats itself is cut",
+        "ultraif_ray/engine/vllm.py: a response may well be asked to repeat itself",
+        "ultraif_ray/engine/vllm.py",
+        'None if request.role == "responder" else looked_for',
+        "looked_for",
+        (f"{VLLM}::test_only_replies_in_json_are_stopped_where_they_repeat_themselves",),
+    ),
+    Mutant(
         "samples come in the order of the server",
         "docs/design.md: responses count in the order they were sampled",
         "ultraif_ray/engine/openai.py",
