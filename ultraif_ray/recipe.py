@@ -834,6 +834,10 @@ class Policy(Section):
     pool: str | None = None
     """The vllm pool that serves the policy in DPO rounds; the responder's when not given. An adapter on that pool's
     model is served from it; anything else gets a pool of its own, placed like it."""
+    share_gpu: bool = False
+    """Where policy and judge are two engines of one worker, with a GPU each: put both on one GPU, with half of its
+    memory each. While one of the two works the other mostly waits, but each has a smaller cache: it is for GPUs that
+    are scarce, or large for these models. `ultraif plan` says what is left for the caches."""
 
 
 class Sets(Section):
@@ -1084,6 +1088,18 @@ class Recipe(Section):
             raise ValueError(f"policy.pool is {_names(missing)}, which is not defined; there is {_names(self.pools)}")
         if unused := set(self.pools) - used:
             raise ValueError(f"no role uses the pool {_names(unused)}: it would hold an engine for nothing. Remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_gpu_can_be_shared(self) -> "Recipe":
+        if self.policy and self.policy.share_gpu:
+            for name in (self.policy.pool or self.roles.responder.pool, self.roles.judge.pool):
+                pool = self.pools[name]
+                if isinstance(pool, OpenAIPool) or pool.gpus != 1:
+                    raise ValueError(
+                        f"policy.share_gpu is for a policy and a judge with one GPU each, but pools.{name} has "
+                        f"{pool.gpus:g}: set its gpus to 1, or leave share_gpu out"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from ultraif_ray.engine.devices import (
     check_devices,
     check_weights,
     driver_cuda,
+    memory_share,
     why_none,
 )
 from ultraif_ray.errors import RecipeError
@@ -68,6 +69,17 @@ def test_every_row_in_flight_has_its_place_in_the_batch(
 ) -> None:
     pool = VllmPool(engine="vllm", model="org/big", gpus=1, rows_in_flight=rows, args=args)
     assert batch_of(pool, samples) == batch
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said", "share"),
+    [(1, None, 0.9), (2, 0.92, 0.92), (0.5, None, 0.45), (0.5, 0.3, 0.3), (0.5, 0.92, 0.46), (0.25, 0.9, 0.225)],
+)
+def test_a_part_of_a_gpu_is_a_part_of_its_memory_and_never_more(gpus: float, said: float | None, share: float) -> None:
+    args = {} if said is None else {"gpu_memory_utilization": said}
+    if gpus > 1:
+        args["tensor_parallel_size"] = 2
+    assert memory_share(VllmPool(engine="vllm", model="org/big", gpus=gpus, args=args)) == share
 
 
 def test_engines_that_share_a_gpu_fit_it_together() -> None:

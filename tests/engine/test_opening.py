@@ -47,10 +47,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     return made
 
 
-def recipe(gpus: tuple[int, int] = (1, 1), **roles: dict[str, Any]) -> Any:
+def recipe(gpus: tuple[float, float] = (1, 1), **roles: dict[str, Any]) -> Any:
     """A policy that answers and a judge that decides, each on a pool of its own; the judge's pool has the rest too."""
     pools = {
-        name: {"engine": "vllm", "model": name, "gpus": count, "args": {"tensor_parallel_size": count}}
+        name: {"engine": "vllm", "model": name, "gpus": count, "args": {"tensor_parallel_size": max(1, int(count))}}
         for name, count in zip(("policy", "judge"), gpus, strict=True)
     }
     playing = {"decomposer": "judge", "composer": "judge", "responder": "policy", "judge": "judge"}
@@ -130,6 +130,21 @@ async def test_engines_of_whole_gpus_that_share_a_worker_see_their_own(
     with pytest.raises(RecipeError, match="it does not fit"):
         await open_engines(recipe(gpus), ("policy", "judge"), STAGES)
     assert os.environ[GPUS] == every
+
+
+async def test_engines_with_parts_of_a_gpu_share_one_behind_the_whole_ones_of_others(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(GPUS, "6")
+    await open_engines(recipe((0.5, 0.5)), ("policy", "judge"), STAGES)
+    assert opened.gpus == {"policy": "6", "judge": "6"}
+    monkeypatch.setenv(GPUS, "3,4,5,6")
+    three = recipe((0.5, 0.5)).model_dump()
+    wide = {"engine": "vllm", "model": "wide", "gpus": 3, "args": {"tensor_parallel_size": 3}}
+    three["pools"]["wide"] = wide
+    three["roles"]["composer"]["pool"] = "wide"
+    await open_engines(parse_recipe(three), ("policy", "wide", "judge"), STAGES)
+    assert opened.gpus == {"policy": "6", "wide": "3,4,5", "judge": "6"}
 
 
 async def test_an_engine_alone_in_its_worker_sees_all_of_its_gpus(

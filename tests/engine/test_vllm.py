@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import random
+import time
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +14,22 @@ from unittest.mock import ANY
 
 import pytest
 import pytest_asyncio
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
 from tests.engine.reference import continuation_logprob, label_logprobs
 from ultraif_ray.engine.devices import Gpu, batch_of
 from ultraif_ray.engine.protocol import Delta, Reply, Request, RoleClient, Token
-from ultraif_ray.engine.vllm import COMPILED, VllmEngine, engine_arguments, prepare_environment, sampling_params
+from ultraif_ray.engine.vllm import (
+    COMPILED,
+    VllmEngine,
+    alone_on_its_gpu,
+    engine_arguments,
+    prepare_environment,
+    sampling_params,
+    stat_loggers,
+)
 from ultraif_ray.errors import EngineDead, EngineUnavailable, RecipeError, RequestRefused
 from ultraif_ray.method import compose, decompose, judge, prompts
 from ultraif_ray.method.checks import decomposition_holds
@@ -65,6 +76,8 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory() -> None:
     assert engine_arguments(half, seed=0)["gpu_memory_utilization"] == 0.45
     said = VllmPool(engine="vllm", model="org/small", gpus=0.5, args={"gpu_memory_utilization": 0.3})
     assert engine_arguments(said, seed=0)["gpu_memory_utilization"] == 0.3
+    whole = VllmPool(engine="vllm", model="org/small", gpus=0.5, args={"gpu_memory_utilization": 0.92})
+    assert engine_arguments(whole, seed=0)["gpu_memory_utilization"] == 0.46
     assert "gpu_memory_utilization" not in engine_arguments(VllmPool(engine="vllm", model="org/big", gpus=1), seed=0)
 
 
@@ -115,6 +128,19 @@ def test_replicas_on_one_gpu_set_aside_their_own_cache_and_do_not_measure() -> N
     assert resolved(on_gpus(0.5, gpu_memory_utilization=0.3), H100).cache_config.kv_cache_memory_bytes < 22 * GIB
     assert resolved(on_gpus(0.5, kv_cache_memory_bytes=GIB), H100).cache_config.kv_cache_memory_bytes == GIB
     assert resolved(on_gpus(1), H100).cache_config.kv_cache_memory_bytes is None
+
+
+def test_engines_that_measure_a_gpu_that_they_share_load_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3/1")
+    lock = FileLock(tmp_path / "ultraif_ray/loading-on-GPU-3-1.lock")
+    with alone_on_its_gpu(on_gpus(1), {}), alone_on_its_gpu(on_gpus(0.5), {"kv_cache_memory_bytes": GIB}):
+        assert not list(tmp_path.iterdir())
+    with alone_on_its_gpu(on_gpus(0.5, quantization="fp8"), {}), pytest.raises(Timeout):
+        lock.acquire(blocking=False)
+    lock.acquire(blocking=False)
 
 
 def test_a_model_that_is_larger_than_its_gpus_is_refused_before_it_is_loaded() -> None:
@@ -251,6 +277,38 @@ def test_a_label_costs_one_token_and_its_probability_is_asked_for() -> None:
 def test_what_is_made_for_one_request_alone_is_not_copied_for_it() -> None:
     made = sampling_params(ask("hi", schema={"type": "string"}), 100, [])
     assert made.clone().structured_outputs is made.structured_outputs
+
+
+def scraped(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - of this machine
+        return str(answer.read().decode())
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_an_engine_is_at_can_be_read_at_its_nodes_port_for_metrics() -> None:
+    import ray
+    from vllm import AsyncEngineArgs
+    from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+
+    (logger,) = stat_loggers() or ()
+    counts = logger(AsyncEngineArgs(**engine_arguments(POOL, seed=0)).create_engine_config(), [0])
+    stats = IterationStats()
+    stats.inter_token_latencies_iter, stats.time_to_first_tokens_iter = [0.01] * 512, [0.2]
+    counts.record(SchedulerStats(num_running_reqs=480, num_waiting_reqs=32, kv_cache_usage=0.75), stats)
+    (node,) = ray.nodes()
+    wanted = {"num_requests_running": 480, "num_requests_waiting": 32, "kv_cache_usage_perc": 0.75}
+    for _ in range(60):  # Ray's processes report every few seconds
+        said = scraped(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
+        lines = [line.rsplit(" ", 1) for line in said.splitlines() if line.startswith("ray_vllm_")]
+        found = {name.partition("{")[0].removeprefix("ray_vllm_"): float(value) for name, value in lines}
+        if wanted.keys() <= found.keys():
+            break
+        time.sleep(1)
+    assert {name: found.get(name) for name in wanted} == wanted
+    assert found["time_to_first_token_seconds_count"] == 1
+    assert not found.get("inter_token_latency_seconds_count")  # one for each token would cost as much as its text
 
 
 @pytest.fixture(scope="module")

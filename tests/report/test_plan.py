@@ -1,6 +1,7 @@
 """What `ultraif plan` says, without a model, a cluster or a file written."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,34 @@ def test_what_does_not_fit_a_gpu_is_refused_and_what_hardly_does_is_said_to(
     sft = next(step for step in plan(named, RunFolder(named.run_folder)) if step.name == "sft")
     with pytest.raises(RecipeError, match="has 16 GB"):  # before a run, too
         sft.check(Context(named, RunFolder(named.run_folder)))
+
+
+def weighing(folder: str, size: int, into: Path) -> str:
+    """A copy of a model's folder whose file of weights says that it has so many bytes."""
+    shutil.copytree(folder, into)
+    tensor = {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}
+    head = json.dumps({"weights": tensor}).encode()
+    (into / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
+    return str(into)
+
+
+def test_a_plan_says_what_policy_and_judge_have_of_a_gpu_that_they_share(
+    tmp_path: Path, of_8b: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = weighing(of_8b, 16 * 10**9, tmp_path / "model")
+    pools = {"m": {"engine": "vllm", "model": model, "gpus": 1, "rows_in_flight": 512}}
+    fields, train = {"fsdp": True, "max_length": 512, "per_device_train_batch_size": 1}, {"gpus": 1, "workers": 4}
+    made = recipe(tmp_path, policy={"model": model}, sft=fields, dpo=fields, train=train).model_dump()
+    made |= {"pools": pools, "policy": made["policy"] | {"share_gpu": True}}
+    with_gpus(monkeypatch, H100=1)
+    print_plan(parse_recipe(made))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "round-1/synthesize: policy and judge share a GPU, with half of its memory each" in said
+    for pool in ("m", "trained-responder"):
+        assert f"pool '{pool}' has 16.2 GB for its cache beside 16.0 GB of weights, on a GPU of 80 GB" in said
+    with_gpus(monkeypatch, **{"A100-40G": 1})
+    with pytest.raises(RecipeError, match=r"of a GPU of 37\.3 GiB this engine may take 16\.8 GiB, and needs 14\.9 GiB"):
+        print_plan(parse_recipe(made))
 
 
 def test_steps_that_are_done_or_begun_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

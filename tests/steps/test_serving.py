@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from ultraif_ray.errors import RecipeError
+from ultraif_ray.flow.placement import cut, resources
 from ultraif_ray.recipe import Recipe, VllmPool, parse_recipe
 from ultraif_ray.records import ROLES
-from ultraif_ray.steps.serving import in_round, with_trained_models
+from ultraif_ray.steps.serving import in_round, sharing_gpu, with_trained_models
 
 BASE = {"engine": "vllm", "model": "org/base", "gpus": 1}
 OTHER = {"engine": "vllm", "model": "org/other", "gpus": 2}
@@ -73,6 +75,23 @@ def test_the_policy_goes_where_policy_pool_says_and_pools_without_a_role_are_dro
     assert set(later.pools) == {"m", "trained-responder"}
     policy = later.pools["trained-responder"]
     assert (policy.model, policy.gpus) == ("/run/sft/model", 2)
+
+
+def test_policy_and_judge_share_a_gpu_where_the_recipe_says_so() -> None:
+    policy = {"model": "org/policy", "share_gpu": True}
+    later = sharing_gpu(with_trained_models(made(policy=policy), policy="/run/sft"))
+    assert {name: pool.gpus for name, pool in later.pools.items()} == {"m": 0.5, "trained-responder": 0.5}
+    (operator,) = cut(later, ("compose", "respond"))
+    assert resources(later, operator) == {"CPU": 2, "GPU": 1}
+    adapter = made(policy={"model": "org/base", "lora": {}, "share_gpu": True})
+    assert sharing_gpu(with_trained_models(adapter, policy="/run/sft")).pools["m"].gpus == 1  # one engine
+
+
+def test_a_gpu_is_shared_by_those_that_have_one() -> None:
+    with pytest.raises(RecipeError, match=r"policy\.share_gpu is for .* one GPU each, but pools\.p has 2"):
+        made({"m": BASE, "p": OTHER}, policy={"model": "org/policy", "pool": "p", "share_gpu": True})
+    with pytest.raises(RecipeError, match=r"pools\.m has 0\.5: set its gpus to 1"):
+        made({"m": BASE | {"gpus": 0.5}}, policy={"model": "org/policy", "share_gpu": True})
 
 
 def test_in_a_round_the_policy_is_asked_as_it_was_trained_unless_the_recipe_says_otherwise() -> None:

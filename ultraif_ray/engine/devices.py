@@ -127,6 +127,14 @@ def why_none(built: str | None, driver: int | None, wanted: int, found: int, vis
     return f"torch finds {found}{seen}: look at `nvidia-smi` there, and at the GPUs that Ray was told of (--num-gpus)"
 
 
+def memory_share(pool: VllmPool) -> float:
+    """The part of a GPU's memory that an engine of a pool takes: what `args` say, or SHARE; where the pool has only a
+    part of a GPU and that is more, of its part.
+    """
+    said = float(pool.args.get("gpu_memory_utilization", SHARE))
+    return said if said <= pool.gpus else round(said * pool.gpus, 3)
+
+
 def cache_memory(memory: int, share: float, weights: int, room: int) -> int:
     """Bytes that the cache of an engine on one GPU may take, so that engines that share it need not know of each other.
 

@@ -1,5 +1,6 @@
 """Open the engines that a worker, or a preview, needs. Each engine's libraries are imported only where it is opened."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,14 +81,16 @@ def labels_of(recipe: Recipe, pool: str) -> tuple[str, ...]:
 
 @contextmanager
 def _devices_of(recipe: Recipe, pools: tuple[str, ...], name: str) -> Iterator[None]:
-    """Show an engine only its own part of the worker's GPUs, where several engines of whole GPUs share the worker."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    wanted = {pool: int(recipe.pools[pool].gpus) for pool in pools}
-    if len(pools) == 1 or not visible or not wanted[name]:
+    """Show an engine only its own part of the worker's GPUs, where several engines share the worker: each has its whole
+    ones, and behind them come those that engines have parts of.
+    """
+    visible, gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ""), {pool: recipe.pools[pool].gpus for pool in pools}
+    if len(pools) == 1 or not visible or not gpus[name]:
         yield
         return
-    start = sum(wanted[pool] for pool in pools[: pools.index(name)])
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[start : start + wanted[name]])
+    in_order = sorted(pools, key=lambda pool: not gpus[pool].is_integer())
+    start = sum(gpus[pool] for pool in in_order[: in_order.index(name)])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[int(start) : math.ceil(start + gpus[name])])
     try:
         yield
     finally:

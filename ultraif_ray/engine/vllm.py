@@ -6,16 +6,21 @@ This is the only file that imports vllm, but for the bench that measures it.
 import asyncio
 import itertools
 import os
+import re
 import shutil
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ultraif_ray.engine import thoughts
+from ultraif_ray.engine.cache import cache_folder
 from ultraif_ray.engine.chat import Chat
-from ultraif_ray.engine.devices import SHARE, Gpu, batch_of, cache_memory, check_devices, check_weights
+from ultraif_ray.engine.devices import Gpu, batch_of, cache_memory, check_devices, check_weights, memory_share
 from ultraif_ray.engine.models import check_access, resolve_model, weight_bytes
 from ultraif_ray.engine.packaged import PACKAGED
 from ultraif_ray.engine.protocol import Completion, Delta, Reply, Request, Token, in_one_piece
@@ -46,8 +51,10 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        loggers = None if pool.args.get("disable_log_stats") else stat_loggers()
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            with alone_on_its_gpu(pool, arguments):
+                self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=loggers)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"vLLM refuses the pool's settings: {' '.join(str(error).split())[:600]}") from error
         except RuntimeError as error:  # its process ended: killed, or without the memory that a dead one still holds
@@ -361,7 +368,7 @@ def engine_arguments(
         "seed": seed,
         # Free white space between JSON tokens is paid for by the token.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-        "disable_log_stats": True,
+        "disable_log_stats": True,  # in its log; `stat_loggers` has them
     }
     if pool.gpus == 0:
         # bfloat16 without native support is some ten times slower, and compilation takes minutes.
@@ -377,8 +384,6 @@ def engine_arguments(
         ours["max_num_seqs"] = batch.sequences
         if pool.args.get("enable_chunked_prefill", True):  # or vLLM wants room for a whole prompt, and sees to it
             ours["max_num_batched_tokens"] = batch.tokens
-    if 0 < pool.gpus < 1:
-        ours["gpu_memory_utilization"] = round(SHARE * pool.gpus, 3)  # others share the GPU
     if gpu:
         ours |= _fitted(pool, ours["model"], gpu, batch_of(pool, samples).room)
     if adapters:
@@ -388,7 +393,10 @@ def engine_arguments(
         ours |= {"enable_lora": True, "max_loras": slots, **_adapted(adapters)}
     if pool.model == PACKAGED:
         ours["served_model_name"] = PACKAGED
-    return ours | pool.args
+    ours |= pool.args
+    if 0 < pool.gpus < 1:
+        ours["gpu_memory_utilization"] = memory_share(pool)  # others share the GPU
+    return ours
 
 
 def _fitted(pool: VllmPool, model: str, gpu: Gpu, room: int) -> dict[str, Any]:
@@ -396,7 +404,7 @@ def _fitted(pool: VllmPool, model: str, gpu: Gpu, room: int) -> dict[str, Any]:
     ours: dict[str, Any] = {}
     if gpu.capability == 10 and not shutil.which("nvcc") and "attention_config" not in pool.args:
         ours["attention_backend"] = "FLASH_ATTN"  # vLLM's first choice there is FlashInfer's, which nvcc compiles
-    share = pool.args.get("gpu_memory_utilization", SHARE * min(pool.gpus, 1))
+    share = memory_share(pool)
     weights = None if pool.args.keys() & _SMALLER else weight_bytes(model)
     if weights is None or "kv_cache_memory_bytes" in pool.args:
         return ours
@@ -441,6 +449,39 @@ def _in_one_process(pool: VllmPool) -> bool:
     """
     asked = "distributed_executor_backend" in pool.args or "VLLM_CPU_OMP_THREADS_BIND" in os.environ
     return pool.gpus == 0 and not asked
+
+
+@contextmanager
+def alone_on_its_gpu(pool: VllmPool, arguments: dict[str, Any]) -> Iterator[None]:
+    """Let one engine load at a time on a GPU that several share, where it measures what is free; see `_fitted`."""
+    if not 0 < pool.gpus < 1 or "kv_cache_memory_bytes" in arguments:
+        yield
+        return
+    devices = re.sub(r"[^\w-]", "-", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    place = cache_folder() / f"loading-on-{devices}.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place):
+        yield
+
+
+def stat_loggers() -> list[Any] | None:
+    """What keeps vLLM's counts where a process is one of Ray's: as metrics of Ray, which has a port for them on every
+    node (`ray_vllm_num_requests_running` and the like). None elsewhere, where nobody could read them.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    class Counts(RayPrometheusStatLogger):
+        """All but the time between two tokens, which would be noted for each token."""
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *more: Any, **options: Any) -> None:
+            if iteration_stats:
+                iteration_stats.inter_token_latencies_iter.clear()
+            super().record(scheduler_stats, iteration_stats, *more, **options)
+
+    return [Counts]
 
 
 def _first_gpu(pool: VllmPool) -> Gpu | None:

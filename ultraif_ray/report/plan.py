@@ -8,7 +8,8 @@ from rich.table import Table
 
 from ultraif_ray.data.ingest import funnel, read_prompts
 from ultraif_ray.data.readers import find_sources
-from ultraif_ray.engine.devices import batch_of
+from ultraif_ray.engine.devices import batch_of, cache_memory, memory_share
+from ultraif_ray.engine.models import resolve_model, weight_bytes
 from ultraif_ray.engine.opening import samples_at_once
 from ultraif_ray.engine.packaged import PACKAGED, installed
 from ultraif_ray.errors import RecipeError
@@ -84,6 +85,8 @@ def _print_cluster(recipe: Recipe, folder: RunFolder) -> None:
     for step in steps:
         step.check(contexts[step.name])
     check_room(all_needs(steps, contexts), found)
+    for step in (one for one in steps if isinstance(one, EngineStep) and one.round == 1):
+        _print_shared(step, contexts[step.name], found)
     trainings: dict[str, list[str]] = {}
     for step in steps:
         if isinstance(step, TrainingStep):
@@ -91,6 +94,33 @@ def _print_cluster(recipe: Recipe, folder: RunFolder) -> None:
     for memory, names in trainings.items():
         console().print(f"{', '.join(names)}: {memory}")
     console().print(f"{_said(found)}\n")
+
+
+def _print_shared(step: EngineStep, context: Context, found: Cluster) -> None:
+    """Whether policy and judge share a GPU, and what their engines have of it, where that is known.
+
+    Raises:
+        RecipeError: the weights of one leave nothing for its cache on a GPU that it may come to.
+    """
+    serving = step.serving(context)
+    models = {serving.roles.judge.pool: serving.pools[serving.roles.judge.pool].model}
+    if serving.policy:  # of the size of the model that its training starts from
+        models[serving.roles.responder.pool] = serving.policy.model
+    if len(models) == 1 or not (serving.policy and serving.policy.share_gpu):
+        return
+    console().print(f"{step.name}: policy and judge share a GPU, with half of its memory each")
+    nodes = [node for node in (*found.nodes, *found.types) if node.resources.get("GPU")]
+    for name, model in models.items():
+        pool, weights = serving.pools[name], weight_bytes(resolve_model(model, weights=False))
+        kinds = [model for node in nodes for model in node.gpu_models or [""]]
+        has = card([pool.accelerator_type] if pool.accelerator_type else kinds)
+        if has and weights and isinstance(pool, VllmPool):
+            room = batch_of(pool, samples_at_once(serving, name, STAGES)).room
+            cache = cache_memory(has, memory_share(pool), weights, room)
+            console().print(
+                f"pool '{name}' has {cache / GB:.1f} GB for its cache beside {weights / GB:.1f} GB of weights, on a "
+                f"GPU of {has / GB:.0f} GB"
+            )
 
 
 def _memory(step: TrainingStep, context: Context, found: Cluster) -> str:

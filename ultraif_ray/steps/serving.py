@@ -45,6 +45,17 @@ def with_trained_models(recipe: Recipe, composer: str = "", policy: str = "") ->
     return _without_unused(data)
 
 
+def sharing_gpu(recipe: Recipe) -> Recipe:
+    """The recipe with half a GPU each for the engines of policy and judge, where these are two: in one worker they are
+    the halves of one.
+    """
+    both = {recipe.roles.responder.pool, recipe.roles.judge.pool}
+    if len(both) == 1:
+        return recipe
+    halves = {name: recipe.pools[name].model_copy(update={"gpus": recipe.pools[name].gpus / 2}) for name in both}
+    return recipe.model_copy(update={"pools": recipe.pools | halves})
+
+
 def _without_unused(data: dict[str, Any]) -> Recipe:
     """The recipe of `data`, without the pools that serve no role."""
     used = {role["pool"] for role in data["roles"].values()}

@@ -9,7 +9,7 @@ from ultraif_ray.records import ROLES, IdSlice, Prompt, slice_of_round
 from ultraif_ray.steps.decompose import Decompose, decompose_entry
 from ultraif_ray.steps.engines import EngineStep, journey_settings, pool_settings
 from ultraif_ray.steps.responses import ReadResponses
-from ultraif_ray.steps.serving import policy_pool, with_trained_models
+from ultraif_ray.steps.serving import policy_pool, sharing_gpu, with_trained_models
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.train import takes_over
 from ultraif_ray.store.folder import RunFolder
@@ -74,7 +74,8 @@ class Synthesize(EngineStep):
         trained = {name: context.folder.uri(step.name) for name, step in self.inputs.items() if name != "rows"}
         if self.composer and not takes_over(context.folder, self.composer):
             del trained["composer"]
-        return with_trained_models(context.recipe, **trained)
+        serving = with_trained_models(context.recipe, **trained)
+        return sharing_gpu(serving) if self.policy and serving.policy and serving.policy.share_gpu else serving
 
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
         """A journey in one go counts for both of its steps."""

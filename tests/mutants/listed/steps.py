@@ -17,6 +17,22 @@ STATE = "tests/steps/test_state.py"
 
 MUTANTS = (
     Mutant(
+        "engines that are to share a GPU have one each",
+        "docs/design.md: with policy.share_gpu they share its one GPU",
+        "ultraif_ray/steps/serving.py",
+        'update={"gpus": recipe.pools[name].gpus / 2}',
+        'update={"gpus": recipe.pools[name].gpus}',
+        ("tests/steps/test_serving.py::test_policy_and_judge_share_a_gpu_where_the_recipe_says_so",),
+    ),
+    Mutant(
+        "a DPO round does not ask whether a GPU is shared",
+        "ultraif_ray/recipe.py: share_gpu: put both on one GPU",
+        "ultraif_ray/steps/synthesize.py",
+        "serving.policy.share_gpu else serving",
+        "not serving.policy.share_gpu else serving",
+        ("tests/test_recipe.py::test_every_shipped_recipe_fits_the_gpus_that_its_head_names_and_no_fewer",),
+    ),
+    Mutant(
         "an evaluation holds up the next training",
         "docs/evaluation.md: it runs beside the next training where there is room",
         RUN,
