@@ -1,3 +1,5 @@
+from difflib import SequenceMatcher
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +47,25 @@ def test_what_is_new_is_told_as_it_stands() -> None:
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_what_is_new_is_made_of_the_later_text(before: str, after: str) -> None:
     assert not missing(words(new_text(before, after)), words(after))
+
+
+def compared(before: str, after: str) -> list[str]:
+    """The new words as a comparison of all with all finds them."""
+    old, new = words(before), words(after)
+    blocks = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    return [word for kind, _, _, start, end in blocks if kind in ("insert", "replace") for word in new[start:end]]
+
+
+FEW_WORDS = st.lists(st.sampled_from(["a", "b", "ab", "诗"]), max_size=6).map(" ".join)
+
+
+@given(FEW_WORDS, FEW_WORDS, FEW_WORDS)
+def test_what_a_text_stands_in_whole_is_found_as_a_comparison_finds_it(first: str, before: str, last: str) -> None:
+    for after in (f"{first} {before} {last}", f"{first} {last}"):
+        assert words(new_text(before, after)) == compared(before, after)
+
+
+def test_a_long_text_of_few_words_costs_no_more_than_its_length() -> None:
+    long = "very " * 100_000  # whose comparison would take an hour
+    assert new_text(long, f"Please: {long}, in French.") == "Please … in French"
+    assert new_text("诗" * 100_000, "诗" * 100_000 + "短") == "短"
