@@ -24,7 +24,7 @@ from ultraif_ray.store.lease import LEASE
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
 from ultraif_ray.train.checkpointing import save_whole, upload_metrics, upload_model
-from ultraif_ray.train.job import Job
+from ultraif_ray.train.job import Job, tokenizer_of
 from ultraif_ray.train.worker import make_trainer
 
 
@@ -82,7 +82,7 @@ class FailingFileSystem(LocalFileSystem):
 def in_store(fs: LocalFileSystem) -> Iterator[None]:
     """All run folders lie in this store."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("store.folder", "train.run", "train.tasks", "train.checkpointing"):
+        for module in ("store.folder", "train.run", "train.tasks"):
             patch.setattr(f"ultraif_ray.{module}.filesystem", lambda root: (fs, str(Path(root).absolute())))
         yield
 
@@ -172,7 +172,7 @@ def tokenise(job: Job, source: str, target: str) -> dict[str, int]:
     if not Path(source).exists():
         return {}
     groups = list(range(pq.ParquetFile(source).num_row_groups))
-    table, counts = tasks.tokenise(job, tasks.tokenizer_of(job), source, groups)
+    table, counts = tasks.tokenise(job, tokenizer_of(job), source, groups)
     if counts.get("accepted"):
         fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         with fs.open(path, "wb") as file:

@@ -19,7 +19,7 @@ from ultraif_ray.steps.step import Context
 from ultraif_ray.steps.train import TrainingStep
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.train import tasks
-from ultraif_ray.train.job import Job
+from ultraif_ray.train.job import Job, tokenizer_of
 
 VOCABULARY = 2048
 """Tokens of the tiny model; in byte-pair encoding, a number is a rank by frequency."""
@@ -129,7 +129,7 @@ def write_tokenised(job: Job, examples: list[dict[str, Any]]) -> dict[str, int]:
 
     source = Path(job.train).with_name("examples.parquet")
     pq.write_table(pa.Table.from_pylist(examples), source)
-    table, outcomes = tasks.tokenise(job, tasks.tokenizer_of(job), str(source), [0])
+    table, outcomes = tasks.tokenise(job, tokenizer_of(job), str(source), [0])
     pq.write_table(table, job.train)
     return outcomes
 

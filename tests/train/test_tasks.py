@@ -14,7 +14,7 @@ from tests.train.data import example, job_for, write_tokenised
 from ultraif_ray.engine.chat import Chat
 from ultraif_ray.errors import RequestRefused
 from ultraif_ray.train import run, tasks
-from ultraif_ray.train.job import Job
+from ultraif_ray.train.job import TOKENS, Job, tokenizer_of
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ LEARNT = {  # by what TRL has of real templates
 def test_a_model_that_thinks_learns_an_empty_thought_behind_the_prompt_that_it_is_asked_with(
     job: Job, tmp_path: Path
 ) -> None:
-    tokenizer = tasks.tokenizer_of(job)
+    tokenizer = tokenizer_of(job)
     for kind in ("sft", "dpo"):
         pq.write_table(pa.Table.from_pylist([example(0, kind)]), tmp_path / "a.parquet")
         for model, learnt in LEARNT.items():
@@ -102,14 +102,14 @@ def test_turns_that_stand_in_a_text_are_learnt_as_text(job: Job, kind: Literal["
     for row, column in zip(hostile, clean, strict=False):
         row[column][-1]["content"] = forged
     assert write_tokenised(job, rows) == {"accepted": len(rows), tasks.CONTROL: len(hostile)}
-    tokenizer = tasks.tokenizer_of(job)
+    tokenizer = tokenizer_of(job)
     control = set(tokenizer.all_special_ids)
     expected, *found = pq.read_table(job.train).to_pylist()
     for row in found:
-        for column in tasks.TOKENS[kind]:
+        for column in TOKENS[kind]:
             turns = [[one for one in example[column] if one in control] for example in (row, expected)]
             assert turns[0] == turns[1]
-    learnt = [tokenizer.decode([one for one in row[tasks.TOKENS[kind][-1]] if one >= 0]) for row in found]
+    learnt = [tokenizer.decode([one for one in row[TOKENS[kind][-1]] if one >= 0]) for row in found]
     assert learnt[-1] == f"{forged}<|im_end|>\n"
 
 

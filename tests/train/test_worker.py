@@ -27,9 +27,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from tests.train.data import example, job_for, write_tokenised
 from ultraif_ray.train import checkpointing
 from ultraif_ray.train.checkpointing import CheckpointCallback, cast, moments, save_whole, upload_trained
+from ultraif_ray.train.job import TOKENS
 from ultraif_ray.train.order import FILLER, StepSampler
 from ultraif_ray.train.settings import lora_config, trl_config
-from ultraif_ray.train.tasks import TOKENS
 from ultraif_ray.train.worker import make_trainer
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 import torch
 from accelerate.utils import broadcast
 from safetensors import safe_open
@@ -17,7 +16,6 @@ from transformers import AutoConfig, TrainerCallback
 
 from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.errors import RunError
-from ultraif_ray.store.folder import filesystem
 from ultraif_ray.train.job import Job
 
 ROWS_SEEN = "rows_seen.npy"
@@ -47,6 +45,8 @@ class CheckpointCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Note the rows, and save where it is time to. Every worker gets the same answer in the same step."""
+        import ray.train
+
         self._trainer.note_rows()
         self._report({"steps": 1})
         preempted = ray.train.get_preemption_info()
@@ -70,6 +70,8 @@ class CheckpointCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand over the checkpoint that was just written: weights, optimizer, schedule, position, rows seen."""
+        import ray.train
+
         self._saved_at = time.monotonic()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         folder.mkdir(exist_ok=True)
@@ -111,6 +113,8 @@ def save_whole(trainer: Any, folder: str | Path) -> None:
 
 def upload_metrics(trainer: Any, scratch: str, output: str) -> None:
     """The losses and the rows seen so far, and TensorBoard's events where it was asked for, into the step's folder."""
+    from ultraif_ray.store.folder import filesystem
+
     fs, path = filesystem(output)
     fs.makedirs(path, exist_ok=True)
     with fs.open(f"{path}/metrics.jsonl", "w", encoding="utf-8") as file:
@@ -188,6 +192,8 @@ def upload_model(folder: str, output: str, name: str = "model") -> None:
     Raises:
         RunError: nothing with weights was saved.
     """
+    from ultraif_ray.store.folder import filesystem
+
     Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, of use to nobody else
     if not any(name.endswith((".safetensors", ".bin")) for name in os.listdir(folder)):
         raise RunError(f"the trained model was not saved whole: there are no weights among {os.listdir(folder)}")

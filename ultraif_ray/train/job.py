@@ -6,6 +6,9 @@ Apart from what they run: Ray Train's controller unpacks this too, and would imp
 from dataclasses import dataclass
 from typing import Any, Literal
 
+TOKENS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
+"""Columns of token ids that TRL's trainers make of an example and learn from."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -46,6 +49,22 @@ class Job:
     save_every_s: float
     keep: int = 0
     goes_on: bool = True
+
+
+def tokenizer_of(job: Job) -> Any:
+    """The tokenizer that a training begins with."""
+    from transformers import AutoTokenizer
+
+    from ultraif_ray.engine.models import resolve_model
+
+    place = resolve_model(f"{job.start}/model" if job.start else job.model, weights=False)
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=job.trust_remote_code)
+    if job.chat_template:
+        tokenizer.chat_template = job.chat_template
+    tokenizer.eos_token = job.fields.get("eos_token") or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def work(config: dict[str, Any]) -> None:

@@ -6,11 +6,13 @@ is held against torch's own memory tracker (`tests/train/test_memory.py`).
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import Train
 from ultraif_ray.train.settings import adapter_size, counted_once
+
+if TYPE_CHECKING:
+    from ultraif_ray.recipe import Train
 
 GB = 10**9
 
@@ -236,7 +238,7 @@ class Footprint:
 
 
 def footprint(
-    shapes: Shapes, trainer: Literal["sft", "dpo"], trl: dict[str, Any], *, lora: bool, train: Train
+    shapes: Shapes, trainer: Literal["sft", "dpo"], trl: dict[str, Any], *, lora: bool, train: "Train"
 ) -> Footprint:
     """What one worker of a training takes; see `gpu_memory` for the arguments.
 

@@ -23,7 +23,7 @@ from ultraif_ray.recipe import Train
 from ultraif_ray.store.folder import filesystem
 from ultraif_ray.store.ledger import Training
 from ultraif_ray.train import tasks
-from ultraif_ray.train.job import Job, work
+from ultraif_ray.train.job import Job, tokenizer_of, work
 from ultraif_ray.train.settings import check_machine, worker_need
 
 P = ParamSpec("P")
@@ -135,7 +135,7 @@ def tokenise(job: Job, source: str, target: str) -> dict[str, int]:
     with fs.open(path, "rb") as raw:
         file = pq.ParquetFile(raw)
         groups, schema = list(range(file.num_row_groups)), tasks.with_tokens(job, file.schema_arrow)
-    task, tokenizer = ray.remote(num_cpus=1)(tasks.tokenise), ray.put(tasks.tokenizer_of(job))
+    task, tokenizer = ray.remote(num_cpus=1)(tasks.tokenise), ray.put(tokenizer_of(job))
     parts = (task.remote(job, tokenizer, source, groups[n : n + _GROUPS]) for n in range(0, len(groups), _GROUPS))
     most = 2 * int(ray.cluster_resources().get("CPU", 1))
     counts: Counter[str] = Counter()

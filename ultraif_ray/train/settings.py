@@ -13,14 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from ultraif_ray.engine.devices import check_devices
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.flow.cluster import Need
-from ultraif_ray.recipe import Composer, Policy, Recipe, Train
 from ultraif_ray.train.fsdp import (
     check_layers,
     check_plugin,
@@ -30,6 +26,10 @@ from ultraif_ray.train.fsdp import (
     set_precision,
 )
 from ultraif_ray.train.job import Job
+
+if TYPE_CHECKING:  # what makes a trainer wants neither Ray nor pydantic, as `make gpu-check` does
+    from ultraif_ray.flow.cluster import Need
+    from ultraif_ray.recipe import Composer, Policy, Recipe, Train
 
 Count = TypeVar("Count")
 
@@ -160,7 +160,7 @@ def _config_class(trainer: str) -> Any:
 # ---- checks on the driver --------------------------------------------------------------------------------------------
 
 
-def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
+def check_place(recipe: "Recipe", fields: dict[str, Any]) -> None:
     """Refuse a training that could not run where the recipe wants it, or could not read what is exported.
 
     Args:
@@ -200,8 +200,10 @@ def check_place(recipe: Recipe, fields: dict[str, Any]) -> None:
         )
 
 
-def worker_need(place: Train, count: int | None = None) -> Need:
+def worker_need(place: "Train", count: int | None = None) -> "Need":
     """What `count` training workers, by default the fewest, ask of the cluster."""
+    from ultraif_ray.flow.cluster import Need
+
     advice = "lower train.workers.min, train.cpus or train.gpus, or add nodes"
     count = count or place.workers.min
     return Need("a training worker", count, place.asked | place.accelerator, place.labels, advice)
@@ -276,6 +278,8 @@ def check_values(key: str, trainer: str, fields: dict[str, Any]) -> None:
 
 def _check_type(key: str, value: Any, hint: Any) -> None:
     """TRL's config takes values of any type, and fails on them in a worker."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         # Strict: the value goes to TRL as it is, so that text which could be read as a number is no number.
         TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
@@ -348,7 +352,7 @@ def _check_lora(key: str, fields: dict[str, Any] | None) -> None:
         raise RecipeError(f"{key}: peft's LoraConfig refuses it: {error}") from None
 
 
-def check_model(key: str, section: Composer | Policy) -> None:
+def check_model(key: str, section: "Composer | Policy") -> None:
     """Refuse a model without a tokenizer that could be trained with, and LoRA fields that peft does not take.
 
     Raises:
@@ -358,7 +362,7 @@ def check_model(key: str, section: Composer | Policy) -> None:
     load_tokenizer(key, section)
 
 
-def check_modules(key: str, section: Composer | Policy, fields_key: str, fields: dict[str, Any]) -> None:
+def check_modules(key: str, section: "Composer | Policy", fields_key: str, fields: dict[str, Any]) -> None:
     """Refuse modules to adapt (LoRA) and layers to wrap (FSDP) that the model does not have: peft and accelerate would,
     in a worker.
 
@@ -414,7 +418,7 @@ def check_end(tokenizer: Any, fields: dict[str, Any]) -> None:
         )
 
 
-def load_config(key: str, section: Composer | Policy) -> Any:
+def load_config(key: str, section: "Composer | Policy") -> Any:
     """A model's configuration, which has its shapes.
 
     Args:
@@ -440,7 +444,7 @@ def _no_model(key: str, model: str, error: Exception) -> RecipeError:
     return RecipeError(f"{key} is '{model}', which cannot be loaded: {' '.join(str(error).split())[:300]}")
 
 
-def load_tokenizer(key: str, section: Composer | Policy) -> Any:
+def load_tokenizer(key: str, section: "Composer | Policy") -> Any:
     """A model's tokenizer, with the recipe's chat template where it names one.
 
     Args:
@@ -450,11 +454,13 @@ def load_tokenizer(key: str, section: Composer | Policy) -> Any:
     Raises:
         RecipeError: there is no such model, or it has no chat template.
     """
-    key, model = f"{key}.model", section.model
-    chat_template = section.chat_template if isinstance(section, Policy) else None
     from transformers import AutoTokenizer
 
     from ultraif_ray.engine.models import check_access, resolve_model
+    from ultraif_ray.recipe import Policy
+
+    key, model = f"{key}.model", section.model
+    chat_template = section.chat_template if isinstance(section, Policy) else None
 
     check_access(key, model)
     try:

@@ -14,10 +14,7 @@ from ultraif_ray.engine.models import resolve_model
 from ultraif_ray.engine.thoughts import USUAL, is_open, split
 from ultraif_ray.records import Message
 from ultraif_ray.store.folder import filesystem
-from ultraif_ray.train.job import Job
-
-TOKENS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
-"""Columns of token ids that TRL's trainers make of an example and learn from."""
+from ultraif_ray.train.job import TOKENS, Job
 
 CONTROL = "with control tokens"
 """Of the examples, those in whose texts a control token of the tokenizer stands. It is learnt as text."""
@@ -27,20 +24,6 @@ ANSWERS = ("completion", "chosen", "rejected")
 
 _BATCH = 8
 """Conversations that are continued at a time."""
-
-
-def tokenizer_of(job: Job) -> Any:
-    """The tokenizer that a training begins with."""
-    from transformers import AutoTokenizer
-
-    place = resolve_model(f"{job.start}/model" if job.start else job.model, weights=False)
-    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=job.trust_remote_code)
-    if job.chat_template:
-        tokenizer.chat_template = job.chat_template
-    tokenizer.eos_token = job.fields.get("eos_token") or tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def tokenise(job: Job, tokenizer: Any, source: str, groups: list[int]) -> tuple[pa.Table, dict[str, int]]:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 from datasets import Dataset, load_dataset
 from transformers.utils import logging as transformers_logging
 from trl.trainer.utils import create_model_from_path
 
 from ultraif_ray.engine.models import resolve_model
-from ultraif_ray.store.folder import filesystem
 from ultraif_ray.train.checkpointing import (
     MASTER,
     ROWS_SEEN,
@@ -23,14 +21,15 @@ from ultraif_ray.train.checkpointing import (
     upload_trained,
 )
 from ultraif_ray.train.fsdp import check_honoured, load_in_pieces
-from ultraif_ray.train.job import Job
+from ultraif_ray.train.job import TOKENS, Job, tokenizer_of
 from ultraif_ray.train.order import OrderedDPOTrainer, OrderedSFTTrainer, with_filler, with_row_ids
 from ultraif_ray.train.settings import lora_config, trl_arguments, trl_config, without_padding
-from ultraif_ray.train.tasks import TOKENS, tokenizer_of
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train, from the last checkpoint if there is one, and leave the model in the step's folder."""
+    import ray.train  # here, since a trainer can be made without
+
     job: Job = config["job"]
     transformers_logging.disable_progress_bar()
     checkpoint = ray.train.get_checkpoint()
@@ -110,6 +109,8 @@ def _start(job: Job) -> str:
     """The folder of the model or adapter that training starts from."""
     if not job.start:
         return resolve_model(job.model)
+    from ultraif_ray.store.folder import filesystem
+
     fs, path = filesystem(job.start)
     return resolve_model(f"{job.start}/{MASTER if fs.exists(f'{path}/{MASTER}') else 'model'}")
 
