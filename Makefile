@@ -1,4 +1,4 @@
-# make demo | check | test | chaos | mutants | mutmut | nightly | agreement | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
+# make demo | check | test | chaos | mutants | mutmut | nightly | agreement | gpu-check | lint | install | lock        (Linux, Python 3.11 to 3.13, no GPU needed)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo check test chaos mutants mutmut nightly agreement lint install lock clean
+.PHONY: demo check test chaos mutants mutmut nightly agreement gpu-check lint install lock clean
 
 demo: install
 	$(BIN)/ultraif run demo
@@ -48,6 +48,10 @@ nightly: test
 # IFEval's figures of Google's GPT-4 answers, which are not shipped: make agreement DATA=FOLDER
 agreement: install
 	$(BIN)/python -m tests.agreement $(DATA)
+
+# What no CPU can prove, by whatever PYTHON has: the CPU set is not for this. make gpu-check PYTHON=python3 ARGS="--json OUT"
+gpu-check:
+	PYTHONPATH=$(CURDIR) $(PYTHON) -m tests.gpu_check $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,5 +1,8 @@
 """What transformers makes of the same weights: what an engine's probabilities are held against."""
 
+from functools import lru_cache
+from typing import Any
+
 from ultraif_ray.records import Message
 
 
@@ -13,18 +16,24 @@ def label_logprobs(model: str, messages: list[Message], labels: tuple[str, ...],
         adapter: a LoRA adapter's folder; empty for the model itself.
     """
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    if adapter:
-        loaded = PeftModel.from_pretrained(loaded, adapter)
+    tokenizer, loaded = AutoTokenizer.from_pretrained(model), _loaded(model, adapter)
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
     with torch.inference_mode():
         logprobs = loaded(**prompt).logits[0, -1].log_softmax(dim=-1)
     (tokens,) = zip(*(tokenizer.encode(label, add_special_tokens=False) for label in labels), strict=True)
     return {label: logprobs[token].item() for label, token in zip(labels, tokens, strict=True)}
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, adapter: str) -> Any:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    return PeftModel.from_pretrained(loaded, adapter) if adapter else loaded
 
 
 def continuation_logprob(model: str, messages: list[Message], continuation: str) -> tuple[float, bool]:
@@ -36,10 +45,9 @@ def continuation_logprob(model: str, messages: list[Message], continuation: str)
         continuation: the text.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tokenizer, loaded = AutoTokenizer.from_pretrained(model), _loaded(model, "")
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
     tokens = tokenizer(prompt + continuation, add_special_tokens=False, return_tensors="pt")["input_ids"]

@@ -53,13 +53,15 @@ def train_sft(model: str, folder: str, workers: str) -> None:
         run.fit(dataclasses.replace(job, global_batch=4), train, "sft", 1, False)
 
 
-def join(rank: int, workers: int, rendezvous: str) -> None:
+def join(rank: int, workers: int, rendezvous: str, backend: str = "gloo") -> None:
     """Make this process one of `workers`, as Ray Train would."""
     import torch.distributed
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers), LOCAL_WORLD_SIZE=str(workers))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    torch.distributed.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
 
 
 def log_probabilities(model: Any, batch: dict[str, Any]) -> Any:
