@@ -7,9 +7,12 @@ import math
 import os
 import platform
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ultraif_ray.errors import RecipeError
-from ultraif_ray.recipe import VllmPool
+
+if TYPE_CHECKING:  # a trainer, which looks for its GPU here, is made without pydantic
+    from ultraif_ray.recipe import VllmPool
 
 DRIVERS = {12: 525, 13: 580}
 """The oldest branch of NVIDIA's driver that runs programs built for a major version of CUDA. From the table in "CUDA
@@ -46,7 +49,7 @@ class Batch:
         return (1 << 30) + self.tokens * (128 << 10) + self.sequences * (3 << 20)
 
 
-def batch_of(pool: VllmPool, samples: int = 1) -> Batch:
+def batch_of(pool: "VllmPool", samples: int = 1) -> Batch:
     """The batch of a pool with GPUs: every row in flight has its place in it, up to what CUDA graphs are made for. What
     the pool's `args` say comes first.
 
