@@ -628,3 +628,29 @@ def test_an_encoding_is_one_that_python_knows(tmp_path: Path) -> None:
     for name in ("klingon", "zlib"):
         with pytest.raises(RecipeError, match=r"ingest\.encoding: Python knows no such encoding"):
             load_recipe(write(tmp_path, MINIMAL), [f"ingest.encoding={name}"])
+
+
+@pytest.mark.parametrize(
+    ("against", "fault"),
+    [
+        ({"mine": None}, "against.mine names no files"),
+        ({"ifeval": "a.jsonl"}, "against.ifeval names files, but an index of ifeval ships"),
+        ({"mine": {"files": "a.jsonl", "share": 0}}, "greater than 0"),
+    ],
+)
+def test_a_benchmark_to_keep_out_ships_or_has_files(tmp_path: Path, against: Any, fault: str) -> None:
+    with pytest.raises(RecipeError, match=fault):
+        load_recipe(write(tmp_path, MINIMAL | {"decontaminate": {"against": against}}))
+
+
+def test_files_of_benchmarks_lie_beside_the_recipe(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("{}")
+    against = {"one": "a.jsonl", "two": {"files": ["b.jsonl", "org/name"], "share": 0.6}, "ifeval": {"share": 0.5}}
+    made = load_recipe(write(tmp_path, MINIMAL | {"decontaminate": {"against": against}})).decontaminate
+    assert made.against["one"].files == (str(tmp_path / "a.jsonl"),)
+    assert made.against["two"].files == (str(tmp_path / "b.jsonl"), "org/name")
+    assert made.shipped == ("ifeval", "ifbench", "followbench", "gsm8k")
+    assert load_recipe(
+        write(tmp_path, MINIMAL | {"decontaminate": {"benchmarks": ["gsm8k"]}})
+    ).decontaminate.shipped == ("gsm8k",)

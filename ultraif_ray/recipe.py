@@ -494,6 +494,60 @@ class Ingest(Section):
         return self
 
 
+Benchmark = Literal["ifeval", "ifbench", "followbench", "gsm8k"]
+BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
+"""Those whose index ships with the package."""
+
+
+class Against(Section):
+    """A benchmark to keep out of the data."""
+
+    files: tuple[Address, ...] = ()
+    """Its files, globs, folders, URIs or hub ids, in any shape that prompts may have: every human turn is kept out.
+    None for one of those that ship."""
+    share: float | None = Field(None, gt=0, le=1)
+    """In place of `decontaminate.share`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_alone(cls, data: Any) -> Any:
+        return {"files": data} if isinstance(data, str | list | tuple) else data
+
+
+class Decontaminate(Section):
+    """Keep benchmarks out of the data: prompts that hold one of their prompts are turned away, and so is what the
+    composer makes one of. Works offline, from hashes.
+    """
+
+    benchmarks: Literal["all", "none"] | tuple[Benchmark, ...] = "all"
+    """Which of those that ship are kept out: all, none, or a list of them."""
+    share: float = Field(0.45, gt=0, le=1)
+    """The share of a benchmark's prompt from which a text holds it: of its pairs of neighbouring words, rare ones
+    weighing more, within a stretch of the text that is half as long again. docs/data.md says what is missed and hit."""
+    against: dict[str, Against] = {}
+    """More benchmarks, as `name: file`, or `name: {files: …, share: …}`."""
+    index: Address | None = None
+    """The files of `against` as an index. Set by itself once ingest has read them."""
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Which of those that ship are kept out."""
+        if isinstance(self.benchmarks, tuple):
+            return self.benchmarks
+        return BENCHMARKS if self.benchmarks == "all" else ()
+
+    @model_validator(mode="after")
+    def _known_or_with_files(self) -> "Decontaminate":
+        for name, one in self.against.items():
+            if one.files and name in BENCHMARKS:
+                raise ValueError(f"against.{name} names files, but an index of {name} ships: give it another name")
+            if not one.files and name not in BENCHMARKS:
+                raise ValueError(
+                    f"against.{name} names no files, and none of that name ships: set against.{name}.files"
+                )
+        return self
+
+
 Check = Literal["model", "text", "none"]
 """How a step holds models to what they claim. `text`: by what left a text and what came to it. `model`: by the text,
 and then one token of a yes/no question to the engine at hand. `none`: any reply of the right shape will do."""
@@ -1018,6 +1072,7 @@ class Recipe(Section):
     or a YAML file of your own in their form. What stands here once the recipe is loaded, and in the fingerprint, is its
     content."""
     ingest: Ingest = Ingest()
+    decontaminate: Decontaminate = Decontaminate()
     decompose: Decompose = Decompose()
     synthesize: Synthesize = Synthesize()
     export: Export = Export()
@@ -1282,12 +1337,14 @@ def _make_absolute(data: dict[str, Any], folder: Path) -> None:
         return found if isinstance(found, dict) else {}
 
     sets, benchmarks = section(data, "sets"), section(section(data, "evaluate"), "benchmarks")
-    for where in (sets, section(sets, "dpo"), benchmarks):
+    against = section(section(data, "decontaminate"), "against")
+    for where in (sets, section(sets, "dpo"), benchmarks, against):
         where.update({name: absolute(files) for name, files in where.items()})
     for where, key in (
         (data, "prompts"),
         (section(data, "composer"), "prompts"),
         (section(data, "responses"), "run"),
+        *((section(against, name), "files") for name in against),
         (section(data, "policy"), "chat_template"),
     ):
         if key in where:

@@ -6,6 +6,7 @@ values.py    a JSON text → its values, one at a time
 shapes.py    a record → its turns
 ingest.py    a record → its prompts and counted rejections
 asking.py    turns that ask nothing
+benchmarks.py files of benchmarks → what is kept out
 language.py  which language a text is in
 export.py    judged rows → SFT, DPO, RL and composer sets
 sets.py      training sets that exist already → the layout that export writes
