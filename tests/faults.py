@@ -100,7 +100,8 @@ def without_ray() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "ultraif_ray.steps.ingest.parse_all", lambda sources, settings, _: read_prompts(sources, settings)
+            "ultraif_ray.steps.ingest.parse_all",
+            lambda sources, settings, benchmarks, _: read_prompts(sources, settings, benchmarks),
         )
         patch.setattr("ultraif_ray.flow.graph.run_pipeline", run_pipeline)
         patch.setattr("ultraif_ray.flow.cluster.connect", lambda *_: None)

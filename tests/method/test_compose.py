@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.scripted import ScriptedEngine, as_json, client_of, labels, recipe, s
 from ultraif_ray.errors import UnusableReply
 from ultraif_ray.method.checkers.naming import SAYS_OTHERWISE
 from ultraif_ray.method.compose import LEAKS, Addition, Composed, compose, put_behind, reply_schema
+from ultraif_ray.method.contamination import known, save
 from ultraif_ray.method.prompts import composer_answer, composer_request, query_of_composer_request
 from ultraif_ray.records import AddedConstraint, Check, Instruction, Turn
 
@@ -78,6 +80,24 @@ async def test_a_composer_may_write_the_constraint_alone_which_is_put_behind_the
 )
 def test_where_an_addition_is_put(query: str, addition: str, together: str) -> None:
     assert put_behind(query, addition) == together
+
+
+async def test_what_makes_a_benchmarks_prompt_of_a_query_is_dropped_and_counted(tmp_path: Path) -> None:
+    asked = "Write about rain over the harbour of a town where nobody owns an umbrella, in two lines."
+    (tmp_path / "own.npz").write_bytes(save([known("own", "17", asked)]))
+    made = recipe(decontaminate={"benchmarks": "none", "index": str(tmp_path / "own.npz")})
+    reply = answer(asked, "Does it have two lines?")
+    client = client_of(made, composer=saying(reply, GOOD))
+    assert (await compose(START, "format", client, made.synthesize)).query == "Write about rain in two lines."
+    (dropped,) = client.dropped
+    assert (dropped.stage, dropped.kind, dropped.raw) == ("composer", "contaminated", reply)
+    assert dropped.reason == "contaminated: 100% of own 17"
+    client = client_of(made, composer=saying(reply, reply, reply))
+    with pytest.raises(UnusableReply, match="contaminated"):
+        await compose(START, "format", client, made.synthesize)
+    plain = recipe(decontaminate={"benchmarks": "none"})
+    client = client_of(plain, composer=saying(reply))
+    assert (await compose(START, "format", client, plain.synthesize)).query == asked
 
 
 async def test_the_schema_is_the_same_for_all_queries_and_bounds_no_text() -> None:

@@ -5,16 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.simulated import recipe
-from ultraif_ray.data.ingest import read_prompts
+from ultraif_ray.data.ingest import Rejection, read_prompts
 from ultraif_ray.data.readers import find_sources
-from ultraif_ray.recipe import Ingest
+from ultraif_ray.method.contamination import Index, Rule, guard, known
+from ultraif_ray.recipe import Decontaminate, Ingest
 from ultraif_ray.records import Prompt
 from ultraif_ray.steps import ingest
+from ultraif_ray.steps.plan import plan
+from ultraif_ray.steps.run import run
 from ultraif_ray.steps.step import Context
+from ultraif_ray.steps.synthesize import Synthesize
+from ultraif_ray.store import ledger
 from ultraif_ray.store.folder import RunFolder
+from ultraif_ray.store.ledger import Filtered
 
 
 @pytest.mark.parametrize("turns", ["last", "first", "all", "mixed"])
@@ -28,17 +35,19 @@ def test_a_task_hands_on_what_the_reader_found_a_few_rows_at_a_time(
     monkeypatch.setattr(ingest, "ROWS_AT_ONCE", 2)
     settings, sources = Ingest(turns=turns), find_sources([str(file)])
     batch = pa.Table.from_pylist([{"path": source.path, "kind": source.kind} for source in sources])
-    tables = list(ingest.parse_source(batch, settings))
+    benchmarks = Index([known("own", "4", "ask", 1)], Rule(n=1, window=None))
+    tables = list(ingest.parse_source(batch, settings, benchmarks))
     rows = [row for table in tables for row in table.to_pylist()]
     assert max(table.num_rows for table in tables) == 2
-    found = list(read_prompts(sources, settings))
+    found = list(read_prompts(sources, settings, benchmarks))
     assert len(rows) == len(found) == (5 if turns == "all" else 3)
     for row, item in zip(rows, found, strict=True):
-        reason = row.pop("reason")
+        why = [row.pop(name) for name in ("reason", "kind", "like", "value")]
         if isinstance(item, Prompt):
-            assert (reason, Prompt.model_validate(row)) == ("", item)
+            assert (why[0], Prompt.model_validate(row)) == ("", item)
         else:
-            assert (reason, row["source"], row["query"]) == (item.reason, item.source, item.seen)
+            assert Rejection(row["source"], why[0], row["query"], *why[1:]) == item
+    assert [item.reason for item in found if isinstance(item, Rejection)][-1] == "contaminated"
 
 
 def test_the_same_files_in_another_order_are_other_prompts(tmp_path: Path) -> None:
@@ -53,3 +62,44 @@ def test_the_same_files_in_another_order_are_other_prompts(tmp_path: Path) -> No
     ]
     assert found[0] != found[1]
     assert found[0]["prompts"] == found[1]["prompts"]
+
+
+def test_what_is_contaminated_stands_in_the_ledger_and_among_the_rejected(tmp_path: Path, no_ray: None) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"key": 4, "prompt": "Describe the oldest lighthouse on the island, in verse."}\n')
+    made = recipe(tmp_path, decontaminate={"against": {"own": {"files": [str(own)], "share": 0.6}}})
+    folder = run(made, until="ingest")
+    assert ledger.read(folder)["ingest"].filters == {"contaminated": Filtered(threshold=0.45, count=0)}
+    with open(made.prompts[0], "a", encoding="utf-8") as file:
+        for text in ("DESCRIBE the oldest lighthouse on the island in verse", "Describe the oldest tree in verse"):
+            file.write(json.dumps({"prompt": text}) + "\n")
+    folder = run(made, until="ingest")
+    entry = ledger.read(folder)["ingest"]
+    assert entry.outcomes["contaminated"] == 1
+    (example,) = entry.filters["contaminated"].examples
+    assert (example.kind, example.like, example.value) == ("own", "4", 1.0)
+    assert example.seen.startswith("DESCRIBE")
+    table = pq.read_table(folder.uri("ingest", "rejected"))
+    (kept,) = [row for row in table.to_pylist() if row["reason"] == "contaminated"]
+    assert (kept["kind"], kept["like"], kept["value"], kept["source"]) == ("own", "4", 1.0, example.source)
+
+
+def test_a_recipe_that_keeps_more_out_reads_anew_and_one_that_turns_nothing_away_does_not(
+    tmp_path: Path, no_ray: None
+) -> None:
+    made = recipe(tmp_path)
+    first = run(made, until="ingest").build_of("ingest")
+    less = made.model_copy(update={"decontaminate": Decontaminate(benchmarks="none")})
+    assert run(less, until="ingest").build_of("ingest") == first
+
+
+def test_the_composer_is_held_to_the_files_too(tmp_path: Path, no_ray: None) -> None:
+    (tmp_path / "own.jsonl").write_text('{"prompt": "Describe the oldest lighthouse on the island, in verse."}\n')
+    made = recipe(tmp_path, decontaminate={"against": {"own": str(tmp_path / "own.jsonl")}})
+    (step,) = [one for one in plan(made, RunFolder(made.run_folder)) if isinstance(one, Synthesize)]
+    context = Context(made, RunFolder(made.run_folder))
+    run(made, until="synthesize")
+    held = guard(step.serving(context).decontaminate)
+    assert held
+    assert held.find("describe the oldest lighthouse on the island in verse")
+    assert step.settings(context)["benchmarks"].keys() == {"own", "shipped"}

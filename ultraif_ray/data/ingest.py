@@ -5,7 +5,7 @@ of its turns; empty turns are dropped; turns before the first human one are drop
 system messages after it; neighbours by the same speaker are joined with a blank line. Then the queries: of the human
 turns, those that `ingest.turns` chooses; everything before a query is its history, and what follows it (the old answer)
 is dropped. A chosen turn that asks nothing ("continue", "thanks") is rejected, but stays in the history of those after
-it.
+it; a prompt of a benchmark is rejected with all that come after it.
 
 What is counted is what was asked for: a record gives one item for each turn that is chosen, a prompt or a rejection,
 and one rejection where it has none to choose from. So with `turns: all` items are human turns, else records.
@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -23,6 +24,7 @@ from ultraif_ray.data.readers import FORMATS, Fault, Record, Source, first_recor
 from ultraif_ray.data.shapes import SHAPES, BadTurns, NoShape, turns_of
 from ultraif_ray.engine.thoughts import split
 from ultraif_ray.errors import InputError
+from ultraif_ray.method.contamination import CONTAMINATED, Index
 from ultraif_ray.recipe import Ingest
 from ultraif_ray.records import Prompt, Turn, content_hash, prompt_id
 
@@ -36,10 +38,23 @@ class Rejection:
     source: str
     reason: str
     seen: str
+    kind: str = ""
+    """Of what kind: a benchmark."""
+    like: str = ""
+    """What it is like: the id of a benchmark's prompt."""
+    value: float | None = None
+    """How much: the share of that prompt."""
 
 
-def read_prompts(sources: Iterable[Source], settings: Ingest) -> Iterator[Prompt | Rejection]:
+def read_prompts(
+    sources: Iterable[Source], settings: Ingest, benchmarks: Index | None = None
+) -> Iterator[Prompt | Rejection]:
     """The prompts and rejections of every record of every source, exact duplicates not yet removed.
+
+    Args:
+        sources: where they are.
+        settings: which turns are chosen, and what is turned away.
+        benchmarks: what is kept out; nothing where None.
 
     Raises:
         InputError: a source cannot be opened, or its first record has no shape that is accepted.
@@ -47,7 +62,7 @@ def read_prompts(sources: Iterable[Source], settings: Ingest) -> Iterator[Prompt
     for source in sources:
         check_shape(source)
         for number, record in read_records(source):
-            yield from to_prompts(record, f"{source.path}:{number}", settings)
+            yield from to_prompts(record, f"{source.path}:{number}", settings, benchmarks)
 
 
 def check_shape(source: Source) -> None:
@@ -87,7 +102,9 @@ def check_first_record(source: Source, read: Callable[[Record], object], accepte
         pass  # the right shape; this record alone will be rejected and counted
 
 
-def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt | Rejection]:
+def to_prompts(
+    record: Record, where: str, settings: Ingest, benchmarks: Index | None = None
+) -> Iterator[Prompt | Rejection]:
     """One record by the rule for turns: a Prompt or a Rejection for each turn that is chosen, and never nothing.
 
     Args:
@@ -95,6 +112,7 @@ def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt 
         where: `file:line` of the record. A prompt's source has the human turn's number after it, from 1, where `turns`
             does not say by itself which one it was.
         settings: which turns are chosen, and what is turned away.
+        benchmarks: what no human turn of a prompt may hold, its history included; nothing where None.
     """
     if isinstance(record, Fault):
         yield Rejection(where, record.reason, record.seen[:200])
@@ -109,6 +127,7 @@ def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt 
         yield Rejection(where, "no human turn", shorten(record))
         return
     chars = list(accumulate(len(turn.content) for turn in turns))
+    held = cache(lambda place: benchmarks.find(turns[place].content) if benchmarks else None)
     for number in _chosen(turns, human, settings):
         history, query = turns[: human[number]], turns[human[number]].content
         numbered = len(human) > 1 and settings.turns in ("all", "mixed")
@@ -119,6 +138,8 @@ def to_prompts(record: Record, where: str, settings: Ingest) -> Iterator[Prompt 
             yield Rejection(source, "single turn", query[:200])
         elif chars[human[number]] > settings.max_chars:
             yield Rejection(source, "too long", query[:200])
+        elif found := next(filter(None, map(held, reversed(human[: number + 1]))), None):
+            yield Rejection(source, CONTAMINATED, query[:200], found.benchmark, found.prompt, found.share)
         else:
             yield Prompt(id=prompt_id(query, history), query=query, history=history, source=source)
 

@@ -183,7 +183,7 @@ class RoleClient:
     ):
         self._roles, self._engines, self._meter, self._row = recipe.roles, engines, meter, row
         self.width = width
-        self.templates = recipe.templates_of_roles
+        self.templates, self.decontaminate = recipe.templates_of_roles, recipe.decontaminate
         self._usage: dict[Role, Usage] = {}
         self.dropped: list[Failure] = []
         """Replies, and parts of replies, that were left out so far."""

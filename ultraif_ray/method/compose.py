@@ -10,6 +10,7 @@ from ultraif_ray.method import prompts
 from ultraif_ray.method.checkers.naming import enabled, named, schema
 from ultraif_ray.method.checkers.registry import Checker
 from ultraif_ray.method.checks import DOES_NOT_SUIT, composition_holds, fault_of_composition, is_question
+from ultraif_ray.method.contamination import CONTAMINATED, contaminated_by, guard
 from ultraif_ray.method.replies import ask_for_json
 from ultraif_ray.method.texts import new_text
 from ultraif_ray.recipe import Synthesize
@@ -73,7 +74,8 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
 
     A trained composer chooses the category itself, is asked in the form it was trained on, and names no check. Where
     its engine has no other model, `synthesize.check: model` is left to the judge (see `journey.keep_what_suits`).
-    A check that does not say what the constraint says is noted in `client.dropped`.
+    A check that does not say what the constraint says is noted in `client.dropped`. What makes a benchmark's prompt of
+    the query is no use (`decontaminate`).
 
     Raises:
         UnusableReply: no sample added a constraint that holds.
@@ -88,6 +90,8 @@ async def compose(previous: Instruction, category: Category, client: RoleClient,
 
     async def use(reply: Composed | Addition, raw: str) -> Instruction:
         made = accept(reply, raw, previous, "" if trained else category, by_text=settings.check != "none")
+        if found := contaminated_by(previous.query, made.query, guard(client.decontaminate)):
+            raise UnusableReply("composer", CONTAMINATED, raw, f"{CONTAMINATED}: {found}")
         asks_here = settings.check == "model" and not client.composer_is_a_model_of_its_own
         if asks_here and not await composition_holds(made, client, "composer"):
             raise UnusableReply("composer", DOES_NOT_SUIT, raw)

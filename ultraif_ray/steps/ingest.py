@@ -13,15 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ultraif_ray import recipe as sections
+from ultraif_ray.data.benchmarks import kept_out, read_against
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.engine.control import holds_control
 from ultraif_ray.errors import InputError
+from ultraif_ray.method.contamination import CONTAMINATED, Index, index_of
 from ultraif_ray.recipe import Recipe, difference, dumped
 from ultraif_ray.records import Prompt, arrow_schema
 from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.store.folder import RunFolder
-from ultraif_ray.store.ledger import Entry
+from ultraif_ray.store.ledger import Entry, Example, Filtered
 
 if TYPE_CHECKING:
     from ultraif_ray.flow.cluster import Need
@@ -52,15 +54,17 @@ class Ingest(Step):
     def settings(self, context: Context) -> dict[str, Any]:
         """Which prompts, in which version, and what is turned away."""
         recipe, folder = context.recipe, context.folder
+        own = {"ingest": dumped(recipe.ingest), "decontaminate": dumped(recipe.decontaminate, {"index"})}
         try:
             prompts: Any = versions(self._sources(context))
+            benchmarks = kept_out(recipe.decontaminate)
         except InputError:
             if folder.state(self.name) != "done":
                 raise
-            return {"ingest": dumped(recipe.ingest), **_prompts_in(folder.settings(self.name))}  # they were read once
+            return {**own, **_read_in(folder.settings(self.name))}  # they were read once
         in_order = list(prompts)  # of two duplicates the first stays, and a limit takes the first
         order = {} if in_order == sorted(in_order) else {"order": in_order}
-        return {"ingest": dumped(recipe.ingest), "prompts": prompts, **order}
+        return {**own, **benchmarks, "prompts": prompts, **order}
 
     def still_holds(self, context: Context, settings: dict[str, Any]) -> Literal["", "same", "more"]:
         """See `Step.still_holds`: whether every prompt is still there. Ids are made of their content, so where the
@@ -83,8 +87,9 @@ class Ingest(Step):
 
     def _read(self, context: Context) -> "Iterator[tuple[Prompt | Rejection, Counter[str]]]":
         """What ingest makes of the prompts, in order, each with the counts so far."""
-        settings = context.recipe.ingest
-        return funnel(parse_all(self._sources(context), settings, context.worker_logs), settings)
+        settings, recipe = context.recipe.ingest, context.recipe.decontaminate
+        benchmarks = index_of(recipe, read_against(recipe.against))
+        return funnel(parse_all(self._sources(context), settings, benchmarks, context.worker_logs), settings)
 
     def check(self, context: Context) -> None:
         """Refuse prompts that are not there or that ingest cannot read.
@@ -94,6 +99,9 @@ class Ingest(Step):
         """
         for source in self._sources(context):
             check_shape(source)
+        for one in context.recipe.decontaminate.against.values():
+            for source in find_sources(one.files) if one.files else ():
+                check_shape(source)
 
     def needs(self, context: Context) -> "list[Need]":
         """One CPU at least; what there is beyond it parses other files."""
@@ -107,8 +115,9 @@ class Ingest(Step):
         Raises:
             InputError: nothing could be used.
         """
-        folder = context.folder
+        folder, recipe = context.folder, context.recipe
         counts: Counter[str] = Counter()
+        turned_away = {CONTAMINATED: Filtered(threshold=recipe.decontaminate.share, count=0)}
         hostile = 0
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
@@ -120,18 +129,34 @@ class Ingest(Step):
                     hostile += any(map(holds_control, (item.query, *(turn.content for turn in item.history))))
                     kept.add(item.model_dump(), len(item.query) + sum(len(turn.content) for turn in item.history))
                 else:
-                    rejected.add({"source": item.source, "reason": item.reason, "seen": item.seen}, len(item.seen))
+                    rejected.add(asdict(item), len(item.seen))
+                    if item.reason in turned_away:
+                        turned_away[item.reason] = _with(turned_away[item.reason], item)
         if not counts["accepted"]:
             reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n) or "no file holds a record"
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
         folder.settle(self.name, kept.files)
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
-        return {self.name: Entry(input=counts.total(), outcomes=outcomes, control_tokens=hostile)}
+        entry = Entry(input=counts.total(), outcomes=outcomes, filters=turned_away, control_tokens=hostile)
+        return {self.name: entry}
 
 
-def _prompts_in(settings: dict[str, Any]) -> dict[str, Any]:
-    """Which prompts were read, of settings as a manifest has them."""
-    return {key: settings[key] for key in ("prompts", "order") if key in settings}
+EXAMPLES = 3
+"""How many prompts that a filter turned away stand in the ledger."""
+
+
+def _with(filtered: Filtered, item: Rejection) -> Filtered:
+    """A filter's account, with one prompt more."""
+    examples = filtered.examples
+    if len(examples) < EXAMPLES:
+        example = Example(source=item.source, seen=item.seen, kind=item.kind, like=item.like, value=item.value)
+        examples = [*examples, example]
+    return filtered.model_copy(update={"count": filtered.count + 1, "examples": examples})
+
+
+def _read_in(settings: dict[str, Any]) -> dict[str, Any]:
+    """What was read, of settings as a manifest has them."""
+    return {key: settings[key] for key in ("prompts", "order", "benchmarks") if key in settings}
 
 
 class IngestForComposer(Ingest):
@@ -144,10 +169,17 @@ class IngestForComposer(Ingest):
         return recipe.composer.prompts if recipe.composer else ()
 
 
-REJECTED = pa.schema([("source", pa.string()), ("reason", pa.string()), ("seen", pa.string())])
+_WHY = ("kind", "like", "value")
+"""What a rejection has beside its reason."""
+
+REJECTED = pa.schema(
+    {name: pa.float64() if name == "value" else pa.string() for name in ("source", "reason", "seen", *_WHY)}
+)
 
 
-def parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: bool) -> Iterator[Prompt | Rejection]:
+def parse_all(
+    sources: list[Source], settings: sections.Ingest, benchmarks: Index | None, worker_logs: bool
+) -> Iterator[Prompt | Rejection]:
     """The items of all sources in order, parsed by Ray tasks."""
     import ray
 
@@ -156,7 +188,10 @@ def parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: boo
 
     connect(worker_logs)
     dataset = ray.data.from_items([asdict(source) for source in sources], override_num_blocks=len(sources)).map_batches(
-        parse_source, batch_size=1, batch_format="pyarrow", fn_kwargs={"settings": settings}
+        parse_source,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"settings": settings, "benchmarks": benchmarks},
     )
     dataset.context.enable_progress_bars = False
     dataset.context.execution_options.preserve_order = True  # of two duplicates, the first stays
@@ -164,22 +199,22 @@ def parse_all(sources: list[Source], settings: sections.Ingest, worker_logs: boo
         for batch in dataset.iter_batches(batch_size=ROWS_AT_ONCE, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 if row["reason"]:
-                    yield Rejection(row["source"], row["reason"], row["query"])
+                    yield Rejection(row["source"], row["reason"], row["query"], *(row[name] for name in _WHY))
                 else:
                     yield Prompt(**{name: row[name] for name in Prompt.model_fields})
     except Exception as error:
         raise unwrap_error(error) from error
 
 
-def parse_source(batch: pa.Table, settings: sections.Ingest) -> Iterator[pa.Table]:
+def parse_source(batch: pa.Table, settings: sections.Ingest, benchmarks: Index | None = None) -> Iterator[pa.Table]:
     """A Ray Data task: one source in, its prompts and rejections out, a few at a time."""
-    schema = arrow_schema(Prompt).append(pa.field("reason", pa.string()))
+    schema = pa.schema([*arrow_schema(Prompt), *(REJECTED.field(name) for name in ("reason", *_WHY))])
     for item in batch.to_pylist():
         source = Source(**item)
         rows = (
             _as_row(found)
             for number, record in read_records(source)
-            for found in to_prompts(record, f"{source.path}:{number}", settings)
+            for found in to_prompts(record, f"{source.path}:{number}", settings, benchmarks)
         )
         while some := list(islice(rows, ROWS_AT_ONCE)):
             yield pa.Table.from_pylist(some, schema=schema)
@@ -188,7 +223,8 @@ def parse_source(batch: pa.Table, settings: sections.Ingest) -> Iterator[pa.Tabl
 def _as_row(item: Prompt | Rejection) -> dict[str, Any]:
     if isinstance(item, Prompt):
         return item.model_dump() | {"reason": ""}
-    return {"id": 0, "query": item.seen, "history": [], "source": item.source, "reason": item.reason}
+    why = {name: getattr(item, name) for name in ("source", "reason", *_WHY)}
+    return {"id": 0, "query": item.seen, "history": []} | why
 
 
 class _Writer:

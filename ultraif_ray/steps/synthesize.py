@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ultraif_ray.data.benchmarks import kept_out, read_against
+from ultraif_ray.method.contamination import save
 from ultraif_ray.method.journey import STAGES
 from ultraif_ray.recipe import Recipe, dumped
 from ultraif_ray.records import ROLES, IdSlice, Prompt, slice_of_round
@@ -14,6 +16,9 @@ from ultraif_ray.steps.step import Context, Step
 from ultraif_ray.steps.train import takes_over
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, count_rows
+
+BENCHMARKS = "benchmarks.npz"
+"""The index of the benchmarks that the recipe names, in the step's folder."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Synthesize(EngineStep):
         """All roles, and how many instructions, responses and verdicts they make."""
         recipe = context.recipe
         settings = journey_settings(recipe, ROLES) | {"synthesize": dumped(recipe.synthesize)}
+        settings |= kept_out(recipe.decontaminate)
         if self.policy:  # served where it is placed, in the responder's stead
             settings["policy_pool"] = pool_settings(recipe.pools[policy_pool(recipe)])
         part = self.part(recipe)
@@ -74,8 +80,21 @@ class Synthesize(EngineStep):
         trained = {name: context.folder.uri(step.name) for name, step in self.inputs.items() if name != "rows"}
         if self.composer and not takes_over(context.folder, self.composer):
             del trained["composer"]
-        serving = with_trained_models(context.recipe, **trained)
-        return sharing_gpu(serving) if self.policy and serving.policy and serving.policy.share_gpu else serving
+        recipe = with_trained_models(context.recipe, **trained)
+        if self.policy and recipe.policy and recipe.policy.share_gpu:
+            recipe = sharing_gpu(recipe)
+        if not any(one.files for one in recipe.decontaminate.against.values()):
+            return recipe
+        index = {"index": context.folder.uri(self.name, BENCHMARKS)}
+        return recipe.model_copy(update={"decontaminate": recipe.decontaminate.model_copy(update=index)})
+
+    def run(self, context: Context) -> dict[str, Entry]:
+        """See `EngineStep.run`; the files of benchmarks go with the rows, as an index."""
+        if more := read_against(context.recipe.decontaminate.against):
+            folder = context.folder
+            folder.fs.makedirs(folder.at(self.name), exist_ok=True)
+            folder.fs.pipe_file(folder.at(self.name, BENCHMARKS), save(more))
+        return super().run(context)
 
     def entries(self, folder: RunFolder, rows: int) -> dict[str, Entry]:
         """A journey in one go counts for both of its steps."""

@@ -60,6 +60,30 @@ class Training(_Model):
     """Whether a trained composer composes from here on, or the prompted one stays."""
 
 
+class Example(_Model):
+    """Something that a filter turned away, and why."""
+
+    source: str
+    seen: str
+    """How it began."""
+    kind: str = ""
+    """Of what kind: for `contaminated` the benchmark."""
+    like: str = ""
+    """What it is like: for `contaminated` the id of the benchmark's prompt."""
+    value: float | None = None
+    """How much, as the threshold is: for `contaminated` the share of that prompt."""
+
+
+class Filtered(_Model):
+    """What one filter turned away."""
+
+    threshold: float | None = None
+    """From where on; None where there is none to set."""
+    count: int
+    examples: list[Example] = []
+    """The first few."""
+
+
 class Entry(_Model):
     """The account of one step."""
 
@@ -73,6 +97,8 @@ class Entry(_Model):
     """Replies and parts of replies that were left out while the row went on, by role and kind, most frequent first."""
     composed_in_part: int = 0
     """Rows that went on with fewer constraints than they drew, since a later round of composing failed."""
+    filters: dict[str, Filtered] = {}
+    """Of ingest: what each filter that is on turned away, by its name, which is the outcome of these prompts too."""
     control_tokens: int = 0
     """Rows in whose texts something stands that looks like a control token of a chat model (for a training: a control
     token of its own model). Models read it as text."""

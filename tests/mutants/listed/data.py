@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 EXPORT, SETS, STATS = "tests/data/test_export.py", "tests/data/test_sets.py", "tests/data/test_stats.py"
+BENCHMARKS = "tests/data/test_benchmarks.py"
 
 MUTANTS = (
     Mutant(
@@ -159,5 +160,13 @@ MUTANTS = (
         "aside = is_held_out(source) if split_already else held_out",
         "aside = held_out",
         (f"{SETS}::test_the_split_is_by_conversation_as_in_export_unless_there_is_one_already",),
+    ),
+    Mutant(
+        "only the query is decontaminated",
+        "ultraif_ray/data/ingest.py: a prompt of a benchmark is rejected with all that come after it",
+        "ultraif_ray/data/ingest.py",
+        "reversed(human[: number + 1])",
+        "[human[number]]",
+        (f"{BENCHMARKS}::test_so_are_those_that_have_it_in_their_history_but_not_an_answer",),
     ),
 )
