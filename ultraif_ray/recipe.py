@@ -478,6 +478,21 @@ class Ingest(Section):
     a late one of the same conversation does not."""
     multi_turn_only: bool = False
     """Take only prompts that have a history."""
+    asks_nothing: Literal["keep", "drop"] = "drop"
+    """Turns that ask nothing ("continue", "thanks")."""
+    languages: tuple[str, ...] = ()
+    """The languages of queries, by ISO 639 codes such as `en`; others are turned away, and those whose language cannot
+    be told. All where empty."""
+    near_duplicates: float | None = Field(None, gt=0, lt=1)
+    """Turn away prompts that are so similar to one before: of the runs of three words of both, the share that both
+    have. Half of the pairs of this similarity are found, far fewer below, and nearly all above: docs/data.md has
+    figures. null: exact duplicates alone."""
+    toxic: Literal["keep", "drop"] = "keep"
+    """Records that the data itself calls toxic, as WildChat's and LMSYS-Chat's do."""
+    keys: Literal["keep", "mask", "drop"] = "keep"
+    """Prompts that hold a key, a token or a password, in the query or in what was said before."""
+    private: Literal["keep", "mask", "drop"] = "keep"
+    """Prompts that hold an e-mail address, a public IP address or a phone number."""
     limit: PositiveInt | None = None
     """Stop after so many accepted prompts."""
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None

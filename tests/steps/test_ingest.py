@@ -42,7 +42,7 @@ def test_a_task_hands_on_what_the_reader_found_a_few_rows_at_a_time(
     found = list(read_prompts(sources, settings, benchmarks))
     assert len(rows) == len(found) == (5 if turns == "all" else 3)
     for row, item in zip(rows, found, strict=True):
-        why = [row.pop(name) for name in ("reason", "kind", "like", "value")]
+        why = [row.pop(name) for name in ("reason", "kind", "like", "value", "masked")]
         if isinstance(item, Prompt):
             assert (why[0], Prompt.model_validate(row)) == ("", item)
         else:
@@ -69,7 +69,11 @@ def test_what_is_contaminated_stands_in_the_ledger_and_among_the_rejected(tmp_pa
     own.write_text('{"key": 4, "prompt": "Describe the oldest lighthouse on the island, in verse."}\n')
     made = recipe(tmp_path, decontaminate={"against": {"own": {"files": [str(own)], "share": 0.6}}})
     folder = run(made, until="ingest")
-    assert ledger.read(folder)["ingest"].filters == {"contaminated": Filtered(threshold=0.45, count=0)}
+    filters = ledger.read(folder)["ingest"].filters
+    assert filters["contaminated"] == Filtered(threshold=0.45, count=0)
+    assert {name: one.count for name, one in filters.items()} == {
+        "contaminated": 0, "duplicate": 1, "asks nothing": 0,
+    }  # fmt: skip
     with open(made.prompts[0], "a", encoding="utf-8") as file:
         for text in ("DESCRIBE the oldest lighthouse on the island in verse", "Describe the oldest tree in verse"):
             file.write(json.dumps({"prompt": text}) + "\n")
@@ -103,3 +107,21 @@ def test_the_composer_is_held_to_the_files_too(tmp_path: Path, no_ray: None) -> 
     assert held
     assert held.find("describe the oldest lighthouse on the island in verse")
     assert step.settings(context)["benchmarks"].keys() == {"own", "shipped"}
+
+
+def test_a_filter_that_is_on_stands_in_the_ledger_with_its_threshold_and_examples(tmp_path: Path, no_ray: None) -> None:
+    file = tmp_path / "more.jsonl"
+    texts = ["Écris un poème sur la mer.", "Write to ann@example.org about the sea.", "Write a poem about the sea."]
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    options = {"languages": ["en"], "private": "mask", "near_duplicates": 0.8, "asks_nothing": "keep"}
+    made = recipe(tmp_path, prompts=[str(file)], ingest=options)
+    entry = ledger.read(run(made, until="ingest"))["ingest"]
+    assert entry.outcomes == {"accepted": 2, "other language": 1}
+    assert {name: (one.threshold, one.count) for name, one in entry.filters.items()} == {
+        "contaminated": (0.45, 0), "duplicate": (None, 0), "near duplicate": (0.8, 0), "other language": (None, 1),
+        "private data": (None, 1),
+    }  # fmt: skip
+    (example,) = entry.filters["private data"].examples
+    assert (example.kind, example.seen) == ("e-mail address", "")
+    (example,) = entry.filters["other language"].examples
+    assert (example.kind, example.seen, example.source) == ("fr", texts[0], f"{file}:1")

@@ -14,12 +14,25 @@ and one rejection where it has none to choose from. So with `turns: all` items a
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 from ultraif_ray.data.asking import asks_nothing
+from ultraif_ray.data.duplicates import Duplicates
+from ultraif_ray.data.filters import (
+    ASKS_NOTHING,
+    OTHER_LANGUAGE,
+    TOXIC,
+    Span,
+    is_flagged,
+    masked,
+    private_in,
+    secrets_in,
+)
+from ultraif_ray.data.language import language_of
 from ultraif_ray.data.readers import FORMATS, Fault, Record, Source, first_records, note, read_records
 from ultraif_ray.data.shapes import SHAPES, BadTurns, NoShape, turns_of
 from ultraif_ray.engine.thoughts import split
@@ -39,11 +52,13 @@ class Rejection:
     reason: str
     seen: str
     kind: str = ""
-    """Of what kind: a benchmark."""
+    """Of what kind: a benchmark, a language, a kind of secret or of private data."""
     like: str = ""
     """What it is like: the id of a benchmark's prompt."""
     value: float | None = None
     """How much: the share of that prompt."""
+    masked: bool = False
+    """What was found was masked, and the prompt is kept: it follows, and is the item that is counted."""
 
 
 def read_prompts(
@@ -126,22 +141,65 @@ def to_prompts(
     if not human:
         yield Rejection(where, "no human turn", shorten(record))
         return
-    chars = list(accumulate(len(turn.content) for turn in turns))
-    held = cache(lambda place: benchmarks.find(turns[place].content) if benchmarks else None)
+    fault = _faults(record, turns, human, settings, benchmarks)
+    spans = cache(lambda place: _spans(turns[place].content, settings, "mask"))
     for number in _chosen(turns, human, settings):
-        history, query = turns[: human[number]], turns[human[number]].content
         numbered = len(human) > 1 and settings.turns in ("all", "mixed")
         source = f"{where}:{number + 1}" if numbered else where
-        if asks_nothing(query):
-            yield Rejection(source, "asks nothing", query[:200])
-        elif settings.multi_turn_only and number == 0:
-            yield Rejection(source, "single turn", query[:200])
-        elif chars[human[number]] > settings.max_chars:
-            yield Rejection(source, "too long", query[:200])
-        elif found := next(filter(None, map(held, reversed(human[: number + 1]))), None):
-            yield Rejection(source, CONTAMINATED, query[:200], found.benchmark, found.prompt, found.share)
-        else:
-            yield Prompt(id=prompt_id(query, history), query=query, history=history, source=source)
+        if rejected := fault(number):
+            yield replace(rejected, source=source)
+            continue
+        said = turns[: human[number] + 1]
+        if "mask" in (settings.keys, settings.private):
+            found = {span.filter: span.kind for place in range(len(said)) for span in spans(place)}
+            yield from (Rejection(source, name, "", kind, masked=True) for name, kind in found.items())
+            said = [_masked(turn, spans(place)) for place, turn in enumerate(said)]
+        *history, turn = said
+        yield Prompt(id=prompt_id(turn.content, history), query=turn.content, history=history, source=source)
+
+
+def _faults(
+    record: Record, turns: list[Turn], human: list[int], settings: Ingest, benchmarks: Index | None
+) -> Callable[[int], Rejection | None]:
+    """What is wrong with the prompt that a human turn of a conversation makes, by the turn's number; the source is left
+    out. What earlier turns hold is found once.
+    """
+    chars = list(accumulate(len(turn.content) for turn in turns))
+    toxic = settings.toxic == "drop" and is_flagged(record)
+    held = cache(lambda place: benchmarks.find(turns[place].content) if benchmarks else None)
+    spans = cache(lambda place: _spans(turns[place].content, settings, "drop"))
+    drops = "drop" in (settings.keys, settings.private)
+
+    def fault(number: int) -> Rejection | None:
+        place = human[number]
+        query = turns[place].content
+        if settings.asks_nothing == "drop" and asks_nothing(query):
+            return Rejection("", ASKS_NOTHING, query[:200])
+        if settings.multi_turn_only and number == 0:
+            return Rejection("", "single turn", query[:200])
+        if chars[place] > settings.max_chars:
+            return Rejection("", "too long", query[:200])
+        if found := next(filter(None, map(held, reversed(human[: number + 1]))), None):
+            return Rejection("", CONTAMINATED, query[:200], found.benchmark, found.prompt, found.share)
+        if toxic:
+            return Rejection("", TOXIC, query[:200])
+        if settings.languages and (code := language_of(query)) not in settings.languages:
+            return Rejection("", OTHER_LANGUAGE, query[:200], code)
+        if drops and (span := next((span for earlier in range(place + 1) for span in spans(earlier)), None)):
+            return Rejection("", span.filter, "", span.kind)  # and not how it began
+        return None
+
+    return fault
+
+
+def _spans(text: str, settings: Ingest, action: str) -> list[Span]:
+    """What of a text is to be masked, or is why it is dropped."""
+    finders = ((settings.keys, secrets_in), (settings.private, private_in))
+    return [span for wanted, find in finders if wanted == action for span in find(text)]
+
+
+def _masked(turn: Turn, spans: list[Span]) -> Turn:
+    return Turn(role=turn.role, content=masked(turn.content, spans)) if spans else turn
 
 
 def _chosen(turns: list[Turn], human: list[int], settings: Ingest) -> Iterable[int]:
@@ -155,20 +213,29 @@ def _chosen(turns: list[Turn], human: list[int], settings: Ingest) -> Iterable[i
     return [0 if settings.turns == "first" else len(human) - 1]
 
 
+AT_ONCE = 2048
+"""Items among which duplicates are looked for at a time."""
+
+
 def funnel(items: Iterable[Prompt | Rejection], settings: Ingest) -> Iterator[tuple[Prompt | Rejection, Counter[str]]]:
-    """Drop exact duplicates (the first stays) and stop at the limit, with the counts so far beside each item."""
-    seen: set[int] = set()
+    """Drop duplicates (the first stays) and stop at the limit, with the counts so far beside each item."""
     counts: Counter[str] = Counter()
+    source = iter(items)
+    with closing(Duplicates(settings.near_duplicates)) as duplicates:
+        while some := list(islice(source, AT_ONCE)):
+            for item in _without_duplicates(some, duplicates):
+                if isinstance(item, Prompt) or not item.masked:
+                    counts["accepted" if isinstance(item, Prompt) else item.reason] += 1
+                yield item, counts
+                if settings.limit and counts["accepted"] >= settings.limit:
+                    return
+
+
+def _without_duplicates(items: list[Prompt | Rejection], duplicates: Duplicates) -> Iterator[Prompt | Rejection]:
+    found = iter(duplicates.find([item for item in items if isinstance(item, Prompt)]))
     for item in items:
-        if isinstance(item, Prompt):
-            if item.id in seen:
-                item = Rejection(item.source, "duplicate", item.query[:200])
-            else:
-                seen.add(item.id)
-        counts["accepted" if isinstance(item, Prompt) else item.reason] += 1
-        yield item, counts
-        if settings.limit and counts["accepted"] >= settings.limit:
-            return
+        reason = next(found) if isinstance(item, Prompt) else ""
+        yield Rejection(item.source, reason, item.query[:200]) if reason and isinstance(item, Prompt) else item
 
 
 # ---- the rule for turns ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ultraif_ray import recipe as sections
 from ultraif_ray.data.benchmarks import kept_out, read_against
+from ultraif_ray.data.filters import ASKS_NOTHING, NEAR_DUPLICATE, OTHER_LANGUAGE, PRIVATE, SECRET, TOXIC
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.engine.control import holds_control
@@ -110,14 +111,14 @@ class Ingest(Step):
         return [Need("reading the prompts", 1, {"CPU": 1.0})]
 
     def run(self, context: Context) -> dict[str, Entry]:
-        """Parse the files side by side, in order; only ids are held, to find exact duplicates.
+        """Parse the files side by side, in order; of what came before, keys are held, to find duplicates.
 
         Raises:
             InputError: nothing could be used.
         """
         folder, recipe = context.folder, context.recipe
         counts: Counter[str] = Counter()
-        turned_away = {CONTAMINATED: Filtered(threshold=recipe.decontaminate.share, count=0)}
+        filters = {name: Filtered(threshold=threshold, count=0) for name, threshold in filters_of(recipe).items()}
         hostile = 0
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
@@ -128,17 +129,34 @@ class Ingest(Step):
                 if isinstance(item, Prompt):
                     hostile += any(map(holds_control, (item.query, *(turn.content for turn in item.history))))
                     kept.add(item.model_dump(), len(item.query) + sum(len(turn.content) for turn in item.history))
-                else:
+                    continue
+                if not item.masked:
                     rejected.add(asdict(item), len(item.seen))
-                    if item.reason in turned_away:
-                        turned_away[item.reason] = _with(turned_away[item.reason], item)
+                if item.reason in filters:
+                    filters[item.reason] = _with(filters[item.reason], item)
         if not counts["accepted"]:
             reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n) or "no file holds a record"
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
         folder.settle(self.name, kept.files)
         outcomes = dict(counts) | {"accepted": folder.count(self.name)}  # what is in the files, against what was read
-        entry = Entry(input=counts.total(), outcomes=outcomes, filters=turned_away, control_tokens=hostile)
+        entry = Entry(input=counts.total(), outcomes=outcomes, filters=filters, control_tokens=hostile)
         return {self.name: entry}
+
+
+def filters_of(recipe: Recipe) -> dict[str, float | None]:
+    """The filters of ingest that are on, each with its threshold where it has one."""
+    settings = recipe.ingest
+    every: dict[str, tuple[object, float | None]] = {
+        CONTAMINATED: (recipe.decontaminate.shipped or recipe.decontaminate.against, recipe.decontaminate.share),
+        "duplicate": (True, None),
+        NEAR_DUPLICATE: (settings.near_duplicates, settings.near_duplicates),
+        ASKS_NOTHING: (settings.asks_nothing != "keep", None),
+        OTHER_LANGUAGE: (settings.languages, None),
+        TOXIC: (settings.toxic != "keep", None),
+        SECRET: (settings.keys != "keep", None),
+        PRIVATE: (settings.private != "keep", None),
+    }
+    return {name: threshold for name, (is_on, threshold) in every.items() if is_on}
 
 
 EXAMPLES = 3
@@ -199,7 +217,8 @@ def parse_all(
         for batch in dataset.iter_batches(batch_size=ROWS_AT_ONCE, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 if row["reason"]:
-                    yield Rejection(row["source"], row["reason"], row["query"], *(row[name] for name in _WHY))
+                    why = {name: row[name] for name in (*_WHY, "masked")}
+                    yield Rejection(row["source"], row["reason"], row["query"], **why)
                 else:
                     yield Prompt(**{name: row[name] for name in Prompt.model_fields})
     except Exception as error:
@@ -208,7 +227,8 @@ def parse_all(
 
 def parse_source(batch: pa.Table, settings: sections.Ingest, benchmarks: Index | None = None) -> Iterator[pa.Table]:
     """A Ray Data task: one source in, its prompts and rejections out, a few at a time."""
-    schema = pa.schema([*arrow_schema(Prompt), *(REJECTED.field(name) for name in ("reason", *_WHY))])
+    why = [REJECTED.field(name) for name in ("reason", *_WHY)]
+    schema = pa.schema([*arrow_schema(Prompt), *why, pa.field("masked", pa.bool_())])
     for item in batch.to_pylist():
         source = Source(**item)
         rows = (
@@ -223,7 +243,7 @@ def parse_source(batch: pa.Table, settings: sections.Ingest, benchmarks: Index |
 def _as_row(item: Prompt | Rejection) -> dict[str, Any]:
     if isinstance(item, Prompt):
         return item.model_dump() | {"reason": ""}
-    why = {name: getattr(item, name) for name in ("source", "reason", *_WHY)}
+    why = {name: getattr(item, name) for name in ("source", "reason", *_WHY, "masked")}
     return {"id": 0, "query": item.seen, "history": []} | why
 
 

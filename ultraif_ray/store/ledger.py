@@ -75,7 +75,7 @@ class Example(_Model):
 
 
 class Filtered(_Model):
-    """What one filter turned away."""
+    """What one filter turned away, or masked."""
 
     threshold: float | None = None
     """From where on; None where there is none to set."""
@@ -98,7 +98,8 @@ class Entry(_Model):
     composed_in_part: int = 0
     """Rows that went on with fewer constraints than they drew, since a later round of composing failed."""
     filters: dict[str, Filtered] = {}
-    """Of ingest: what each filter that is on turned away, by its name, which is the outcome of these prompts too."""
+    """Of ingest: what each filter that is on turned away, by its name, which is the outcome of these prompts too; what
+    is masked is none."""
     control_tokens: int = 0
     """Rows in whose texts something stands that looks like a control token of a chat model (for a training: a control
     token of its own model). Models read it as text."""

@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 EXPORT, SETS, STATS = "tests/data/test_export.py", "tests/data/test_sets.py", "tests/data/test_stats.py"
 BENCHMARKS = "tests/data/test_benchmarks.py"
+DUPLICATES, FILTERS = "tests/data/test_duplicates.py", "tests/data/test_filters.py"
 
 MUTANTS = (
     Mutant(
@@ -168,5 +169,45 @@ MUTANTS = (
         "reversed(human[: number + 1])",
         "[human[number]]",
         (f"{BENCHMARKS}::test_so_are_those_that_have_it_in_their_history_but_not_an_answer",),
+    ),
+    Mutant(
+        "what lies in files is not looked up",
+        "ultraif_ray/data/duplicates.py: a lookup is a binary search in each",
+        "ultraif_ray/data/duplicates.py",
+        "for run in (*self._files, *self._runs):",
+        "for run in self._runs:",
+        (f"{DUPLICATES}::test_full_arrays_lie_in_files_and_are_looked_up_there",),
+    ),
+    Mutant(
+        "a follow-up is compared without what it follows",
+        "ultraif_ray/data/duplicates.py: near to those alone that have the same human turn before it",
+        "ultraif_ray/data/duplicates.py",
+        'return [f"{run}{after}" for run in runs] if said',
+        "return runs if said",
+        (f"{DUPLICATES}::test_a_follow_up_is_near_to_those_alone_that_follow_the_same_turn",),
+    ),
+    Mutant(
+        "a masked prompt keeps the id of what it said",
+        "ultraif_ray/records.py: `id` is a hash of `query` and `history`",
+        "ultraif_ray/data/ingest.py",
+        "yield Prompt(id=prompt_id(turn.content, history),",
+        "yield Prompt(id=prompt_id(turns[human[number]].content, history),",
+        (f"{FILTERS}::test_a_filter_that_masks_keeps_the_prompt_under_an_id_of_its_own_text",),
+    ),
+    Mutant(
+        "a secret that was dropped stands in the ledger",
+        "ultraif_ray/data/ingest.py: and not how it began",
+        "ultraif_ray/data/ingest.py",
+        'return Rejection("", span.filter, "", span.kind)',
+        'return Rejection("", span.filter, query[:200], span.kind)',
+        (f"{FILTERS}::test_a_filter_that_drops_says_what_it_found_and_shows_no_secret",),
+    ),
+    Mutant(
+        "what is masked counts as an item of its own",
+        "ultraif_ray/data/ingest.py: the item that is counted",
+        "ultraif_ray/data/ingest.py",
+        "if isinstance(item, Prompt) or not item.masked:",
+        "if True:",
+        (f"{FILTERS}::test_the_funnel_counts_each_prompt_once_and_looks_for_near_duplicates",),
     ),
 )
