@@ -680,6 +680,12 @@ class Synthesize(Section):
     ask_all: bool = False
     """`each` and `logprob`, and the judge after code: go on asking after the first no, which has failed the response
     already."""
+    repetitive: float | None = Field(None, gt=0, le=1)
+    """The share of its runs of five words that come more than once from which a response is no answer, such as 0.5: it
+    goes round in circles. Not for data whose constraints ask for repetition. null: any may be one."""
+    refusals: Literal["keep", "drop"] = "keep"
+    """Responses that open with a refusal: `drop` makes them no answer. What is no answer neither passes nor is the
+    failed half of a pair, and no judge is asked about it."""
     checkers: Checkers = "none"
     """Which constraints code checks instead of the judge (docs/method.md lists them): `none`, as in the paper, `all`,
     or a list of families and names, such as `[length, in_language]`. Decomposer and prompted composer may then name one

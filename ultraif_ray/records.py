@@ -201,16 +201,18 @@ class Verdict(Record):
 
 
 class Response(Record):
-    """One sampled answer to an instruction. `finish` is `length` when it was cut off; a cut answer never passes."""
+    """One sampled answer to an instruction. `finish` is `length` when it was cut off, `repetitive` or `refusal` where a
+    filter says that it is no answer; only one with `stop` can pass.
+    """
 
     text: str
-    finish: Literal["stop", "length"] = "stop"
+    finish: Literal["stop", "length", "repetitive", "refusal"] = "stop"
     verdicts: list[Verdict] = []
     passed: bool = False
 
     @property
     def whole(self) -> bool:
-        """Whether there is an answer, and it was not cut off."""
+        """Whether there is an answer, and it was not cut off, nor is one in name only."""
         return self.finish == "stop" and bool(self.text)
 
     @property

@@ -74,3 +74,17 @@ def test_a_question_that_two_constraints_share_is_left_to_the_judge() -> None:
     assert checks_of(ADDED, [found]) == {}
     other = found.model_copy(update={"question": "Is it in 9 words?", "check": Check(name="words", number=9)})
     assert checks_of(ADDED, [other]) == {"Is it short?": SHORT, "Is it in 9 words?": other.check}
+
+
+async def test_what_is_no_answer_neither_passes_nor_fails_and_nobody_is_asked_about_it() -> None:
+    refusal = "I'm sorry, but I can't help."
+    engine = saying()
+    response = await run(engine, refusal, refusals="drop")
+    assert (response.finish, response.passed, response.failed, response.whole) == ("refusal", False, False, False)
+    assert engine.asked == []
+    response = await run(saying(ONE_YES), refusal)  # the filter is off
+    assert response.finish == "stop"
+    response = await run(saying(), "so " * 60, repetitive=0.5)
+    assert response.finish == "repetitive"
+    response = await run(saying(), "so " * 60, finish="length", repetitive=0.5)
+    assert response.finish == "length"

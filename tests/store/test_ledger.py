@@ -155,3 +155,17 @@ def test_a_ledger_is_written_in_one_form_and_only_where_there_is_something_to_sa
     ledger.enter(folder, "export", Entry(input=3, outcomes={"sft": 1, "dpo": 2}))
     assert folder.read_json(LEDGER) == {"export": {"input": 3, "outcomes": {"dpo": 2, "sft": 1}}}
     assert list(ledger.read(folder)["export"].outcomes) == ["dpo", "sft"]
+
+
+def test_responses_that_are_no_answers_are_counted_with_examples(tmp_path: Path) -> None:
+    ends = [("a", "stop"), ("b", "length"), ("", "stop"), ("c", "length"), ("so so", "repetitive"), ("no", "refusal")]
+    responses = [Response(text=text, finish=finish) for text, finish in ends]
+    row = Row(id=1, query="q", source="f:1", outcome="unsatisfied", instructions=[composed("q", responses=responses)])
+    folder = written(tmp_path, row)
+    folder.open_step("synthesize", {"synthesize": {"repetitive": 0.5, "refusals": "drop"}}, [])
+    found = ledger.count_rows(folder, "synthesize", 1, "outcome", ("judge",)).filters
+    assert {name: (one.threshold, one.count) for name, one in found.items()} == {
+        "cut off": (None, 2), "empty": (None, 1), "repetitive": (0.5, 1), "refusal": (None, 1),
+    }  # fmt: skip
+    assert [(one.source, one.seen) for one in found["cut off"].examples] == [("f:1", "b"), ("f:1", "c")]
+    assert ledger.count_rows(folder, "synthesize", 1, "decomposed", ("decomposer",)).filters == {}

@@ -8,5 +8,6 @@ train.py   training throughput against plain TRL
 scale.py          a long run without a model: does it stream, in flat memory, and resume?
 checks.py         what the checks of decompositions and compositions catch, on probes
 contamination.py  what decontamination misses and hits falsely; and the index that ships
+filters.py        how fast the filters of prompts are, in how much memory
 train.py          training throughput against plain TRL
 """

@@ -4,6 +4,7 @@ journey.py        one row from prompt to judged responses: read this first
 decompose.py      find a prompt's constraints, what is left without each, and a question that checks it
 compose.py        add a constraint to a prompt, with its question
 respond.py        answer an instruction
+answers.py        is a response an answer at all, by its text?
 verdicts.py       does the answer meet every question? code first, then the judge
 judge.py          the judge's answers
 checkers/         what code can check of an answer

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ultraif_ray.engine.protocol import RoleClient
+from ultraif_ray.method.answers import no_answer
 from ultraif_ray.method.checkers.registry import holds
 from ultraif_ray.method.judge import judge
 from ultraif_ray.recipe import Synthesize
@@ -32,8 +33,10 @@ async def check_and_judge(
     judge's (see `judge`).
 
     A no of code settles it, and the judge is not asked, but with `synthesize.ask_all`. A response that was cut off or
-    is empty fails without a question asked of either.
+    is empty, or is no answer for a filter that is on, fails without a question asked of either.
     """
+    if response.whole and (fault := no_answer(response.text, settings)):
+        response.finish = fault
     by_code = {
         question: Verdict(question=question, by="code", answer="yes" if holds(response.text, check) else "no")
         for question, check in checks.items()

@@ -118,7 +118,7 @@ class Ingest(Step):
         """
         folder, recipe = context.folder, context.recipe
         counts: Counter[str] = Counter()
-        filters = {name: Filtered(threshold=threshold, count=0) for name, threshold in filters_of(recipe).items()}
+        filters = {name: Filtered(threshold=threshold) for name, threshold in filters_of(recipe).items()}
         hostile = 0
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,
@@ -133,7 +133,8 @@ class Ingest(Step):
                 if not item.masked:
                     rejected.add(asdict(item), len(item.seen))
                 if item.reason in filters:
-                    filters[item.reason] = _with(filters[item.reason], item)
+                    example = {name: getattr(item, name) for name in ("source", "seen", *_WHY)}
+                    filters[item.reason] = filters[item.reason].plus(Example.model_validate(example))
         if not counts["accepted"]:
             reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common() if n) or "no file holds a record"
             raise InputError(f"no prompt could be used: {reasons}. They stand in {folder.uri(self.name, 'rejected')}")
@@ -157,19 +158,6 @@ def filters_of(recipe: Recipe) -> dict[str, float | None]:
         PRIVATE: (settings.private != "keep", None),
     }
     return {name: threshold for name, (is_on, threshold) in every.items() if is_on}
-
-
-EXAMPLES = 3
-"""How many prompts that a filter turned away stand in the ledger."""
-
-
-def _with(filtered: Filtered, item: Rejection) -> Filtered:
-    """A filter's account, with one prompt more."""
-    examples = filtered.examples
-    if len(examples) < EXAMPLES:
-        example = Example(source=item.source, seen=item.seen, kind=item.kind, like=item.like, value=item.value)
-        examples = [*examples, example]
-    return filtered.model_copy(update={"count": filtered.count + 1, "examples": examples})
 
 
 def _read_in(settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ultraif_ray.engine.control import holds_control
 from ultraif_ray.errors import RunError
-from ultraif_ray.records import Constraint, Instruction
+from ultraif_ray.records import Constraint, Instruction, Response
 from ultraif_ray.store.difficulty import Counting, Difficulty
 from ultraif_ray.store.folder import RunFolder
 
@@ -74,14 +74,23 @@ class Example(_Model):
     """How much, as the threshold is: for `contaminated` the share of that prompt."""
 
 
+EXAMPLES = 3
+"""How much of what a filter turned away stands in the ledger."""
+
+
 class Filtered(_Model):
     """What one filter turned away, or masked."""
 
     threshold: float | None = None
     """From where on; None where there is none to set."""
-    count: int
+    count: int = 0
     examples: list[Example] = []
     """The first few."""
+
+    def plus(self, example: Example) -> "Filtered":
+        """The same with one more."""
+        examples = [*self.examples, example] if len(self.examples) < EXAMPLES else self.examples
+        return self.model_copy(update={"count": self.count + 1, "examples": examples})
 
 
 class Entry(_Model):
@@ -98,8 +107,8 @@ class Entry(_Model):
     composed_in_part: int = 0
     """Rows that went on with fewer constraints than they drew, since a later round of composing failed."""
     filters: dict[str, Filtered] = {}
-    """Of ingest: what each filter that is on turned away, by its name, which is the outcome of these prompts too; what
-    is masked is none."""
+    """What each filter that is on turned away, by its name. Of ingest prompts, whose outcome is of the same name, but
+    for those that were masked; of synthesis responses that are no answers."""
     control_tokens: int = 0
     """Rows in whose texts something stands that looks like a control token of a chat model (for a training: a control
     token of its own model). Models read it as text."""
@@ -183,10 +192,11 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
     reasons: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     in_part = hostile = 0
+    filters = _of_responses(folder, step) if outcome_column == "outcome" else {}
     tokens: dict[str, Counter[str]] = {role: Counter() for role in roles}
     difficulty = Counting()
     ids: list[np.ndarray] = []
-    columns = ["id", outcome_column, "failures", "dropped", "usage", "rounds", "instructions", "constraints"]
+    columns = ["id", "source", outcome_column, "failures", "dropped", "usage", "rounds", "instructions", "constraints"]
     for batch in folder.read_tables(step, columns):
         ids.append(batch.column("id").to_numpy())
         for row in batch.to_pylist():
@@ -199,6 +209,10 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
                 in_part += deepest < row["rounds"]
                 hostile += any(map(holds_control, _made(instructions)))
                 difficulty.add(instructions, [Constraint.model_validate(found) for found in row["constraints"]])
+                for response in (one for made in instructions for one in made.responses):
+                    if name := _no_answer(response):
+                        example = Example(source=row["source"], seen=response.text[:200])
+                        filters[name] = filters.get(name, Filtered()).plus(example)
             for usage in row["usage"]:
                 if usage["role"] in tokens:
                     tokens[usage["role"]].update({name: usage[name] for name in Tokens.model_fields})
@@ -211,11 +225,28 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
         failures=dict(reasons.most_common()),
         dropped=dict(dropped.most_common()),
         composed_in_part=in_part,
+        filters=filters,
         control_tokens=hostile,
         tokens={role: Tokens.model_validate(counts) for role, counts in tokens.items()},
         retried=_retried(folder, step),
         difficulty=difficulty.found,
     )
+
+
+def _of_responses(folder: RunFolder, step: str) -> dict[str, Filtered]:
+    """The filters of responses that are on in a step, before anything is counted."""
+    settings = folder.settings(step).get("synthesize", {})
+    found = {"cut off": Filtered(), "empty": Filtered()}
+    if settings.get("repetitive"):
+        found["repetitive"] = Filtered(threshold=settings["repetitive"])
+    return found | ({"refusal": Filtered()} if settings.get("refusals") == "drop" else {})
+
+
+def _no_answer(response: Response) -> str:
+    """Which filter a response did not pass; empty where it is an answer."""
+    if response.finish != "stop":
+        return "cut off" if response.finish == "length" else response.finish
+    return "" if response.text else "empty"
 
 
 def _made(instructions: list[Instruction]) -> Iterator[str]:
