@@ -54,7 +54,13 @@ def test_what_a_set_says_beside_its_records_is_counted_too(tmp_path: Path) -> No
             "constraints": [{"category": "format", "text": "t"}, {"category": "", "text": "t"}],
             "checks": [{"name": "words", "number": 3}, None]}  # fmt: skip
     theirs = {"prompt": "Nenne mir bitte ein Meer.", "category": "geo", "instruction_id_list": ["a:b", "c:d"]}
-    records = [ours, ours | {"level": 1, "pass_rate": 0.0}, ours | {"pass_rate": 1, "level": None}, theirs, {"x": 1}]
+    records: list[dict[str, Any]] = [
+        ours,
+        ours | {"level": 1, "pass_rate": 0.0},
+        ours | {"pass_rate": 1, "level": None},
+        theirs,
+        {"x": 1},
+    ]
     place = written(tmp_path / "some.jsonl", records)
     with Path(place).open("a") as file:
         file.write("{broken\n")

@@ -292,8 +292,9 @@ def test_what_an_engine_is_at_can_be_read_at_its_nodes_port_for_metrics() -> Non
     from vllm import AsyncEngineArgs
     from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
-    (logger,) = stat_loggers() or ()
-    counts = logger(AsyncEngineArgs(**engine_arguments(POOL, seed=0)).create_engine_config(), [0])
+    loggers = stat_loggers()
+    assert loggers
+    counts = loggers[0](AsyncEngineArgs(**engine_arguments(POOL, seed=0)).create_engine_config(), [0])
     stats = IterationStats()
     stats.inter_token_latencies_iter, stats.time_to_first_tokens_iter = [0.01] * 512, [0.2]
     counts.record(SchedulerStats(num_running_reqs=480, num_waiting_reqs=32, kv_cache_usage=0.75), stats)
