@@ -130,7 +130,7 @@ def why_none(built: str | None, driver: int | None, wanted: int, found: int, vis
     return f"torch finds {found}{seen}: look at `nvidia-smi` there, and at the GPUs that Ray was told of (--num-gpus)"
 
 
-def memory_share(pool: VllmPool) -> float:
+def memory_share(pool: "VllmPool") -> float:
     """The part of a GPU's memory that an engine of a pool takes: what `args` say, or SHARE; where the pool has only a
     part of a GPU and that is more, of its part.
     """

@@ -274,7 +274,7 @@ DATA = (
         "a nod is a prompt",
         "README: turns that ask nothing are counted out",
         "ultraif_ray/data/ingest.py",
-        "if asks_nothing(query):",
+        'if settings.asks_nothing == "drop" and asks_nothing(query):',
         "if False:",
         (f"{INGEST}::test_rejections_have_a_reason",),
     ),
@@ -307,8 +307,8 @@ DATA = (
         "an early turn is too long where a late one is",
         "docs/design.md: what follows a query counts for no limit",
         "ultraif_ray/data/ingest.py",
-        "elif chars[human[number]] > settings.max_chars:",
-        "elif chars[-1] > settings.max_chars:",
+        "if chars[place] > settings.max_chars:",
+        "if chars[-1] > settings.max_chars:",
         (f"{INGEST}::test_an_early_turn_is_taken_where_a_late_one_is_too_long",),
     ),
     Mutant(
@@ -322,9 +322,9 @@ DATA = (
     Mutant(
         "a duplicate is accepted",
         "docs/design.md: conversations that begin alike give their first prompt once, then count a `duplicate`",
-        "ultraif_ray/data/ingest.py",
-        "if item.id in seen:",
-        "if False:",
+        "ultraif_ray/data/duplicates.py",
+        'np.where(fresh, "", "duplicate")',
+        'np.where(fresh, "", "")',
         (f"{INGEST}::test_conversations_that_begin_alike_give_their_first_prompt_once_and_share_a_hash",),
     ),
     Mutant(

@@ -28,8 +28,8 @@ MUTANTS = (
         "a DPO round does not ask whether a GPU is shared",
         "ultraif_ray/recipe.py: share_gpu: put both on one GPU",
         "ultraif_ray/steps/synthesize.py",
-        "serving.policy.share_gpu else serving",
-        "not serving.policy.share_gpu else serving",
+        "recipe.policy.share_gpu:",
+        "not recipe.policy.share_gpu:",
         ("tests/test_recipe.py::test_every_shipped_recipe_fits_the_gpus_that_its_head_names_and_no_fewer",),
     ),
     Mutant(
