@@ -7,20 +7,28 @@ from hypothesis import strategies as st
 from ultraif_ray.flow.quarantine import FAILED_STARTS, POISONED_UNTIL_BROKEN, Admission, CrashTracker, Gate
 
 
+def admitted(tracker: CrashTracker, ids: list[int]) -> Admission:
+    """A block comes to a worker, and all of it begins that need not be isolated."""
+    admission = tracker.enter(ids)
+    apart = {*admission.poisoned, *(number for group in admission.isolated for number in group)}
+    tracker.begin([number for number in ids if number not in apart])
+    return admission
+
+
 def died(tracker: CrashTracker, ids: list[int]) -> Admission:
     """The engine dies with these rows in flight, and they come again."""
     tracker.engine_died(ids)
-    return tracker.enter(ids)
+    return admitted(tracker, ids)
 
 
 def lost(tracker: CrashTracker, ids: list[int]) -> Admission:
     """The node is gone with these rows in flight, and they come again."""
-    return tracker.enter(ids)
+    return admitted(tracker, ids)
 
 
 def test_a_row_that_kills_its_engine_is_ended_and_its_neighbours_go_free() -> None:
     tracker = CrashTracker()
-    assert tracker.enter([1, 2, 3]) == Admission()
+    assert admitted(tracker, [1, 2, 3]) == Admission()
     assert died(tracker, [1, 2, 3]) == Admission()
     assert died(tracker, [1, 2, 3]) == Admission([[1, 2, 3]])
     tracker.isolate([1, 2, 3])
@@ -35,19 +43,29 @@ def test_a_row_that_kills_its_engine_is_ended_and_its_neighbours_go_free() -> No
 
 def test_nodes_that_are_taken_away_poison_no_row_soon() -> None:
     tracker = CrashTracker()
-    tracker.enter([1])
+    admitted(tracker, [1])
     for _ in range(3):
         assert lost(tracker, [1]) == Admission()
     assert lost(tracker, [1]) == Admission([[1]])
     tracker.isolate([1])
     assert lost(tracker, [1]) == Admission([[1]])
+    tracker.isolate([1])
     assert lost(tracker, [1]) == Admission(poisoned=[1])
+
+
+def test_rows_that_wait_for_a_place_are_suspected_at_no_death() -> None:
+    tracker = CrashTracker()
+    for _ in range(6):
+        admission = tracker.enter([1, 2, 3, 4])
+        tracker.begin([1])
+        tracker.engine_died([1])
+    assert admission.isolated == [[1]]
 
 
 def test_an_engine_that_dies_whatever_it_is_asked_is_no_rows_fault() -> None:
     tracker = CrashTracker()
     for one in range(POISONED_UNTIL_BROKEN):
-        tracker.enter([one])
+        admitted(tracker, [one])
         assert not died(tracker, [one]).engine_broken
         died(tracker, [one])
         tracker.isolate([one])
@@ -93,7 +111,7 @@ def test_every_row_ends_and_only_poison_is_found(poison: set[int], seed: int) ->
     while waiting:
         blocks = waiting[: draw.randint(1, 3)]
         ids = [one for block in blocks for one in block]
-        admissions = [tracker.enter(block) for block in blocks]
+        admissions = [admitted(tracker, block) for block in blocks]
         apart = [group for admission in admissions for group in admission.isolated]
         suspects = [one for group in apart for one in group]
         found = {one for admission in admissions for one in admission.poisoned}

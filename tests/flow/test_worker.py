@@ -73,16 +73,21 @@ def test_as_many_rows_run_as_may_whatever_blocks_they_are_of(tmp_path: Path, act
 
 
 class Noting(CrashTracker):
-    """A tracker that can say which rows were in flight at the last death."""
+    """A tracker that can say which rows had begun, and which were in flight at the last death."""
 
+    begun: tuple[int, ...] = ()
     died: tuple[int, ...] = ()
+
+    def begin(self, ids: list[int]) -> None:
+        self.begun += tuple(ids)
+        super().begin(ids)
 
     def engine_died(self, ids: list[int], why: str = "") -> None:
         self.died = tuple(sorted(ids))
         super().engine_died(ids, why)
 
-    def in_flight_at_the_last_death(self) -> tuple[int, ...]:
-        return self.died
+    def noted(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.begun, self.died
 
 
 class Left(BaseException):
@@ -102,7 +107,8 @@ def test_a_death_is_put_down_to_rows_that_had_begun_and_not_to_those_that_wait(
     working = worker(with_pool(recipe(tmp_path), pool), (actors[0], crashes))
     with pytest.raises(Left):
         working(block(*range(6)))
-    assert ray.get(crashes.in_flight_at_the_last_death.remote()) == (0, 1)
+    begun, died = ray.get(crashes.noted.remote())
+    assert (begun[:2], died) == ((0, 1), (0, 1))
 
 
 @pytest.mark.parametrize(("gpus", "at_once"), [(0, 1), (0.1, 4)])
@@ -122,8 +128,7 @@ def test_a_poisoned_row_ends_as_failed_without_being_run(tmp_path: Path, actors:
     crashes = actors[1]
     ray.get(crashes.enter.remote([7]))
     for isolated in (False, False, True):
-        if isolated:
-            ray.get(crashes.isolate.remote([7]))
+        ray.get((crashes.isolate if isolated else crashes.begin).remote([7]))
         ray.get(crashes.engine_died.remote([7], "out of memory"))
         ray.get(crashes.enter.remote([7]))
     fault = {"kind": "exit", "query": "number 7 "}  # would end this very process

@@ -1,7 +1,7 @@
 """Poisoned prompts: which rows were in an engine when it died, kept outside of the workers that die with it.
 
 A prompt that kills its engine would kill the next one too, for ever, with every row beside it. So rows are noted before
-they begin, and one that comes again was in flight when its worker died. Rows that were in flight at too many deaths are
+they begin, and one that had begun and comes again was in flight when its worker died. Rows that were in flight at too many deaths are
 isolated: first together with those of their block that were there too, and if their engine dies again, each alone
 (bisection in two steps); the one with which it then dies is poisoned, and ends as failed. A node that is taken away
 leaves the same mark, so a death that nobody saw weighs half as much as one of the engine that its worker reported.
@@ -42,8 +42,10 @@ class Isolation(Enum):
 
 @dataclass
 class RowState:
-    """What is known of a row in flight."""
+    """What is known of a row that a worker holds."""
 
+    running: bool = False
+    """Whether it has begun since it last came to a worker."""
     deaths: int = 0
     """Weight of the deaths at which it was in flight."""
     isolation: Isolation = Isolation.BLOCK
@@ -112,12 +114,11 @@ class CrashTracker:
     # ---- rows in flight ----
 
     def enter(self, ids: list[int]) -> Admission:
-        """Note the rows of a block as in flight."""
+        """How the rows of a block are to run. One that had begun before was in flight when its worker died."""
         for number in ids:
-            if number in self._rows:  # it comes again, so its worker died
-                self._rows[number].deaths += 1
-            else:
-                self._rows[number] = RowState()
+            row = self._rows.setdefault(number, RowState())
+            row.deaths += row.running
+            row.running = False
         self._narrow_down(ids)
         suspects = [
             number
@@ -130,6 +131,11 @@ class CrashTracker:
             groups.append(block)
         poisoned = [number for number in ids if self._rows[number].isolation is Isolation.POISONED]
         return Admission(groups, poisoned, self._poisoned >= POISONED_UNTIL_BROKEN and not self._came_through)
+
+    def begin(self, ids: list[int]) -> None:
+        """Note that these rows begin."""
+        for number in ids:
+            self._rows.setdefault(number, RowState()).running = True
 
     def _narrow_down(self, ids: list[int]) -> None:
         """Isolate further those with which the engine died in isolation."""
@@ -155,9 +161,10 @@ class CrashTracker:
             self._rows.setdefault(number, RowState()).deaths += 1
 
     def isolate(self, group: list[int]) -> None:
-        """Note that these rows now run with no other."""
+        """Note that these rows begin, with no other."""
+        self.begin(group)
         for number in group:
-            row = self._rows.setdefault(number, RowState())
+            row = self._rows[number]
             if row.deaths_before is None:
                 row.deaths_before, row.alone = row.deaths, len(group) == 1
 

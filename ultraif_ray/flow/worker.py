@@ -141,8 +141,11 @@ class Worker:
         isolated = {number for group in admission.isolated for number in group}
 
         async def shared(number: int) -> None:
+            poisoned = number in admission.poisoned
             async with self._places, self._gate.shared():
-                by_id[number] = await self._run_row(by_id[number], number in admission.poisoned)
+                if not poisoned:
+                    await self._crashes.begin.remote([number])
+                by_id[number] = await self._run_row(by_id[number], poisoned)
 
         async def exclusive(group: list[int]) -> None:
             async with self._gate.exclusive():
