@@ -1,10 +1,11 @@
 """Poisoned prompts: which rows were in an engine when it died, kept outside of the workers that die with it.
 
 A prompt that kills its engine would kill the next one too, for ever, with every row beside it. So rows are noted before
-they begin, and one that had begun and comes again was in flight when its worker died. Rows that were in flight at too many deaths are
-isolated: first together with those of their block that were there too, and if their engine dies again, each alone
-(bisection in two steps); the one with which it then dies is poisoned, and ends as failed. A node that is taken away
-leaves the same mark, so a death that nobody saw weighs half as much as one of the engine that its worker reported.
+they begin, and one that had begun and comes again was in flight when its worker died. Rows that were in flight at too
+many deaths are isolated: first together with those of their block that were there too, and if their engine dies again,
+each alone (bisection in two steps); the one with which it then dies is poisoned, and ends as failed. A node that is
+taken away leaves the same mark, so a death that nobody saw weighs half as much as one of the engine that its worker
+reported.
 """
 
 import asyncio

@@ -63,8 +63,8 @@ MUTANTS = (
         "every engine of a worker sees all of its GPUs",
         "_devices_of: show an engine only its own part of the worker's GPUs",
         OPENING,
-        '    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[int(start) : math.ceil(start + gpus[name])])\n',
-        "",
+        'visible.split(",")[int(start) : math.ceil(start + gpus[name])]',
+        'visible.split(",")',
         SHARED,
     ),
     Mutant(
