@@ -108,14 +108,14 @@ class Chat:
 
     def decode(self, prompt: list[int], tokens: list[int], skip_special_tokens: bool = True) -> str:
         """The text of tokens that were written behind a prompt, as a stream of them shows it: with the space that some
-        tokenizers take off the beginning of a text, and without a character that was cut off.
+        tokenizers take off the beginning of a text, and without a character that was cut off. Of a tokenizer that
+        `is_known`.
         """
-        behind = prompt[-_CONTEXT:]
-        options = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": False}
-        before = self._tokenizer.decode(behind, **options)
-        text = str(self._tokenizer.decode([*behind, *tokens], **options))
+        decode, behind = self._tokenizer.backend_tokenizer.decode, prompt[-_CONTEXT:]
+        before = decode(behind, skip_special_tokens=skip_special_tokens)
+        text = str(decode([*behind, *tokens], skip_special_tokens=skip_special_tokens))
         if not text.startswith(before):  # a prompt that ends within a character
-            text, before = str(self._tokenizer.decode(tokens, **options)), ""
+            text, before = str(decode(tokens, skip_special_tokens=skip_special_tokens)), ""
         return text[len(before) :].rstrip("\ufffd")
 
     def _in_pieces(self, text: str) -> list[int]:

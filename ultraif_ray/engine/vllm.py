@@ -48,9 +48,10 @@ class VllmEngine:
         prepare_environment(pool)
         gpu = _first_gpu(pool)
         arguments = engine_arguments(pool, seed, adapters, gpu, samples)
-        from vllm import AsyncEngineArgs
+        from vllm import AsyncEngineArgs, envs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        envs.disable_envs_cache()  # of another engine in this process
         loggers = None if pool.args.get("disable_log_stats") else stat_loggers()
         try:
             with alone_on_its_gpu(pool, arguments):
@@ -62,6 +63,7 @@ class VllmEngine:
             raise EngineDead(
                 f"vLLM did not start: {' '.join(str(error).split())[:300]} (--worker-logs shows why{often})"
             ) from error
+        envs.enable_envs_cache()  # where counts are kept, vLLM looks into its environment at every token
         self._tokenizer = self._llm.get_tokenizer()
         self._context: int = self._llm.model_config.max_model_len
         self.timeout_s = pool.timeout_s
@@ -249,7 +251,10 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Stop the engine process."""
+        from vllm import envs
+
         self._llm.shutdown()
+        envs.disable_envs_cache()
 
     def _reply(self, output: Any, request: Request, opened: bool = False) -> Reply:
         return Reply(

@@ -123,8 +123,8 @@ MUTANTS = (
         "an answer's text is made as if nothing stood before it",
         "ultraif_ray/engine/chat.py: with the space that some tokenizers take off the beginning of a text",
         "ultraif_ray/engine/chat.py",
-        "behind = prompt[-_CONTEXT:]",
-        "behind = prompt[:0]",
+        ".decode, prompt[-_CONTEXT:]",
+        ".decode, prompt[:0]",
         (f"{CHAT}::test_a_text_made_at_once_is_what_a_stream_of_its_tokens_shows",),
     ),
     Mutant(
