@@ -161,6 +161,13 @@ def overlapped() -> list[AddedToken]:
     return [*turns(), AddedToken("<u>ab", normalized=False), AddedToken("b<", normalized=False)]
 
 
+def split() -> Any:
+    """Reads its control tokens as text."""
+    made = words_of(turns())
+    made.split_special_tokens = True
+    return made
+
+
 ODD: dict[str, Callable[[], Any]] = {
     "first": lambda: words_of(turns(), "first"),  # as Llama 2's: a space goes before the whole text alone
     "always": lambda: words_of(turns(), "always"),
@@ -169,6 +176,7 @@ ODD: dict[str, Callable[[], Any]] = {
     "normalised": lambda: words_of(turns(normalized=True), normalizer=normalizers.Replace("<e>a", "b")),
     "single words": lambda: words_of(turns(single_word=True)),
     "overlapped": lambda: words_of(overlapped()),
+    "split": split,
 }
 READERS = (*LAYOUTS, *ODD, "smollm2")
 
@@ -200,6 +208,7 @@ EDGES = st.text(st.sampled_from("ab \n><|e▁é1"), max_size=5)
 @example("stripping", ["  a  ", "\n", " "])
 @example("normalised", ["a", "a", "a"])
 @example("single words", ["a", "a", "a"])
+@example("split", ["a", "a", "a"])
 def test_kept_tokens_are_those_of_the_whole(name: str, texts: list[str]) -> None:
     contents = [text.replace("\U000f0000", "").replace("\U000f0001", "") for text in texts]
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]

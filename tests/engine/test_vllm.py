@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 import urllib.request
 from collections.abc import AsyncIterator
@@ -294,22 +295,28 @@ def test_what_an_engine_is_at_can_be_read_at_its_nodes_port_for_metrics() -> Non
 
     loggers = stat_loggers()
     assert loggers
-    counts = loggers[0](AsyncEngineArgs(**engine_arguments(POOL, seed=0)).create_engine_config(), [0])
-    stats = IterationStats()
-    stats.inter_token_latencies_iter, stats.time_to_first_tokens_iter = [0.01] * 512, [0.2]
-    counts.record(SchedulerStats(num_running_reqs=480, num_waiting_reqs=32, kv_cache_usage=0.75), stats)
+    for model, running in (("judge", 30), ("policy", 480)):  # two engines of one process
+        pool = POOL.model_copy(update={"args": {"served_model_name": model}})
+        counts = loggers[0](AsyncEngineArgs(**engine_arguments(pool, seed=0)).create_engine_config(), [0])
+        stats = IterationStats()
+        stats.inter_token_latencies_iter, stats.time_to_first_tokens_iter = [0.01] * 512, [0.2]
+        counts.record(SchedulerStats(num_running_reqs=running, num_waiting_reqs=32, kv_cache_usage=0.75), stats)
     (node,) = ray.nodes()
-    wanted = {"num_requests_running": 480, "num_requests_waiting": 32, "kv_cache_usage_perc": 0.75}
+    wanted = {"judge": 30, "policy": 480}
     for _ in range(60):  # Ray's processes report every few seconds
         said = scraped(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
         lines = [line.rsplit(" ", 1) for line in said.splitlines() if line.startswith("ray_vllm_")]
-        found = {name.partition("{")[0].removeprefix("ray_vllm_"): float(value) for name, value in lines}
-        if wanted.keys() <= found.keys():
+        found = {(name.partition("{")[0], re.findall('model_name="(.*?)"', name)[0]): float(n) for name, n in lines}
+        if all(("ray_vllm_num_requests_running", model) in found for model in wanted):
             break
         time.sleep(1)
-    assert {name: found.get(name) for name in wanted} == wanted
-    assert found["time_to_first_token_seconds_count"] == 1
-    assert not found.get("inter_token_latency_seconds_count")  # one for each token would cost as much as its text
+    for model, running in wanted.items():
+        assert found["ray_vllm_num_requests_running", model] == running
+        assert found["ray_vllm_num_requests_waiting", model] == 32
+        assert found["ray_vllm_kv_cache_usage_perc", model] == 0.75
+        assert found["ray_vllm_time_to_first_token_seconds_count", model] == 1
+        # One for each token would cost as much as its text.
+        assert not found.get(("ray_vllm_inter_token_latency_seconds_count", model))
 
 
 @pytest.fixture(scope="module")

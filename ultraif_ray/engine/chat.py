@@ -145,6 +145,7 @@ class Chat:
         # The others are found in a text that was normalised, or only where no letter follows.
         found = {token.content for token in added if not (token.normalized or token.single_word)}
         found &= set(self._control.findall(turn))
+        found = {word for word in found if len(self._tokens_behind("", word)) == 1}
         return sorted(found - _overlapped(found, [token.content for token in added]))
 
     def _takes_system(self) -> bool:

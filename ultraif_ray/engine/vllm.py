@@ -47,13 +47,13 @@ class VllmEngine:
         check_access("model", pool.model)
         prepare_environment(pool)
         gpu = _first_gpu(pool)
-        arguments = engine_arguments(pool, seed, adapters, gpu, samples)
         from vllm import AsyncEngineArgs, envs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         envs.disable_envs_cache()  # of another engine in this process
         loggers = None if pool.args.get("disable_log_stats") else stat_loggers()
         try:
+            arguments = engine_arguments(pool, seed, adapters, gpu, samples)
             with alone_on_its_gpu(pool, arguments):
                 self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=loggers)
         except (TypeError, ValueError) as error:
