@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psutil
@@ -36,9 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seconds", nargs="?", type=float, default=90.0)
     parser.add_argument("--watch", choices=CLOUDS)
-    parser.add_argument("--address", help="of the cluster, where this machine has nodes of several")
+    parser.add_argument("--port", help="of the cluster's head, where this machine has nodes of several clusters")
     asked = parser.parse_args()
-    leave(watch(CLOUDS[asked.watch]) if asked.watch else asked.seconds, asked.address)
+    leave(watch(CLOUDS[asked.watch]) if asked.watch else asked.seconds, asked.port)
 
 
 # ---- notices ---------------------------------------------------------------------------------------------------------
@@ -97,21 +98,22 @@ def ask(method: str, url: str, headers: dict[str, str]) -> str:
 # ---- Ray -------------------------------------------------------------------------------------------------------------
 
 
-def leave(seconds: float, address: str | None = None) -> None:
+def leave(seconds: float, port: str | None = None) -> None:
     """Drain this machine's node, and end its Ray when nothing is at work there any more, or the seconds are over."""
     deadline = time.monotonic() + seconds
-    nodes = raylets(address)
+    nodes = raylets(port)
     say(f"{seconds:.0f} s are left; {len(nodes)} node(s) of Ray here")
     for node in nodes:
         while not drain(node, deadline - time.monotonic()) and time.monotonic() < deadline:
             time.sleep(1)
-    _, at_work = psutil.wait_procs(nodes, timeout=max(0.0, deadline - time.monotonic()))
-    for node in at_work:
+    while alive(nodes) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    for node in alive(nodes):
         node.terminate()
-    psutil.wait_procs(at_work, timeout=MARGIN_S)
+    psutil.wait_procs(nodes, timeout=MARGIN_S)
 
 
-def raylets(address: str | None) -> list[psutil.Process]:
+def raylets(port: str | None) -> list[psutil.Process]:
     """The processes of this machine that are a node of Ray's, but for a head: one, but where several nodes are tried
     out on one machine.
     """
@@ -120,8 +122,18 @@ def raylets(address: str | None) -> list[psutil.Process]:
         program, *words = process.info["cmdline"] or [""]
         if os.path.basename(program) != "raylet" or "--head" in words:
             continue
-        if address in (None, arguments(words)["--gcs-address"]):
+        if port in (None, arguments(words)["--gcs-address"].rpartition(":")[2]):
             found.append(process)
+    return found
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:  # what its parent has not looked at yet
+                found.append(process)
     return found
 
 

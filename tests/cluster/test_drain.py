@@ -72,7 +72,7 @@ def test_where_no_metadata_server_is_it_goes_on_asking(monkeypatch: pytest.Monke
 
 
 def test_a_machine_without_a_node_has_nothing_to_drain() -> None:
-    words = [sys.executable, str(SCRIPT), "60", "--address", "127.0.0.1:1"]
+    words = [sys.executable, str(SCRIPT), "60", "--port", "1"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "60 s are left; 0 node(s) of Ray here" in done.stderr
 
@@ -83,7 +83,7 @@ def test_a_node_without_work_goes_at_once_and_the_head_stays(tmp_path: Path) -> 
     cluster = Nodes(tmp_path, nodes=1)
     try:
         raylet, head = cluster.raylet("node-1"), cluster.raylet("head")
-        words = [str(SCRIPT), "3600", "--address", cluster.address]
+        words = [str(SCRIPT), "3600", "--port", cluster.address.rpartition(":")[2]]
         environment = cluster.environment | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=300)
         assert "1 node(s) of Ray here" in done.stderr

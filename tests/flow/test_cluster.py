@@ -50,7 +50,7 @@ def two_nodes(place: Path) -> Found:
     nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": "a"}, resources={"spot": 1})
     nodes.add_node(num_cpus=1, num_gpus=2, labels={"kind": "b"}, resources={"accelerator_type:L4": 1})
     ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    found = three_pools(place) | spread_engine(place)
+    found = three_pools(place) | spread_engine(place) | bundles_of_a_kind()
     ray.shutdown()
     nodes.shutdown()
     return found
@@ -112,10 +112,33 @@ def spread_engine(place: Path) -> Found:
     }
 
 
+def bundles_of_a_kind() -> Found:
+    """On which nodes the GPUs of an engine are that may be on several, with an accelerator or with labels."""
+    import ray
+    from ray.util import placement_group_table, remove_placement_group
+
+    from ultraif_ray.flow.placement import actor_options, cut
+
+    kinds = {node["NodeID"]: node["Labels"].get("kind", "") for node in ray.nodes()}
+    found = []
+    for kind in ({"accelerator_type": "L4"}, {"labels": {"kind": "a"}}):
+        args = {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
+        pool = {"engine": "vllm", "model": "org/m", "gpus": 2, "args": args} | kind
+        made = parse_recipe({"name": "x", "pools": {"m": pool}, "roles": {role: {"pool": "m"} for role in ROLES}})
+        groups: list[Any] = []
+        actor_options(made, cut(made, STAGES)[0], groups)["ray_remote_args_fn"]()
+        ray.get(groups[0].ready(), timeout=60)
+        nodes = placement_group_table(groups[0])["bundles_to_node_id"].values()
+        found.append(sorted(kinds[node] for node in nodes))
+        remove_placement_group(groups[0])
+    return {"bundles": found}
+
+
 def test_pools_run_where_their_labels_accelerators_and_resources_say_and_an_engine_over_two_nodes_gives_them_back(
     tmp_path: Path,
 ) -> None:
     found = apart(two_nodes, tmp_path)
+    assert found.pop("bundles") == [["b", "b"], ["a", "a"]]
     assert found.pop("asked on") == {"decomposer": {"b"}, "composer": {"b"}, "responder": {"a"}, "judge": {"a"}}
     assert "'no/such/model', which is no folder here" in found.pop("ended")
     assert found == {"rows": 24, "nodes": 2, "free": 4, "grows": False}

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,18 @@ def replicas(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return descendants(process.pid, "ServeReplica", "engine")
 
 
+def seen_by_ray(process: subprocess.Popen[str], metric: str) -> list[str]:
+    """The lines of a metric that Ray's agent on the service's node has for Prometheus."""
+    for one in psutil.Process(process.pid).children(recursive=True):
+        if "dashboard/agent.py" in " ".join(one.cmdline()):
+            for port in {at.laddr.port for at in one.net_connections("tcp") if at.status == psutil.CONN_LISTEN}:
+                with suppress(httpx.HTTPError):
+                    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+                    if found := [line for line in lines if line.startswith(metric)]:
+                        return found
+    return []
+
+
 CHAT = {"model": "tried", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -151,6 +163,9 @@ def test_a_service_answers_loses_no_request_with_a_replica_and_ends_with_ctrl_c(
             for one in asking:
                 one.join()
             assert [(one.status_code, one.json()["choices"]) for one in answers] == [(200, whole["choices"])] * 8
+        while not (counted := seen_by_ray(process, "ray_serve_deployment_request_counter")):
+            time.sleep(0.5)
+        assert any('deployment="engine-served"' in line for line in counted)
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

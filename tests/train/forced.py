@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 FIELDS = {
@@ -133,6 +133,46 @@ def train_dpo(rank: int, workers: int, model: str, folder: str) -> None:
         make_trainer(job, f"{folder}/{rank}", workers, fresh=True)
     except RecipeError as error:
         found["refused"] = str(error)
+    torch.save(found, f"{folder}/found-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+LORA_FIELDS = {
+    "bf16": True,
+    "activation_checkpointing": True,
+    "model_init_kwargs": {"dtype": "bfloat16", "device_map": None},
+    "max_length": 512,
+    "per_device_train_batch_size": 1,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-2,
+    "warmup_steps": 0,
+}
+"""What an adapter's training on GPUs is given, said on CPUs."""
+
+
+def train_lora(rank: int, workers: int, kind: Literal["sft", "dpo"], model: str, folder: str) -> None:
+    """One worker of a training of an adapter, under DDP. Leaves what it found in `folder`."""
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
+
+    from tests.train.data import job_for
+    from ultraif_ray.train.worker import make_trainer
+
+    join(rank, workers, f"{folder}/rendezvous")
+    examples = Path(folder, "examples-with-tokens.parquet")
+    job = job_for(kind, model, examples, lora={"r": 4}, fields=LORA_FIELDS, global_batch=4)
+    trainer = make_trainer(job, f"{folder}/{rank}", workers, fresh=True)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    wrapped = trainer.model_wrapped
+    assert isinstance(wrapped, DistributedDataParallel)
+    found = {
+        "looks for idle weights": wrapped.find_unused_parameters,
+        "types": {name: str(p.dtype) for name, p in before.items()},
+        "moved": [name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])],
+        "weights": {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad},
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }
     torch.save(found, f"{folder}/found-{rank}.pt")
     torch.distributed.destroy_process_group()
 

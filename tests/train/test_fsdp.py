@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -212,6 +212,33 @@ def test_a_model_that_is_kept_leaves_checkpoints_in_pieces(found: dict[str, Any]
 @pytest.mark.xdist_group("fsdp")
 def test_a_worker_without_fsdp_trains_nothing_that_asks_for_it(found: dict[str, Any]) -> None:
     assert "accelerate runs FSDP on GPUs only, and this worker computes on 'cpu': set" in found["refused"]
+
+
+# ---- an adapter, without FSDP ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_an_adapter_is_trained_by_several_workers_as_on_gpus(
+    packaged_model: str, tmp_path: Path, kind: Literal["sft", "dpo"]
+) -> None:
+    """In bfloat16, recomputing activations, and without a search for idle weights in each step."""
+    model = tiny_model(packaged_model, tmp_path / "start")
+    job = job_for(kind, model, tmp_path / "examples-with-tokens.parquet")
+    assert write_tokenised(job, [example(number, kind) for number in range(16)]) == {"accepted": 16}
+    arguments = (WORKERS, kind, model, str(tmp_path))
+    torch.multiprocessing.spawn(forced.train_lora, arguments, nprocs=WORKERS)
+    found, other = (torch.load(tmp_path / f"found-{rank}.pt") for rank in range(WORKERS))
+    assert found["looks for idle weights"] is False
+    for name, dtype in found["types"].items():
+        assert dtype == ("torch.float32" if "lora_" in name else "torch.bfloat16"), name
+    learnt = set(found["weights"])
+    assert learnt
+    assert all("lora_" in name for name in learnt)
+    assert {name for name in learnt if "lora_B" in name} <= set(found["moved"]) <= learnt
+    assert all(torch.equal(found["weights"][name], other["weights"][name]) for name in learnt)
+    assert found["losses"][-1] < found["losses"][0]
 
 
 # ---- an SFT under Ray Train ------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def test_a_node_whose_cloud_gives_notice_leaves_a_checkpoint_behind(tmp_path: Pa
                 env=environment | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"}, stdout=file, stderr=file, text=True,
             )  # fmt: skip
             watcher = subprocess.Popen(
-                [sys.executable, drain.__file__, "--watch", "aws", "--address", cluster.address],
+                [sys.executable, drain.__file__, "--watch", "aws", "--port", cluster.address.rpartition(":")[2]],
                 env=environment, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             wait_for(lambda: re.search(r"sft: [1-9]\d*/", log.read_text()) and metadata.asked > 2, driver)
