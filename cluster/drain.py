@@ -9,6 +9,7 @@ Leaves SECONDS for what is at work there, at most; a node without work goes at o
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,6 +27,9 @@ EVERY_S = 2.0
 
 MARGIN_S = 5.0
 """Seconds before the machine's end at which Ray leaves it, so that the cluster need not miss it first."""
+
+AGAIN_S = 10.0
+"""Seconds after which Ray is told once more: a head that was away does not know, nor of a node that was still joining."""
 
 AWS = "http://169.254.169.254"
 GOOGLE_LEFT_S = 30.0
@@ -103,10 +107,12 @@ def leave(seconds: float, port: str | None = None) -> None:
     deadline = time.monotonic() + seconds
     nodes = raylets(port)
     say(f"{seconds:.0f} s are left; {len(nodes)} node(s) of Ray here")
-    for node in nodes:
-        while not drain(node, deadline - time.monotonic()) and time.monotonic() < deadline:
-            time.sleep(1)
-    while alive(nodes) and time.monotonic() < deadline:
+    told = -math.inf
+    while (at_work := alive(nodes)) and (left := deadline - time.monotonic()) > 0:
+        if time.monotonic() - told > AGAIN_S:
+            for node in at_work:
+                drain(node, left)
+            told = time.monotonic()
         time.sleep(0.5)
     for node in alive(nodes):
         node.terminate()
@@ -142,16 +148,15 @@ def arguments(words: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def drain(node: psutil.Process, seconds: float) -> bool:
-    """Tell Ray's head that a node is about to go; whether it knows."""
+def drain(node: psutil.Process, seconds: float) -> None:
+    """Tell Ray's head that a node is about to go."""
     said = arguments(node.info["cmdline"])
     command = ["ray", "drain-node", "--address", said["--gcs-address"], "--node-id", said["--node_id"],
                "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the machine is taken away",
-               "--deadline-remaining-seconds", str(max(0, int(seconds)))]  # fmt: skip
+               "--deadline-remaining-seconds", str(int(seconds))]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         say(f"Ray does not drain it: {done.stderr.strip()[-500:]}")
-    return done.returncode == 0
 
 
 def say(words: str) -> None:

@@ -163,7 +163,9 @@ def test_a_service_answers_loses_no_request_with_a_replica_and_ends_with_ctrl_c(
             for one in asking:
                 one.join()
             assert [(one.status_code, one.json()["choices"]) for one in answers] == [(200, whole["choices"])] * 8
-        while not (counted := seen_by_ray(process, "ray_serve_deployment_request_counter")):
+        for _ in range(240):
+            if counted := seen_by_ray(process, "ray_serve_deployment_request_counter"):
+                break
             time.sleep(0.5)
         assert any('deployment="engine-served"' in line for line in counted)
         family = psutil.Process(process.pid).children(recursive=True)
