@@ -61,10 +61,10 @@ def _job(here: Here, kind: Literal["sft", "dpo"], fields: dict[str, Any], lora: 
 
 
 def _fields(here: Here) -> dict[str, Any]:
-    """As a recipe has them. The random model that is trained on a GPU is large, and its steps are smaller."""
+    """As a recipe has them, but for steps large enough to be seen."""
     return {
         "max_length": LENGTH, "per_device_train_batch_size": 2, "num_train_epochs": 1, "warmup_steps": 0,
-        "learning_rate": 1e-4 if here.gpus else 1e-3, "save_strategy": "no",
+        "learning_rate": 1e-4, "save_strategy": "no",
     }  # fmt: skip
 
 
@@ -123,7 +123,6 @@ def _train_dpo(rank: int, workers: int, here: Here) -> None:
     """One worker of it. Leaves what it found in the scratch folder."""
     import torch
     from torch.distributed.fsdp import FSDPModule
-    from torch.distributed.tensor import DTensor
     from trl.trainer.utils import add_fused_lm_head, create_model_from_path
 
     from ultraif_ray.engine.models import resolve_model
@@ -137,8 +136,10 @@ def _train_dpo(rank: int, workers: int, here: Here) -> None:
     trainer = make_trainer(
         _job(here, "dpo", fields if here.gpus else with_fsdp(fields)), f"{here.scratch}/{rank}", workers, fresh=True
     )
+    found: dict[str, Any] = {"reference in pieces": _in_pieces(trainer.ref_model)}  # forward leaves its head whole
     trainer.train()
-    found: dict[str, Any] = {
+    found |= {
+        "policy in pieces": _in_pieces(trainer.model),
         "enabled": trainer.is_fsdp_enabled,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         "layers": len(trainer.model.model.layers),
@@ -155,7 +156,6 @@ def _train_dpo(rank: int, workers: int, here: Here) -> None:
     start = resolve_model(here.asked)
     for name, place, sharded in (("reference", start, trainer.ref_model), ("policy", folder, trainer.model)):
         sharded.eval()
-        found[f"{name} in pieces"] = all(isinstance(weights, DTensor) for weights in sharded.parameters())
         found[f"units of the {name}"] = sum(isinstance(layer, FSDPModule) for layer in sharded.model.layers)
         found[f"{name}'s log-probabilities"] = log_probabilities(sharded, batch).cpu()
         whole = create_model_from_path(place, dtype="float32", device_map=None).to(trainer.args.device)
@@ -164,6 +164,12 @@ def _train_dpo(rank: int, workers: int, here: Here) -> None:
         del whole
     torch.save(found, f"{here.scratch}/dpo-{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def _in_pieces(model: Any) -> bool:
+    from torch.distributed.tensor import DTensor
+
+    return all(isinstance(weights, DTensor) for weights in model.parameters())
 
 
 def _reckoned(here: Here, fields: dict[str, Any], workers: int) -> float:
