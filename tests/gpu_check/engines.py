@@ -144,9 +144,10 @@ QUESTIONS = [f"Is {topic} dry? Reply with Yes or No alone." for topic in TOPICS]
 
 def _tolerance(here: Here) -> float:
     """How far apart two natural-log probabilities of a label may be that are the same: between the same weights in
-    bfloat16 and in float32, over sixteen layers; and without a GPU in float32.
+    bfloat16 and in float32 (the random model's are 0.11 apart where transformers computes both, on a CPU); and without
+    a GPU in float32.
     """
-    return 0.25 if here.gpus else 1e-3
+    return 0.3 if here.gpus else 1e-3
 
 
 async def _labels(engine: VllmEngine, adapter: str = "") -> list[float]:
