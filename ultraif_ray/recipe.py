@@ -681,7 +681,7 @@ class Synthesize(Section):
     """`each` and `logprob`, and the judge after code: go on asking after the first no, which has failed the response
     already."""
     repetitive: float | None = Field(None, gt=0, le=1)
-    """The share of its runs of five words that come more than once from which a response is no answer, such as 0.5: it
+    """The share of its runs of five words that come more than once from which a response is no answer, such as 0.8: it
     goes round in circles. Not for data whose constraints ask for repetition. null: any may be one."""
     refusals: Literal["keep", "drop"] = "keep"
     """Responses that open with a refusal: `drop` makes them no answer. What is no answer neither passes nor is the

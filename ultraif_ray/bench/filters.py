@@ -6,21 +6,24 @@ Every human turn is a prompt. Where there are fewer than are asked for, they com
 them. Times are of one process on one core, so rows/s are per core.
 """
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import psutil
 import typer
 from rich.table import Table
 
 from ultraif_ray.cli import report_errors
 from ultraif_ray.data.asking import asks_nothing
-from ultraif_ray.data.duplicates import Duplicates
+from ultraif_ray.data.duplicates import Duplicates, Seen
 from ultraif_ray.data.filters import private_in, secrets_in
 from ultraif_ray.data.ingest import AT_ONCE, Rejection, funnel, to_prompts
 from ultraif_ray.data.language import language_of
@@ -99,6 +102,7 @@ def in_batches(items: Iterable[Prompt]) -> Iterator[list[Prompt]]:
 def measure(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPTS …")],
     rows: Annotated[int, typer.Option(min=4, help="How many prompts go through.")] = 100_000,
+    ids: Annotated[int, typer.Option(help="Then so many ids of prompts, to see what each costs.")] = 0,
 ) -> None:
     """Time each filter, then all of them together, with the memory at each quarter."""
     sources = find_sources(prompts)
@@ -127,6 +131,27 @@ def measure(
     speed = counts.total() / max(time.process_time() - begun, 1e-9)
     out.print(f"all together, with reading: {speed:.0f} rows/s; MB at each quarter: {', '.join(held)}")
     out.print(", ".join(f"{n} {reason}" for reason, n in counts.most_common()))
+    if ids:
+        out.print(cost_of(ids))
+
+
+def cost_of(ids: int) -> str:
+    """What it costs to know so many ids again: memory (without files that are mapped), disk a prompt, and time."""
+    draw = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        seen = Seen(Path(folder))
+        held, begun = _own_memory(), time.process_time()
+        for start in range(0, ids, AT_ONCE):
+            seen.add(draw.integers(0, 2**63, min(AT_ONCE, ids - start)))
+        more, seconds = _own_memory() - held, max(time.process_time() - begun, 1e-9)
+        on_disk = sum(file.stat().st_size for file in Path(folder).iterdir())
+    cost = f"{more >> 20} MB of memory and {on_disk / ids:.1f} bytes of disk a prompt"
+    return f"{ids} ids: {cost}; {ids / seconds:.0f} ids/s"
+
+
+def _own_memory() -> int:
+    found = psutil.Process().memory_info()
+    return int(found.rss - found.shared)
 
 
 if __name__ == "__main__":

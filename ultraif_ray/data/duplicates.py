@@ -20,8 +20,11 @@ import numpy as np
 from ultraif_ray.method.texts import words
 from ultraif_ray.records import Prompt
 
-FULL = 1 << 20
-"""Keys of an array that goes to a file: 8 MB."""
+FULL = 1 << 23
+"""Keys of an array that goes to a file: 64 MB. A hundred million are a dozen of these."""
+
+FULL_BAND = 1 << 20
+"""The same for each of a dozen bands."""
 
 
 class Seen:
@@ -69,14 +72,14 @@ class Duplicates:
 
     def __init__(self, similarity: float | None = None):
         self._temporary = tempfile.TemporaryDirectory(prefix="ultraif-duplicates-")
-        self._ids = self._seen("ids")
+        self._ids = self._seen("ids", FULL)
         self._bands, self._rows = bands_for(similarity) if similarity else (0, 0)
-        self._near = [self._seen(f"band-{number}") for number in range(self._bands)]
+        self._near = [self._seen(f"band-{number}", FULL_BAND) for number in range(self._bands)]
 
-    def _seen(self, name: str) -> Seen:
+    def _seen(self, name: str, full: int) -> Seen:
         folder = Path(self._temporary.name) / name
         folder.mkdir()
-        return Seen(folder)
+        return Seen(folder, full)
 
     def find(self, prompts: Sequence[Prompt]) -> list[str]:
         """For each prompt `duplicate`, `near duplicate`, or nothing where it is the first of its kind."""
