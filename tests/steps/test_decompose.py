@@ -38,7 +38,7 @@ def test_a_composers_own_prompts_are_decomposed_for_it_alone(tmp_path: Path) -> 
     folder = run(made, until="composer-decompose")
     ledger = folder.read_json("ledger.json")
     assert list(ledger) == ["ingest", "composer-ingest", "composer-decompose"]
-    assert ledger["composer-ingest"] == {"input": 8, "outcomes": {"accepted": 8}}
+    assert ledger["composer-ingest"].items() >= {"input": 8, "outcomes": {"accepted": 8}}.items()
     assert sum(ledger["composer-decompose"]["outcomes"].values()) == ledger["composer-decompose"]["input"] == 8
     assert {row.query.split()[0] for row in rows_of(folder, "composer-decompose")} == {"Name"}
     failed = ledger["composer-decompose"]["outcomes"].get("failed", 0)

@@ -118,7 +118,7 @@ class Ingest(Step):
         """
         folder, recipe = context.folder, context.recipe
         counts: Counter[str] = Counter()
-        filters = {name: Filtered(threshold=threshold) for name, threshold in filters_of(recipe).items()}
+        filters = {name: Filtered(threshold=threshold, count=0) for name, threshold in filters_of(recipe).items()}
         hostile = 0
         with (
             _Writer(folder, self.name, "rows", arrow_schema(Prompt)) as kept,

@@ -83,7 +83,7 @@ class Filtered(_Model):
 
     threshold: float | None = None
     """From where on; None where there is none to set."""
-    count: int = 0
+    count: int
     examples: list[Example] = []
     """The first few."""
 
@@ -212,7 +212,7 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
                 for response in (one for made in instructions for one in made.responses):
                     if name := _no_answer(response):
                         example = Example(source=row["source"], seen=response.text[:200])
-                        filters[name] = filters.get(name, Filtered()).plus(example)
+                        filters[name] = filters.get(name, Filtered(count=0)).plus(example)
             for usage in row["usage"]:
                 if usage["role"] in tokens:
                     tokens[usage["role"]].update({name: usage[name] for name in Tokens.model_fields})
@@ -236,10 +236,10 @@ def count_rows(folder: RunFolder, step: str, input_rows: int, outcome_column: st
 def _of_responses(folder: RunFolder, step: str) -> dict[str, Filtered]:
     """The filters of responses that are on in a step, before anything is counted."""
     settings = folder.settings(step).get("synthesize", {})
-    found = {"cut off": Filtered(), "empty": Filtered()}
+    found = {"cut off": Filtered(count=0), "empty": Filtered(count=0)}
     if settings.get("repetitive"):
-        found["repetitive"] = Filtered(threshold=settings["repetitive"])
-    return found | ({"refusal": Filtered()} if settings.get("refusals") == "drop" else {})
+        found["repetitive"] = Filtered(threshold=settings["repetitive"], count=0)
+    return found | ({"refusal": Filtered(count=0)} if settings.get("refusals") == "drop" else {})
 
 
 def _no_answer(response: Response) -> str:

@@ -120,4 +120,22 @@ MUTANTS = (
         "if found := contaminated_by(previous.query, made.query, None):",
         ("tests/method/test_compose.py::test_what_makes_a_benchmarks_prompt_of_a_query_is_dropped_and_counted",),
     ),
+    Mutant(
+        "a refusal is judged as an answer is",
+        "docs/data.md: a response that is no answer neither passes nor is the failed half of a pair",
+        "ultraif_ray/method/verdicts.py",
+        "if response.whole and (fault := no_answer(response.text, settings)):",
+        'if response.whole and (fault := no_answer("", settings)):',
+        (
+            "tests/method/test_verdicts.py::test_what_is_no_answer_neither_passes_nor_fails_and_nobody_is_asked_about_it",
+        ),
+    ),
+    Mutant(
+        "a refusal is found anywhere in a response",
+        "docs/data.md: it opens with a refusal",
+        "ultraif_ray/method/answers.py",
+        "text[:_OPENING]",
+        "text",
+        ("tests/method/test_answers.py::test_what_is_no_refusal",),
+    ),
 )
