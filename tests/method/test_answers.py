@@ -37,7 +37,7 @@ def test_a_refusal_is_told_by_how_it_opens(text: str) -> None:
     [
         "I can help with that: here is a list.",
         "You cannot write to this file, since it is read-only. Run chmod first.",
-        f'{PROSE} {PROSE} "I cannot help you," said the keeper.',
+        f"{PROSE} I cannot help you, said the keeper.",
         "I'm sorry to hear that. Here is what you can do.",
         "Dear Sir, I am writing to apologise for the delay.",
         "If the parts do not fit, I cannot recommend forcing them.",
