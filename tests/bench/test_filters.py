@@ -9,6 +9,7 @@ from ultraif_ray.data.readers import find_sources
 from ultraif_ray.errors import InputError
 
 
+@pytest.mark.slow
 def test_every_filter_is_timed_and_what_all_find_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = [
         "Write a poem about the sea.",

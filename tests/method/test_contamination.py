@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultraif_ray.bench.contamination import missed, plantings
@@ -60,8 +60,8 @@ VOCABULARY = sorted({word for text in (*BENCHMARK, *AROUND) for word in words(te
      ("wrapped, 10 % edited", 0.01)],
 )  # fmt: skip
 def test_what_is_planted_is_found(way: str, rate: float) -> None:
-    lost = sum(missed(INDEX, BENCHMARK, plantings(VOCABULARY, AROUND, seed)[way]) for seed in range(3))
-    assert lost <= rate * 3 * len(BENCHMARK)
+    lost = sum(missed(INDEX, BENCHMARK, plantings(VOCABULARY, AROUND, seed)[way]) for seed in range(2))
+    assert lost <= rate * 2 * len(BENCHMARK)
 
 
 def test_the_rules_of_others_miss_what_is_edited() -> None:
@@ -121,6 +121,7 @@ def test_a_short_prompt_is_found_only_where_the_text_is_little_else() -> None:
     assert index.find("Generate a Python dictionary. " + "Then explain what each of its keys is for. " * 3) is None
 
 
+@settings(max_examples=30)
 @given(st.sampled_from(BENCHMARK), st.text(max_size=200), st.text(max_size=200))
 def test_a_prompt_is_found_whatever_stands_around_it(prompt: str, before: str, behind: str) -> None:
     found = INDEX.find(f"{before}\n{prompt}\n{behind}")
@@ -128,6 +129,7 @@ def test_a_prompt_is_found_whatever_stands_around_it(prompt: str, before: str, b
     assert found.share == pytest.approx(1.0)
 
 
+@settings(max_examples=30)
 @given(st.text())
 def test_any_text_can_be_looked_at(text: str) -> None:
     found = INDEX.find(text)
