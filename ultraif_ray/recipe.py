@@ -492,7 +492,7 @@ class Ingest(Section):
     keys: Literal["keep", "mask", "drop"] = "keep"
     """Prompts that hold a key, a token or a password, in the query or in what was said before."""
     private: Literal["keep", "mask", "drop"] = "keep"
-    """Prompts that hold an e-mail address, a public IP address or a phone number."""
+    """Prompts that hold an e-mail address, a public IP address, or the number of a phone, a card or a bank account."""
     limit: PositiveInt | None = None
     """Stop after so many accepted prompts."""
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None

@@ -1,16 +1,17 @@
 """What a text holds that nobody wants in training data: secrets, private data; and what the data itself calls toxic.
 
 Secrets are found by the patterns of detect-secrets alone: its plugins that go by entropy or by key words hit every
-other text. Private data is what has a form of its own: e-mail addresses, public IP addresses, phone numbers. Names and
-addresses have none, and are not found.
+other text. Private data is what has a form of its own: e-mail addresses, public IP addresses, phone numbers, and the
+numbers of cards and accounts, which have check digits. Names and street addresses have none, and are not found.
 """
 
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from ipaddress import ip_address
 from typing import Any, Final, Literal
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a filter
@@ -40,14 +41,20 @@ def secrets_in(text: str) -> Iterator[Span]:
 
 
 def private_in(text: str) -> Iterator[Span]:
-    """E-mail addresses, public IP addresses and phone numbers."""
-    for kind, pattern in _PRIVATE.items():
+    """E-mail addresses, public IP addresses, and numbers of phones, cards and bank accounts."""
+    for kind, (pattern, is_one) in _PRIVATE.items():
         for found in pattern.finditer(text):
-            if kind != "IP address" or _is_public(found[0]):
+            if is_one(found[0]):
                 yield Span(PRIVATE, kind, *found.span())
 
 
-STAND_INS = {"e-mail address": "name@example.com", "IP address": "192.0.2.1", "phone number": "555-0100"}
+STAND_INS = {
+    "e-mail address": "name@example.com",
+    "IP address": "192.0.2.1",
+    "phone number": "555-0100",
+    "card number": "4111 1111 1111 1111",
+    "bank account": "GB33 BUKB 2020 1555 5555 55",
+}
 """What private data is masked with: what is reserved for examples, so that the text stays one."""
 
 
@@ -106,20 +113,45 @@ def _secrets() -> list[tuple[str, re.Pattern[str]]]:
     return [("Private Key", _KEY_BLOCK), *found]
 
 
-_PRIVATE = {
-    "e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,4}[A-Za-z]{2,24}\b"),
-    "IP address": re.compile(
-        r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w.]*\d)"
-    ),
-    "phone number": re.compile(
-        r"(?<![\w.+-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}|"
-        r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[ .-]\d{4})(?![\w-])"
-    ),
-}
-
-
 def _is_public(address: str) -> bool:
     """Whether an address is one of the public network, and none that stands for examples or versions."""
-    from ipaddress import ip_address
+    return ip_address(address).is_global and not address.endswith(".0")
 
-    return ip_address(address).is_global and not address.endswith((".0", ".0.0"))
+
+def _is_card(number: str) -> bool:
+    """Whether a number has the check digit of cards (Luhn)."""
+    digits = [int(sign) for sign in reversed(number) if sign.isdigit()]
+    return sum(digits[0::2]) % 10 == -sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2]) % 10
+
+
+def _is_account(number: str) -> bool:
+    """Whether a number has the check digits of an IBAN (ISO 7064, mod 97-10)."""
+    signs = number.replace(" ", "")
+    return int("".join(str(int(sign, 36)) for sign in signs[4:] + signs[:4])) % 97 == 1
+
+
+_PRIVATE: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+    "e-mail address": (re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,4}[A-Za-z]{2,24}\b"), bool),
+    "IP address": (
+        re.compile(r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w.]*\d)"),
+        _is_public,
+    ),
+    "card number": (
+        re.compile(
+            r"(?<![\w.-])(?:(?:4\d{3}|5[1-5]\d\d|6011|65\d\d)(?:[ -]?\d{4}){3}|3[47]\d\d[ -]?\d{6}[ -]?\d{5})(?![\w-])"
+        ),
+        _is_card,
+    ),
+    "bank account": (
+        re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"),
+        _is_account,
+    ),
+    "phone number": (
+        re.compile(
+            r"(?<![\w.+-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}|"
+            r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[ .-]\d{4})(?![\w-])"
+        ),
+        bool,
+    ),
+}
+"""Kinds of private data: what has their form, and whether such a text is one."""
