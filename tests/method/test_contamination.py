@@ -183,6 +183,19 @@ def test_the_index_that_ships_holds_four_benchmarks_as_hashes_alone() -> None:
     assert max(len(one) for one in texts["prompt"]) < 30  # ids
 
 
+def test_texts_are_hashed_as_they_were_for_the_index_that_ships() -> None:
+    """Where this changes, the index must be made anew: it would find nothing, and say so nowhere."""
+    assert known("b", "1", "Write about rain, in 2 lines: 写诗").grams.tolist() == [
+        155021666,
+        270234846,
+        318549807,
+        2600928114,
+        2984208253,
+        3388168975,
+        4289529566,
+    ]
+
+
 def test_a_recipe_chooses_what_is_kept_out() -> None:
     assert {one.benchmark for one in index_of(Decontaminate(benchmarks=("gsm8k",))).prompts} == {"gsm8k"}  # type: ignore[union-attr]
     assert index_of(Decontaminate(benchmarks="none")) is None
