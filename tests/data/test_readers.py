@@ -237,16 +237,16 @@ def test_what_stands_beside_data_in_a_folder_is_passed_over_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written(tmp_path / "a.jsonl", LINE)
-    beside = ["LICENSE.txt", "requirements-dev.txt", "dataset_infos.json", "config.json", "._a.jsonl", "_SUCCESS.json",
+    beside = ["LICENSE.txt", "requirements-dev.txt", "dataset_infos.json", "config.json", "manifest.json", "._a.jsonl",
               ".ipynb_checkpoints/a.txt", "THIRD_PARTY_LICENSES.txt", "README.md"]  # fmt: skip
-    for name in beside:
+    for name in [*beside, "_SUCCESS.json"]:
         written(tmp_path / name, "torch\n")
     written(tmp_path / "b.jsonl", "")
     assert read(tmp_path) == ["a"]
     assert read(f"{tmp_path}/*.jsonl") == ["a"]
     said = capsys.readouterr().err
     assert "1 files are read, these are passed over: ._a.jsonl, .ipynb_checkpoints/a.txt" in said
-    assert "and 5 more" in said
+    assert "and 6 more" in said
     assert said.count("are passed over") == 1
     assert read(tmp_path / "LICENSE.txt") == ["torch"]  # named, so it is meant
     assert read(f"{tmp_path}/.ipynb*/*.txt", tmp_path / "LICENSE.txt") == ["torch", "torch"]

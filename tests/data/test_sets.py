@@ -205,11 +205,14 @@ def test_the_split_is_by_conversation_as_in_export_unless_there_is_one_already(t
         other.unlink()
 
 
-def test_of_a_set_in_two_formats_one_is_read(tmp_path: Path) -> None:
+def test_of_a_set_in_two_formats_one_is_read_and_a_note_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = read(tmp_path, write(tmp_path / "in/train.jsonl", sft(0), sft(1)))
     write(tmp_path / "run/export/sft/train.jsonl", sft(0), sft(1))
     specs = (str(tmp_path / "run/export/sft"),)
     assert read_set("sft", find_files(specs), RunFolder(str(tmp_path / "again")), "export", 0.0) == first
+    assert f"{specs[0]}: 1 of these are there as Parquet too, which is read in their place\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

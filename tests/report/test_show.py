@@ -11,6 +11,7 @@ from ultraif_ray.errors import RunError
 from ultraif_ray.records import Check, Constraint, Response, Row, Verdict, to_table
 from ultraif_ray.report.show import curve, print_end, print_rows
 from ultraif_ray.store import ledger
+from ultraif_ray.store.difficulty import Difficulty, Rate
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, Training
 
@@ -88,7 +89,8 @@ def test_nothing_in_a_text_reaches_the_terminal_but_its_letters(
     pq.write_table(to_table([row]), tmp_path / "run/synthesize/rows/a.parquet")
     folder.finish("synthesize")
     failures = {f"judge: {HOSTILE}": 1}
-    entry = Entry(input=1, outcomes={"paired": 1}, failures=failures, control_tokens=1)
+    difficulty = Difficulty(levels={1: Rate(passed=1, of=2000)})
+    entry = Entry(input=1, outcomes={"paired": 1}, failures=failures, control_tokens=1, difficulty=difficulty)
     ledger.enter(folder, "synthesize", entry)
     print_rows(str(folder), None, rows=1, skip=0)
     print_end(folder, "synthesize")
@@ -100,6 +102,7 @@ def test_nothing_in_a_text_reaches_the_terminal_but_its_letters(
     whole = "".join(plain.split())
     assert "[/set][red]x[/red]:smile:\\u001b]52;c;cm0=\\u001b[2J" in whole  # Rich drops the bell itself
     assert "1holdcontroltokens,readastext" in whole
+    assert "responsesthatpassed,bynumberofconstraints:1:<1%of2,000" in whole
 
 
 def test_a_step_without_rows_is_named(run: RunFolder) -> None:

@@ -39,8 +39,8 @@ _SPLIT = re.compile(r"(?P<folder>.+)\[(?P<split>[\w.+-]+)\]")
 _NO_PROMPTS = re.compile(
     r"(third.party.)?(licen[cs]es?|copying|copyright|notices?|readme|requirements|constraints|changelog|changes|authors"
     r"|contributors|contributing|credits|citation|terms|todo|robots|cmakelists|vocab|merges|(md5|sha\d+|check)sums?)"
-    r"([-_. ].*)?\.txt|(.*[-_.])?config\.json|(dataset_infos?|dataset_dict|state|package(-lock)?|tokenizer|metadata)"
-    r"\.json"
+    r"([-_. ].*)?\.txt|(.*[-_.])?config\.json|(dataset_infos?|dataset_dict|state|package(-lock)?|tokenizer|metadata"
+    r"|manifest)\.json"
 )
 """Files that stand beside data and are none, by their names."""
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from ultraif_ray.data.export import SPLITS, Columns, SetFile, held_out
 from ultraif_ray.data.ingest import Rejection, check_first_record, in_order, shorten
-from ultraif_ray.data.readers import Fault, Record, Source, find_sources, read_records
+from ultraif_ray.data.readers import Fault, Record, Source, find_sources, note, read_records
 from ultraif_ray.data.shapes import BadTurns, NoShape, messages_in, turn_of, turns_of
 from ultraif_ray.errors import InputError
 from ultraif_ray.method.prompts import query_of_composer_request
@@ -54,7 +54,10 @@ def find_files(specs: tuple[str, ...], encoding: str = "") -> list[Source]:
     """
     found = find_sources(specs, encoding)
     parquet = {source.path.removesuffix(".parquet") for source in found if source.kind == ".parquet"}
-    return [s for s in found if s.kind == ".parquet" or s.path.removesuffix(s.kind) not in parquet]
+    twice = [s for s in found if s.kind != ".parquet" and s.path.removesuffix(s.kind) in parquet]
+    if twice:
+        note(f"{', '.join(specs)}: {len(twice)} of these are there as Parquet too, which is read in their place")
+    return [source for source in found if source not in twice]
 
 
 def check_set(name: str, sources: list[Source]) -> None:

@@ -60,7 +60,7 @@ class Drawn(_Model):
     """A record that was drawn at random, its texts shortened."""
 
     where: str
-    """Its file and line, or the row's id."""
+    """Its file and line; of a row without these, its id."""
     kind: str
     query: str
     answers: dict[str, str] = {}
@@ -110,7 +110,7 @@ class Seen:
     """What counts of one record.
 
     Attributes:
-        where: its file and line, or the row's id.
+        where: its file and line; of a row without these, its id.
         kind: what it is, or how the row ended.
         query: what the human says last.
         history: what was said before.
@@ -191,7 +191,7 @@ def see_row(row: Row) -> Seen:
     made = row.instructions
     constraints = made[-1].added if made else row.constraints
     return Seen(
-        where=str(row.id),
+        where=row.source or str(row.id),
         kind=row.outcome or row.decomposed or "accepted",
         query=row.query,
         history=row.history,

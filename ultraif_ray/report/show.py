@@ -2,9 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from statistics import fmean
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -22,6 +23,7 @@ from ultraif_ray.recipe import Recipe
 from ultraif_ray.records import Check, Failure, Prompt, Row
 from ultraif_ray.steps.evaluate import Evaluation
 from ultraif_ray.steps.ingest import Ingest
+from ultraif_ray.store.difficulty import Rate
 from ultraif_ray.store.folder import RunFolder
 from ultraif_ray.store.ledger import Entry, Tokens, read
 
@@ -102,7 +104,21 @@ def _print_funnel(out: Console, ledger: dict[str, Entry]) -> None:
             table.add_row("", "", Text(f"  {entry.control_tokens} hold control tokens, read as text", style="dim"))
         for reason, n in entry.dropped.items():
             table.add_row("", "", Text(f"  {n} dropped: {reason}", style="dim"))
+        if entry.difficulty:
+            passed = rates_in_words(entry.difficulty.levels)
+            table.add_row("", "", Text(f"  responses that passed, by number of constraints: {passed}", style="dim"))
     out.print(table, "")
+
+
+def rates_in_words(rates: Mapping[Any, Rate]) -> str:
+    """Rates by what they are of, in a line."""
+    return ", ".join(f"{value}: {percent(rate.passed, rate.of)} of {rate.of:,}" for value, rate in rates.items())
+
+
+def percent(count: int, of: int) -> str:
+    """A share, so that only what is none says 0 % and only what is all says 100 %."""
+    share = 100 * count / of
+    return "<1 %" if 0 < share < 1 else ">99 %" if 99 < share < 100 else f"{share:.0f} %"
 
 
 def _print_tokens(out: Console, ledger: dict[str, Entry]) -> None:

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ultraif_ray.data.stats import Copied, Drawn, Stats
-from ultraif_ray.report.show import console
-from ultraif_ray.store.difficulty import Rate
+from ultraif_ray.report.show import console, percent, rates_in_words
 
 _MOST = 6
 """Values of one kind that are named."""
@@ -47,9 +46,9 @@ def _lines(found: Stats) -> dict[str, str]:
         "levels": _shares(found.levels, most=9),
         "checkers": _shares(found.checkers),
         "pass rate": _shares(found.pass_rates),
-        "passed, by level": _rates(difficulty.levels) if difficulty else "",
-        "met, by category": _rates(difficulty.categories) if difficulty else "",
-        "met, by checker": _rates(difficulty.checkers) if difficulty else "",
+        "passed, by level": rates_in_words(difficulty.levels) if difficulty else "",
+        "met, by category": rates_in_words(difficulty.categories) if difficulty else "",
+        "met, by checker": rates_in_words(difficulty.checkers) if difficulty else "",
         "exact copies": "; ".join(
             _copies(what, copied)
             for what, copied in (("prompts", found.same_prompt), ("answers", found.same_answer))
@@ -72,23 +71,13 @@ def _print_lengths(out: Console, found: Stats) -> None:
 def _shares(counts: Mapping[Any, int], most: int = _MOST) -> str:
     """Counts by value, each with its share; those behind the first few in one."""
     total = sum(counts.values())
-    named = [f"{value}: {n:,} ({_percent(n, total)})" for value, n in islice(counts.items(), most)]
+    named = [f"{value}: {n:,} ({percent(n, total)})" for value, n in islice(counts.items(), most)]
     rest = list(counts.values())[most:]
-    return ", ".join([*named, *([f"{len(rest)} more: {sum(rest):,} ({_percent(sum(rest), total)})"] if rest else [])])
+    return ", ".join([*named, *([f"{len(rest)} more: {sum(rest):,} ({percent(sum(rest), total)})"] if rest else [])])
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {reason}" for reason, n in counts.items())
-
-
-def _rates(rates: Mapping[Any, Rate]) -> str:
-    return ", ".join(f"{value}: {_percent(rate.passed, rate.of)} of {rate.of:,}" for value, rate in rates.items())
-
-
-def _percent(count: int, of: int) -> str:
-    """A share, so that only what is none says 0 % and only what is all says 100 %."""
-    share = 100 * count / of
-    return "<1 %" if 0 < share < 1 else ">99 %" if 99 < share < 100 else f"{share:.0f} %"
 
 
 def _by_name(sources: Mapping[str, int]) -> dict[str, int]:
@@ -99,7 +88,7 @@ def _by_name(sources: Mapping[str, int]) -> dict[str, int]:
 
 def _copies(what: str, found: Copied) -> str:
     about = "" if found.exact else "about "
-    share = f" ({_percent(found.count, found.of)})" if found.count else ""
+    share = f" ({percent(found.count, found.of)})" if found.count else ""
     return f"{about}{found.count:,} of {found.of:,} {what}{share}"
 
 

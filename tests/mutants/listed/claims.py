@@ -445,7 +445,7 @@ DATA = (
         "ultraif_ray/data/sets.py",
         'if s.kind == ".parquet" or s.path.removesuffix(s.kind) not in parquet',
         "",
-        (f"{SETS}::test_of_a_set_in_two_formats_one_is_read",),
+        (f"{SETS}::test_of_a_set_in_two_formats_one_is_read_and_a_note_says_so",),
     ),
 )
 
