@@ -30,16 +30,17 @@ def print_stats(found: Stats) -> None:
     if found.drawn:
         out.print(f"{len(found.drawn)} at random", style="bold")
     for one in found.drawn:
-        _print_drawn(out, one)
+        _print_drawn(out, one, _folder(found))
 
 
 def _lines(found: Stats) -> dict[str, str]:
-    difficulty = found.difficulty
+    difficulty, folder = found.difficulty, _folder(found)
+    files = {source.removeprefix(folder): n for source, n in found.sources.items()}
     return {
         "records": _shares(found.kinds),
         "not readable": _counts(found.unreadable),
         "  the first": found.first_unreadable,
-        "files": _shares(_by_name(found.sources)) if len(found.sources) > 1 else "",
+        "files": _shares(files) if len(files) > 1 else "",
         "human turns": _shares(found.turns, most=9),
         "languages": _shares({_LANGUAGE.get(code, code): n for code, n in found.languages.items()}, most=12),
         "categories": _shares(found.categories),
@@ -80,10 +81,11 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {reason}" for reason, n in counts.items())
 
 
-def _by_name(sources: Mapping[str, int]) -> dict[str, int]:
-    """Files by their names alone, where these tell them apart."""
-    names = [posixpath.basename(source) for source in sources]
-    return dict(zip(names, sources.values(), strict=True)) if len(set(names)) == len(names) else dict(sources)
+def _folder(found: Stats) -> str:
+    """The folder that all files are in; of them only the rest is shown."""
+    start = posixpath.commonprefix([*found.sources, *(one.where for one in found.drawn)])
+    folder = start[: start.rfind("/") + 1]
+    return "" if folder == "/" else folder
 
 
 def _copies(what: str, found: Copied) -> str:
@@ -92,9 +94,9 @@ def _copies(what: str, found: Copied) -> str:
     return f"{about}{found.count:,} of {found.of:,} {what}{share}"
 
 
-def _print_drawn(out: Console, one: Drawn) -> None:
+def _print_drawn(out: Console, one: Drawn, folder: str) -> None:
     """A line for what was asked, and one for each answer."""
-    _print_line(out, posixpath.basename(one.where), one.query, "bold")
+    _print_line(out, one.where.removeprefix(folder), one.query, "bold")
     for name, text in one.answers.items():
         _print_line(out, f"  {name}", text)
 
