@@ -11,9 +11,10 @@ import yaml
 from tests.scripted import recipe
 from ultraif_ray.data.duplicates import bands_for
 from ultraif_ray.data.ingest import Rejection, funnel, to_prompts
+from ultraif_ray.data.stats import HELD
 from ultraif_ray.method.answers import no_answer
 from ultraif_ray.method.contamination import SHIPPED, Index, Rule, known
-from ultraif_ray.recipe import Decontaminate, Ingest, Synthesize
+from ultraif_ray.recipe import Decontaminate, Ingest, Synthesize, Where
 from ultraif_ray.records import Prompt
 from ultraif_ray.steps.ingest import filters_of
 
@@ -71,6 +72,16 @@ def test_the_page_names_every_filter_and_its_figures_are_those_of_the_code() -> 
     assert [round(100 * (runs - 3) / (runs + 3)) for runs in (18, 48)] == [71, 88]  # of 20 and of 50 words
     assert "leaves 71 % of its runs, one in fifty 88 %" in " ".join(PAGE.split())
     assert f"({round(SHIPPED.stat().st_size / 1000, -1):.0f} KB)" in PAGE
+
+
+def test_the_page_names_every_column_that_export_selects_by() -> None:
+    columns = {row[0]: yaml.safe_load(row[2]) for row in rows("Difficulty and balance")}
+    assert set(columns) == set(Where.model_fields)
+    assert all(getattr(Where.model_validate({name: value}), name) for name, value in columns.items())
+
+
+def test_the_page_says_above_how_many_prompts_copies_are_estimated() -> None:
+    assert f"above {HELD:,} different prompts" in " ".join(PAGE.split())
 
 
 def test_the_recipes_on_the_page_are_valid() -> None:
