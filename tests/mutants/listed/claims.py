@@ -443,8 +443,8 @@ DATA = (
         "both formats of a set are read",
         "sets.py: of one that is there as Parquet and in another format, Parquet alone",
         "ultraif_ray/data/sets.py",
-        'if s.kind == ".parquet" or s.path.removesuffix(s.kind) not in parquet',
-        "",
+        "[source for source in found if source not in twice]",
+        "found",
         (f"{SETS}::test_of_a_set_in_two_formats_one_is_read_and_a_note_says_so",),
     ),
 )
