@@ -167,6 +167,8 @@ def rows_of(folder: str, step: str = "") -> "Rows | None":
     """
     place = RunFolder(folder)
     if place.holds_steps():
+        if not (step or steps_with_rows(place)):
+            raise RunError(f"{folder} has no rows, only sets: name one, such as {place.uri(Export.kind, 'sft')}")
         return Run(folder).rows(step=step)
     if not step and place.fs.exists(place.at("manifest.json")) and place.fs.exists(place.at("rows")):
         above, _, name = folder.rstrip("/").rpartition("/")

@@ -74,6 +74,10 @@ def test_a_step_is_named_by_its_name_or_by_its_folder(run: RunFolder, step: str)
 def test_what_is_no_data_is_refused_with_what_is(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has no rows of 'judge'; there is synthesize, ingest"):
         stats(str(run), step="judge")
+    folder = RunFolder(str(tmp_path / "sets"))
+    folder.open_step("export", {})
+    with pytest.raises(RunError, match=r"has no rows, only sets: name one, such as .*/sets/export/sft"):
+        stats(str(folder))
     numbers = written(tmp_path / "numbers.jsonl", [{"x": 1}, {"x": 2}])
     with pytest.raises(InputError, match=r"numbers.jsonl:1: no field of prompts: .* Accepted: ShareGPT"):
         stats(numbers)
