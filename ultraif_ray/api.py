@@ -1,5 +1,6 @@
 """The public API: what a notebook uses, and what the command line is a thin layer on."""
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,10 @@ def stats(what: str | Sequence[str], *, step: str = "", encoding: str = "", rows
     from ultraif_ray.data.stats import see_row, seen_in_files, stats_of
 
     names = [what] if isinstance(what, str) else list(what)
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except LookupError:
+        raise InputError(f"no encoding is called '{encoding}'; known are Python's names, such as cp1252") from None
     if len(names) == 1 and (found_rows := rows_of(names[0], step)):
         return stats_of(map(see_row, found_rows), found_rows.folder.uri(found_rows.step), rows, seed)
     if step:

@@ -335,14 +335,14 @@ def show(
 def stats(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="RUN|FILE...", help="The folder of a run or a step; or files, folders, hub ids."),
+        typer.Argument(
+            metavar="RUN|FILE...",
+            help="The folder of a run or a step; or files, folders, hub ids (with ingest.encoding=NAME where they are not UTF-8).",
+        ),
     ],
     step: Annotated[str, typer.Option("--step", help="Of a run: which step's rows, such as round-1/synthesize.")] = "",
     rows: Annotated[int, typer.Option("-n", min=0, help="How many rows are shown, drawn at random.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Another one draws others.")] = 0,
-    encoding: Annotated[
-        str, typer.Option("--encoding", help="Of files that are not UTF-8 (in a recipe: ingest.encoding).")
-    ] = "",
     result: Annotated[str | None, typer.Option("--json", metavar="OUT", help="Keep the figures here.")] = None,
 ) -> None:
     """What a data set holds, in one screen: a run's rows, prompts, or training sets that anybody made."""
@@ -351,7 +351,10 @@ def stats(
     from ultraif_ray.api import stats
     from ultraif_ray.report.stats import print_stats
 
-    found = stats(what, step=step, encoding=encoding, rows=rows, seed=seed)
+    key = "ingest.encoding="  # as for ingest, which messages about files speak of
+    files = [word for word in what if not word.startswith(key)]
+    encoding = next((word.removeprefix(key) for word in what if word.startswith(key)), "")
+    found = stats(files, step=step, encoding=encoding, rows=rows, seed=seed)
     print_stats(found)
     if result:
         Path(result).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -95,7 +95,8 @@ def test_the_command_prints_the_figures_and_keeps_them(
     records = [{"prompt": HOSTILE, "completion": f"yes\n{HOSTILE}", "category": HOSTILE}] * 3
     some = [written(tmp_path / f"{name}.jsonl", records) for name in ("one", "two")]
     out = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["ultraif", "stats", *some, "-n", "2", "--json", str(out)])
+    words = [*some, "ingest.encoding=utf-8", "-n", "2", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["ultraif", "stats", *words])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
@@ -108,6 +109,15 @@ def test_the_command_prints_the_figures_and_keeps_them(
     assert found == stats(some, rows=2)
     assert (found.records, len(found.drawn)) == (6, 2)
     assert found.same_prompt == Copied(count=5, of=6, exact=True)
+
+
+def test_an_encoding_is_named_as_the_message_says(tmp_path: Path) -> None:
+    (file := tmp_path / "a.csv").write_bytes("prompt\nÉcris-moi un poème sur la mer s'il te plaît\n".encode("cp1252"))
+    with pytest.raises(InputError, match="set ingest.encoding=cp1252"):
+        stats(str(file))
+    assert stats(str(file), encoding="cp1252").languages == {"fr": 1}
+    with pytest.raises(InputError, match="no encoding is called 'latin-99'"):
+        stats(str(file), encoding="latin-99")
 
 
 def test_only_what_is_all_says_100_percent(capsys: pytest.CaptureFixture[str]) -> None:
