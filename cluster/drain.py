@@ -29,7 +29,7 @@ MARGIN_S = 5.0
 """Seconds before the machine's end at which Ray leaves it, so that the cluster need not miss it first."""
 
 AGAIN_S = 10.0
-"""Seconds after which Ray is told once more: a head that was away does not know, nor of a node that was still joining."""
+"""Seconds after which Ray is told once more: a head that was away does not know, nor of a node that was joining."""
 
 AWS = "http://169.254.169.254"
 GOOGLE_LEFT_S = 30.0

@@ -337,7 +337,7 @@ def stats(
         list[str],
         typer.Argument(
             metavar="RUN|FILE...",
-            help="The folder of a run or a step; or files, folders, hub ids (with ingest.encoding=NAME where they are not UTF-8).",
+            help="The folder of a run or a step; or files, folders, hub ids (not UTF-8: with ingest.encoding=NAME).",
         ),
     ],
     step: Annotated[str, typer.Option("--step", help="Of a run: which step's rows, such as round-1/synthesize.")] = "",

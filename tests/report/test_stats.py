@@ -113,7 +113,7 @@ def test_the_command_prints_the_figures_and_keeps_them(
 
 def test_an_encoding_is_named_as_the_message_says(tmp_path: Path) -> None:
     (file := tmp_path / "a.csv").write_bytes("prompt\nÉcris-moi un poème sur la mer s'il te plaît\n".encode("cp1252"))
-    with pytest.raises(InputError, match="set ingest.encoding=cp1252"):
+    with pytest.raises(InputError, match=r"set ingest\.encoding=cp1252"):
         stats(str(file))
     assert stats(str(file), encoding="cp1252").languages == {"fr": 1}
     with pytest.raises(InputError, match="no encoding is called 'latin-99'"):
