@@ -10,6 +10,7 @@ leaves out. Exits with 1 where a part fails; one that is skipped says why.
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,7 @@ TEN_MINUTES = 570.0
 LEAST = 15.0
 """Seconds without which no part is begun."""
 
-LOG_LINES = 30
+LOG_LINES = 60
 """Lines of a failed part's output that are shown."""
 
 LEFT_OUT = (
@@ -153,6 +154,8 @@ def run(part: Part, here: Here, limit_s: float) -> Line:
             code: int | None = process.wait(limit_s)
         except subprocess.TimeoutExpired:
             code = None
+            os.killpg(process.pid, signal.SIGABRT)  # upon which Python says where each process hangs
+            time.sleep(1)
         finally:  # with what it has left running
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -164,7 +167,8 @@ def run(part: Part, here: Here, limit_s: float) -> Line:
         result = Result(**json.loads(found.read_text(encoding="utf-8")))
     else:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        result = Result("fail", f"its process {how}: {printed[-1] if printed else 'it printed nothing'}")
+        said = [one for one in printed if one.startswith("Fatal Python error")] or printed or ["it printed nothing"]
+        result = Result("fail", f"its process {how}: {said[-1]}")
     shown = "\n".join(printed[-LOG_LINES:]) if result.state == "fail" else ""
     return Line(part, result, time.monotonic() - began, max(peaks, default=None), shown)
 
@@ -172,7 +176,7 @@ def run(part: Part, here: Here, limit_s: float) -> Line:
 def _environment(here: Here) -> dict[str, str]:
     """That of this process. A model that is at hand is not looked for on the hub."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ours = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    ours = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     if not here.model or Path(here.model).exists():
         ours |= {"HF_HUB_OFFLINE": "1"}
     return os.environ | ours
@@ -235,6 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a part that crashes leaves no image of all its memory
     names = [part.name for part in PARTS]
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(names)}; all if none is given")
     parser.add_argument("--model", default="", help="a folder, a hub id or `packaged`; a random Llama if none is given")
