@@ -136,8 +136,9 @@ def _most(sizes: dict[str | int, int], field: CapField, settings: Export) -> dic
 def _note_what_nothing_is_of(keys: dict[tuple[str, CapField], dict[str | int, "array[int]"]], settings: Export) -> None:
     for field, weights in settings.weights:
         there = {value for (_, of), values in keys.items() if of == field for value in values}
-        if absent := [value for value in weights if value not in there]:
+        absent = [value for value in weights if value not in there]
+        if absent and there:
             note(
                 f"export.weights.{field}: no example is of {', '.join(map(repr, absent))}; there are "
-                f"{', '.join(sorted(map(str, there))[:10]) or 'none'}"
+                f"{', '.join(sorted(map(str, there))[:10])}"
             )

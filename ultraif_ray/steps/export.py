@@ -5,7 +5,7 @@ from typing import Any
 
 from ultraif_ray.data.export import SETS, export
 from ultraif_ray.errors import RunError
-from ultraif_ray.recipe import dumped
+from ultraif_ray.recipe import Where, dumped
 from ultraif_ray.steps.judge import Judge
 from ultraif_ray.steps.step import Context, Step, entries_behind
 from ultraif_ray.steps.synthesize import Synthesize
@@ -40,10 +40,9 @@ class Export(Step):
         """
         made = [sum(entries[self.name].examples.get(name, {}).values()) for name in ("sft", "dpo")]
         if not self.round and not any(made) and context.recipe.flow.breaker_share < 1:
-            folder, left_out = context.folder, entries[self.name].outcomes.get("not selected", 0)
-            asked = f" Of {left_out} rows none met export.where: ask less there." if left_out else ""
+            more = " export.where may ask too much of them." if context.recipe.export.where != Where() else ""
             raise RunError(
-                f"{self.name}: no row gave an example for SFT or DPO; `ultraif show {folder}` shows why.{asked} "
+                f"{self.name}: no row gave an example for SFT or DPO; `ultraif show {context.folder}` shows why.{more} "
                 "Give more prompts or a better model. flow.breaker_share=1 takes that for a success too"
             )
 
