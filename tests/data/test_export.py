@@ -426,6 +426,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     for part in (
         "- `some.jsonl`\n- `org/prompts`",
         "Fingerprint of the settings that made its rows",
+        "and of what was composed of them: prompts of `ifeval`, `ifbench`, `followbench`, `gsm8k`.",
         "| ingest | 6 | 5 accepted, 1 empty |",
         "judge: `simulated`",
         '"rejected"',

@@ -18,7 +18,8 @@ from ultraif_ray.store.ledger import Entry, Tokens, Training
 
 def paired(number: int) -> Row:
     no = Verdict(question="Is it short?", by="code", answer="no", p_yes=0.25, explanation="It is long.")
-    responses = [Response(text="Rain.", passed=True), Response(text="Rain and rain.", verdicts=[no])]
+    refusal = Response(text="I can't.", finish="refusal")
+    responses = [Response(text="Rain.", passed=True), Response(text="Rain and rain.", verdicts=[no]), refusal]
     instruction = composed("rain", ("rain, briefly", "Is it short?"), responses=responses)
     instruction.added[0].check = Check(name="words", relation="at most", number=2)
     found = Constraint(category="format", text="in French", simplified_query="rain", question="Is it French?")
@@ -64,7 +65,8 @@ def test_a_row_is_shown_whole_and_its_text_is_no_markup(run: RunFolder, capsys: 
     said = capsys.readouterr().out
     for part in ("in French [bold]", "constraint, format: in French", "composed, 1 added: rain, briefly",
                  "check: words at most 2", "verdict, by code: no",
-                 "response 1, passed: Rain.", "response 2, failed: Rain and rain.", "no (p yes 0.25): Is it short?",
+                 "response 1, passed: Rain.", "response 2, failed: Rain and rain.",
+                 "response 3, refusal: I can't.", "no (p yes 0.25): Is it short?",
                  "composer failed: RequestRefused: longer than the context",
                  "on the reply: half of [red]it"):  # fmt: skip
         assert part in said

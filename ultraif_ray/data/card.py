@@ -13,7 +13,7 @@ import yaml
 from ultraif_ray import __version__
 from ultraif_ray.data.caps import Group
 from ultraif_ray.printable import printable
-from ultraif_ray.recipe import Recipe
+from ultraif_ray.recipe import BENCHMARKS, Recipe
 from ultraif_ray.store.difficulty import Difficulty, Rate
 from ultraif_ray.store.ledger import Entry, Tokens
 
@@ -70,6 +70,7 @@ def card(
         *(_difficulty(difficulty) if difficulty and name != "composer" else ()),
         "## Sources\n\n" + _sources(recipe),
         "The prompts keep the licence of their source.",
+        *_kept_out(recipe),
         "## Models\n\n" + "\n".join(f"- {role}: {_code(model)}" for role, model in models.items()),
         f"Fingerprint of the settings that made its rows: `{fingerprint}`",
         "## Funnel\n\n" + _funnel(ledger),
@@ -114,6 +115,7 @@ def model_card(recipe: Recipe, ledger: dict[str, Entry], shown: dict[str, Any], 
         "## Training\n\n" + "\n".join(lines),
         "## Data\n\n" + ("Sets that existed already" if recipe.sets else "Made by "
         + ", ".join(f"{role} {model}" for role, model in models.items()) + " out of") + "\n\n" + _sources(recipe),
+        *_kept_out(recipe),
         _funnel(ledger),
     ]  # fmt: skip
     if measured:
@@ -128,6 +130,13 @@ def _sources(recipe: Recipe) -> str:
     """Where the prompts, or the sets, come from; of a local file its name alone, since cards are published."""
     files = recipe.sets.files if recipe.sets else recipe.prompts
     return "\n".join(f"- {_public(file)}" for file in files)
+
+
+def _kept_out(recipe: Recipe) -> Iterator[str]:
+    """Which benchmarks the prompts, and what was composed of them, were held against."""
+    names = [*recipe.decontaminate.shipped, *(n for n in recipe.decontaminate.against if n not in BENCHMARKS)]
+    if names and not recipe.sets:
+        yield f"Kept out, of prompts and of what was composed of them: prompts of {', '.join(map(_code, names))}."
 
 
 def _public(file: str) -> str:

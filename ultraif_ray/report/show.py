@@ -30,6 +30,9 @@ from ultraif_ray.store.ledger import Entry, Tokens, read
 _LONGEST = 1200
 """Characters of a text that are shown."""
 
+ENDS = {"stop": "failed", "length": "cut off"}
+"""What a response that did not pass is called, by its `finish`; a refusal or a repetitive one by that name."""
+
 
 class PlainConsole(Console):
     """Rich's console for texts that are data: nothing in one reaches the terminal as a control sequence. Styles do."""
@@ -234,7 +237,7 @@ def print_row(out: Console, row: Row) -> None:
                 _text(out, "  question", question, "cyan")
             _print_check(out, added.check)
         for i, response in enumerate(instruction.responses):
-            mark = "passed" if response.passed else "cut off" if response.finish == "length" else "failed"
+            mark = "passed" if response.passed else ENDS.get(response.finish, response.finish)
             _text(out, f"response {i + 1}, {mark}", response.text, "green" if response.passed else "red")
             for v in response.verdicts:
                 sure = "" if v.p_yes is None else f" (p yes {v.p_yes:.2f})"
