@@ -74,7 +74,7 @@ PARTS = (
     Part("machine", "versions and devices", "tests.gpu_check.machine:look", 60, ("torch",), ()),
     Part("model", "there is a model", "tests.gpu_check.models:make", 90, ("transformers", "peft"), ("machine",)),
     Part("dpo", "DPO under FSDP 2 in bfloat16", "tests.gpu_check.training:dpo", 180, _TRAINED),
-    Part("sft", "SFT of an adapter", "tests.gpu_check.training:adapter", 120, _TRAINED),
+    Part("sft", "SFT of an adapter", "tests.gpu_check.training:adapter", 180, _TRAINED),
     Part("start", "an engine starts and answers", "tests.gpu_check.engines:start", 240, _ASKED),
     Part("in-flight", "all rows in flight in one step", "tests.gpu_check.engines:in_flight", 150, _ASKED, _ENGINE),
     Part("adapter", "LoRA beside the base in one engine", "tests.gpu_check.engines:adapter", 150, _ASKED, _ENGINE),

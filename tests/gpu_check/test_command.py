@@ -118,10 +118,11 @@ def test_a_trainer_is_made_without_ray_and_vllm() -> None:
 @pytest.mark.long
 def test_with_five_packages_training_is_looked_at_and_engines_are_not(tmp_path: Path) -> None:
     python = python_with(tmp_path / "python", five())
-    words = [python, "-m", "tests.gpu_check", "start", "dpo", "sft", "--json", str(tmp_path / "out.json")]
+    target = tmp_path / "out.json"
+    words = [python, "-m", "tests.gpu_check", "start", "dpo", "sft", "--within", "3600", "--json", str(target)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    found = {one["part"]["name"]: one["result"] for one in json.loads((tmp_path / "out.json").read_text())}
+    found = {one["part"]["name"]: one["result"] for one in json.loads(target.read_text())}
     assert {name: one["state"] for name, one in found.items()} == {
         "machine": "pass", "model": "pass", "start": "skipped", "dpo": "pass", "sft": "pass",
     }  # fmt: skip
