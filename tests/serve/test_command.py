@@ -100,13 +100,12 @@ def replicas(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def seen_by_ray(process: subprocess.Popen[str], metric: str) -> list[str]:
     """The lines of a metric that Ray's agent on the service's node has for Prometheus."""
-    for one in psutil.Process(process.pid).children(recursive=True):
-        if "dashboard/agent.py" in " ".join(one.cmdline()):
-            for port in {at.laddr.port for at in one.net_connections("tcp") if at.status == psutil.CONN_LISTEN}:
-                with suppress(httpx.HTTPError):
-                    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
-                    if found := [line for line in lines if line.startswith(metric)]:
-                        return found
+    for agent in descendants(process.pid, "ray::DashboardAgent"):
+        for port in {at.laddr.port for at in agent.net_connections("tcp") if at.status == psutil.CONN_LISTEN}:
+            with suppress(httpx.HTTPError):
+                lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+                if found := [line for line in lines if line.startswith(metric)]:
+                    return found
     return []
 
 
