@@ -32,10 +32,10 @@ def test_a_run_accounts_for_every_row_and_one_pool_or_three_make_the_same(tmp_pa
         base.mkdir()
         folder = run(recipe(base, pools=shape))
         ledger = folder.read_json("ledger.json")
-        assert ledger["ingest"] == {
-            "input": 42,
-            "outcomes": {"accepted": 40, "duplicate": 1, "empty": 1},
-        }
+        assert ledger["ingest"]["input"] == 42
+        assert ledger["ingest"]["outcomes"] == {"accepted": 40, "duplicate": 1, "empty": 1}
+        found = {name: one["count"] for name, one in ledger["ingest"]["filters"].items()}
+        assert found == {"asks nothing": 0, "contaminated": 0, "duplicate": 1}
         for step in ("decompose", "synthesize", "export"):
             assert ledger[step]["input"] == sum(ledger[step]["outcomes"].values()) == 40
         assert set(ledger["synthesize"]["outcomes"]) <= {"paired", "satisfied", "unsatisfied", "failed"}
@@ -98,7 +98,7 @@ def test_a_pool_grows_with_its_backlog_and_no_further_and_the_driver_holds_few_b
     folder = run(with_pool(recipe(tmp_path, count=120, flow={"rows_per_block": 2, "blocks_between": 4}), pool))
     assert (seen["workers"][0], max(seen["workers"])) == (1, 3)
     assert len(rows_of(folder)) == 120
-    assert 0 < max(seen["waiting"]) <= 16  # 60 blocks in all
+    assert 0 < max(seen["waiting"]) <= 24  # what three replicas hold, and some more; 60 blocks in all
     assert any(seen["statistics"])
     assert not any(seen["kept"])
     seen["workers"].clear()
@@ -160,7 +160,8 @@ def test_prompts_of_several_files_come_in_order_and_whole_and_what_was_rejected_
         ("b.jsonl:3", "duplicate"),
     ]
     outcomes = {"accepted": 4_502, "empty": 1, "duplicate": 1}
-    assert folder.read_json("ledger.json")["ingest"] == {"input": 4_504, "outcomes": outcomes, "control_tokens": 1}
+    ledger = folder.read_json("ledger.json")["ingest"]
+    assert (ledger["input"], ledger["outcomes"], ledger["control_tokens"]) == (4_504, outcomes, 1)
 
 
 @pytest.mark.parametrize("damage", [",]", '{"prompt": "b"}]', b"\xff"])
