@@ -53,7 +53,7 @@ def test_a_run_is_shown_in_one_screen(run: RunFolder, capsys: pytest.CaptureFixt
         "pass rate between: 3 (100 %)",
         "passed, by level 1: 50 % of 6",
         "met, by checker words: 50 % of 6",
-        "exact copies 0 of 4 prompts; 4 of 6 answers (67 %)",
+        "exact copies 0 of 4 prompts; 6 of 9 answers (67 %)",
         "composed 3 13 13 13 13 13 13",
         "4 at random",
         "1: rain, briefly",

@@ -356,6 +356,10 @@ def test_a_checkpoint_is_due_by_the_clock_and_when_a_node_gives_notice(
         if asked[-1]:
             by_clock.on_save(trainer.args, trainer.state, TrainerControl())
     assert asked == [False, True, False, False, True]
+    by_clock = CheckpointCallback(trainer, job_for("sft", tiny, tmp_path / "train.parquet", save_every_s=60), None, 0)
+    now, trainer.state.epoch = 300, 2.0
+    assert not saves(by_clock)  # the evaluation at the epoch's end comes first
+    assert by_clock.on_epoch_end(trainer.args, trainer.state, TrainerControl()).should_save
 
 
 @pytest.fixture(scope="module")

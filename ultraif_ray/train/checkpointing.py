@@ -54,6 +54,16 @@ class CheckpointCallback(TrainerCallback):
             self._preempted, control.should_save = preempted, True
         if state.global_step in moments(state.max_steps, self._job.keep):
             self._keep(Path(args.output_dir) / "kept", f"kept/step-{state.global_step}")
+        # After an epoch's last step the trainer evaluates, which it would never do if it went on from a checkpoint of
+        # before that.
+        ends_epoch = bool(state.epoch) and float(state.epoch).is_integer()
+        return control if ends_epoch else self._save_if_due(args, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Save where it is time to; the trainer does so behind the evaluation."""
+        return self._save_if_due(args, control)
+
+    def _save_if_due(self, args: Any, control: Any) -> Any:
         old = torch.tensor(int(time.monotonic() - self._saved_at > self._job.save_every_s), device=args.device)
         if broadcast(old).item():  # the first worker's clock counts
             control.should_save = True

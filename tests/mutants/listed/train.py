@@ -67,6 +67,14 @@ MUTANTS = (
         "        folder = Path(args.output_dir)",
         (DUE,),
     ),
+    Mutant(
+        "a checkpoint comes before the evaluation of its epoch",
+        "docs/design.md: a training step that was interrupted goes on from its last checkpoint",
+        "ultraif_ray/train/checkpointing.py",
+        "return control if ends_epoch else self._save_if_due(args, control)",
+        "return self._save_if_due(args, control)",
+        (DUE,),
+    ),
     # ---- workers share a step ----------------------------------------------------------------------------------------
     Mutant(
         "training takes the fewest workers",
