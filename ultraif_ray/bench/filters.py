@@ -24,7 +24,7 @@ from rich.table import Table
 from ultraif_ray.cli import report_errors
 from ultraif_ray.data.asking import asks_nothing
 from ultraif_ray.data.duplicates import Duplicates, Seen
-from ultraif_ray.data.filters import private_in, secrets_in
+from ultraif_ray.data.filters import DUPLICATE, NEAR_DUPLICATE, private_in, secrets_in
 from ultraif_ray.data.ingest import AT_ONCE, Rejection, funnel, to_prompts
 from ultraif_ray.data.language import language_of
 from ultraif_ray.data.readers import Record, Source, find_sources, read_records
@@ -83,8 +83,8 @@ def one_by_one() -> dict[str, Callable[[list[Prompt]], int]]:
         "other language": lambda some: sum(language_of(one.query) != "en" for one in some),
         "secret": lambda some: sum(any(True for _ in secrets_in(one.query)) for one in some),
         "private data": lambda some: sum(any(True for _ in private_in(one.query)) for one in some),
-        "duplicate": partial(_duplicates, Duplicates()),
-        "near duplicate": partial(_duplicates, Duplicates(0.8)),
+        DUPLICATE: partial(_duplicates, Duplicates()),
+        NEAR_DUPLICATE: partial(_duplicates, Duplicates(0.8)),
     }
 
 

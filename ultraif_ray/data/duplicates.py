@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ultraif_ray.data.filters import DUPLICATE, NEAR_DUPLICATE
 from ultraif_ray.method.texts import words
 from ultraif_ray.records import Prompt
 
@@ -82,15 +83,15 @@ class Duplicates:
         return Seen(folder, full)
 
     def find(self, prompts: Sequence[Prompt]) -> list[str]:
-        """For each prompt `duplicate`, `near duplicate`, or nothing where it is the first of its kind."""
+        """For each prompt the filter that turns it away, or nothing where it is the first of its kind."""
         fresh = self._ids.add(np.array([prompt.id for prompt in prompts], dtype=np.int64))
-        found = np.where(fresh, "", "duplicate").tolist()
+        found = np.where(fresh, "", DUPLICATE).tolist()
         places = np.flatnonzero(fresh)
         if self._bands and len(places):
             keys = band_keys([prompts[place] for place in places], self._bands, self._rows)
             first = np.logical_and.reduce([seen.add(keys[:, band]) for band, seen in enumerate(self._near)])
             for place in places[~first]:
-                found[place] = "near duplicate"
+                found[place] = NEAR_DUPLICATE
         return found
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ SECRET: Final = "secret"  # noqa: S105 - the name of a filter
 PRIVATE: Final = "private data"
 TOXIC = "toxic"
 OTHER_LANGUAGE = "other language"
+DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
 ASKS_NOTHING = "asks nothing"
 """Names of the filters: the reasons of what they turn away."""

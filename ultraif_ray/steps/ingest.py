@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ultraif_ray import recipe as sections
 from ultraif_ray.data.benchmarks import kept_out, read_against
-from ultraif_ray.data.filters import ASKS_NOTHING, NEAR_DUPLICATE, OTHER_LANGUAGE, PRIVATE, SECRET, TOXIC
+from ultraif_ray.data.filters import ASKS_NOTHING, DUPLICATE, NEAR_DUPLICATE, OTHER_LANGUAGE, PRIVATE, SECRET, TOXIC
 from ultraif_ray.data.ingest import Rejection, check_shape, funnel, to_prompts
 from ultraif_ray.data.readers import Source, find_sources, read_records, versions
 from ultraif_ray.engine.control import holds_control
@@ -149,7 +149,7 @@ def filters_of(recipe: Recipe) -> dict[str, float | None]:
     settings = recipe.ingest
     every: dict[str, tuple[object, float | None]] = {
         CONTAMINATED: (recipe.decontaminate.shipped or recipe.decontaminate.against, recipe.decontaminate.share),
-        "duplicate": (True, None),
+        DUPLICATE: (True, None),
         NEAR_DUPLICATE: (settings.near_duplicates, settings.near_duplicates),
         ASKS_NOTHING: (settings.asks_nothing != "keep", None),
         OTHER_LANGUAGE: (settings.languages, None),

@@ -323,7 +323,7 @@ DATA = (
         "a duplicate is accepted",
         "docs/design.md: conversations that begin alike give their first prompt once, then count a `duplicate`",
         "ultraif_ray/data/duplicates.py",
-        'np.where(fresh, "", "duplicate")',
+        'np.where(fresh, "", DUPLICATE)',
         'np.where(fresh, "", "")',
         (f"{INGEST}::test_conversations_that_begin_alike_give_their_first_prompt_once_and_share_a_hash",),
     ),
